@@ -1,0 +1,321 @@
+"""The agent: wires a source to the core, the store and the readers, and runs the background thread."""
+
+from __future__ import annotations
+
+import atexit
+import logging
+import threading
+import time
+import weakref
+from collections.abc import Mapping
+from types import TracebackType
+from typing import TYPE_CHECKING
+
+from geluwatch.config import Config
+from geluwatch.core.monitor import Identity, Monitor
+from geluwatch.errors import BaselineError, ConfigError, DetachedError
+from geluwatch.ports import BaselineStore, Clock, Sink, Source
+from geluwatch.records import Certificate, Report, Site
+
+if TYPE_CHECKING:
+    from torch import nn
+
+    from geluwatch.export.listener import Listener
+
+log = logging.getLogger("geluwatch")
+
+_RESERVED_LABELS = frozenset({
+    "model", "model_version", "layer", "point", "kind", "rank", "le", "sign", "part", "verdict", "baseline",
+    "version", "framework", "job", "instance", "pod", "namespace", "cluster",
+})  # fmt: skip
+
+
+class SystemClock:
+    """The machine's clock."""
+
+    def time(self) -> float:
+        """Return seconds since the epoch."""
+        return time.time()
+
+    def monotonic(self) -> float:
+        """Return seconds since some fixed moment."""
+        return time.monotonic()
+
+
+def attach(
+    model: nn.Module,
+    *,
+    name: str,
+    version: str = "1",
+    store: str | BaselineStore | None = None,
+    labels: Mapping[str, str] | None = None,
+    config: Config | None = None,
+) -> Watch:
+    """Attach to a model: find its GELUs and watch every forward pass from now on; outputs do not change.
+
+    Args:
+        model: The model whose calls are forward passes, in training or serving.
+        name: What metrics, baselines and alerts call it.
+        version: Version of its weights; baselines belong to one version.
+        store: Where baselines live: any SQLAlchemy URL, a `BaselineStore`, or None for memory.
+        labels: Constant labels on every metric, for example ``{"region": "eu"}``.
+        config: Settings; the default is meant to be left alone.
+
+    Raises:
+        AttachError: The object is no module, is watched already, or holds no GELU.
+        ConfigError: A name or label is unusable.
+        StoreError: The database cannot be used.
+    """
+    from geluwatch.tap.source import TorchSource
+
+    settings = config or Config()
+    checked = _checked_labels(labels or {})
+    for what, text in (("name", name), ("version", version)):
+        if not isinstance(text, str) or not text.strip():
+            raise ConfigError(f"The model's {what} must be a non-empty string, got {text!r}.")
+    clock = SystemClock()
+    source = TorchSource(model, settings, clock)
+    try:
+        baselines = _open_store(store)
+        watch = Watch(source, baselines, clock, settings, name=name, version=version, labels=checked)
+    except BaseException:
+        source.close()
+        raise
+    weakref.finalize(model, _stop_if_alive, weakref.ref(watch))
+    watch.start()
+    return watch
+
+
+class Watch:
+    """One watched model. Made by `attach`; a context manager that detaches at the end."""
+
+    def __init__(
+        self,
+        source: Source,
+        baselines: BaselineStore,
+        clock: Clock,
+        config: Config,
+        *,
+        name: str,
+        version: str,
+        labels: Mapping[str, str],
+        sinks: tuple[Sink, ...] = (),
+    ) -> None:
+        self._source = source
+        self._baselines = baselines
+        self._clock = clock
+        self._config = config
+        self._name, self._version = name, version
+        self._sinks = sinks
+        self._monitor = Monitor(Identity(name, version, labels, source.framework), source.sites, config, clock.time())
+        self._window_began = clock.monotonic()
+        self._failures = 0
+        # Guards the monitor between the background thread and the caller's; the model's threads never take it.
+        self._lock = threading.RLock()
+        self._stopping = threading.Event()
+        self._thread: threading.Thread | None = None
+        self._listener: Listener | None = None
+        self._detached = False
+        self._report = self._monitor.report(clock.time())
+
+    @property
+    def sites(self) -> tuple[Site, ...]:
+        """The census: every GELU call site, "observed" or "blind" with the reason."""
+        return self._source.sites
+
+    @property
+    def report(self) -> Report:
+        """The last published report; a new one is published at every flush."""
+        return self._report
+
+    def flush(self) -> Report:
+        """Fold what the tap has seen into the open window now, and publish a report."""
+        with self._lock:
+            self._fold()
+            return self._publish()
+
+    def close_window(self) -> Report:
+        """End the window now, judge it, and return the report; what was seen until now is in it.
+
+        Raises:
+            DetachedError: The watch has been detached.
+        """
+        with self._lock:
+            self._refuse_if_detached()
+            self._fold()
+            return self._close()
+
+    def record_baseline(self, name: str, *, arm: bool = False) -> Certificate:
+        """Store the windows closed so far as a baseline, calibrate it, and arm it if asked.
+
+        Windows with non-finite values, silent sites, dropped rows or too few rows are left out and counted.
+
+        Raises:
+            BaselineError: There is no window, over a tenth is unfit, the name is taken, or arming needs more windows.
+            StoreError: The database cannot be used.
+        """
+        with self._lock:
+            self._refuse_if_detached()
+            if name == "latest":
+                raise BaselineError('A baseline cannot be called "latest", which means the newest one; choose another name.')
+            self._fold()
+            baseline = self._monitor.make_baseline(name, self._clock.time())
+            if arm and not baseline.certificate.armed:
+                raise BaselineError(f"Baseline {name!r} is neither stored nor armed: {baseline.certificate.reason}")
+            self._baselines.save(baseline)
+            if arm:
+                self._monitor.arm(baseline)
+                self._publish()
+            return baseline.certificate
+
+    def arm(self, name: str = "latest") -> Certificate:
+        """Arm a stored baseline of this model and version; "latest" is the newest.
+
+        Raises:
+            UnknownBaselineError: There is no such baseline.
+            BaselineError: It is too small to be armed, or belongs to another model.
+            StoreError: The database cannot be used.
+        """
+        with self._lock:
+            self._refuse_if_detached()
+            certificate = self._monitor.arm(self._baselines.load(self._name, self._version, name))
+            self._publish()
+            return certificate
+
+    def serve(self, host: str = "127.0.0.1", port: int = 0, *, allow_remote: bool = False) -> str:
+        """Serve /metrics, the live page and the runbooks; return the base URL.
+
+        Args:
+            host: Address to listen on; only loopback is accepted unless `allow_remote` is set.
+            port: Port to listen on; 0 takes a free one.
+            allow_remote: Whether other machines may connect; there is no authentication.
+
+        Raises:
+            ListenError: The address is refused or the port is taken.
+        """
+        from geluwatch.export.listener import Listener
+        from geluwatch.export.pages import routes
+        from geluwatch.mixin import runbooks
+
+        with self._lock:
+            self._refuse_if_detached()
+            if self._listener is None:
+                texts = {name: runbooks.runbook(name) for name in runbooks.names()}
+                listener = Listener(host, port, routes(lambda: self._report, texts), allow_remote=allow_remote)
+                listener.start()
+                self._listener = listener
+            return self._listener.url
+
+    def detach(self) -> None:
+        """Come off the model, totally: hooks, thread, listener and store connection; again does nothing."""
+        self._source.close()
+        self._stopping.set()
+        if self._thread is not None and self._thread is not threading.current_thread():
+            self._thread.join(timeout=10.0)
+        with self._lock:
+            if self._detached:
+                return
+            self._fold()
+            self._publish()
+            self._detached = True
+        if self._listener is not None:
+            self._listener.close()
+        self._baselines.close()
+        atexit.unregister(self.detach)
+
+    def start(self) -> None:
+        """Start the background thread that flushes and closes timed windows."""
+        self._thread = threading.Thread(target=self._run, name="geluwatch", daemon=True)
+        self._thread.start()
+        atexit.register(self.detach)
+
+    def __enter__(self) -> Watch:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        self.detach()
+
+    def __repr__(self) -> str:
+        state = "detached" if self._detached else self._report.verdict
+        return f"<geluwatch.Watch of {self._name!r} version {self._version!r}: {len(self.sites)} sites, {state}>"
+
+    def _run(self) -> None:
+        while not self._stopping.wait(self._config.flush_seconds):
+            self.tick()
+
+    def tick(self) -> None:
+        """Flush once, and close the window if its time is over; a failure is counted, repeated ones end the thread's work."""
+        try:
+            with self._lock:
+                self._fold()
+                due = self._config.window_seconds
+                if due is not None and self._clock.monotonic() - self._window_began >= due and self._monitor.ready_to_close():
+                    self._close()
+                else:
+                    self._publish()
+            self._failures = 0
+        except Exception as error:  # noqa: BLE001  # the background thread must outlive any single failure
+            self._failures += 1
+            self._monitor.count("flush", errors=1)
+            if self._failures == 1:
+                log.warning("geluwatch: a flush failed and will be tried again: %r", error)
+            if self._failures >= self._config.breaker_limit:
+                log.exception("geluwatch: %d flushes failed in a row; the watch takes itself off", self._failures)
+                self._source.close()
+                self._stopping.set()
+
+    def _fold(self) -> None:
+        began = self._clock.monotonic()
+        self._monitor.ingest(self._source.drain())
+        self._monitor.census(self._source.sites)
+        self._monitor.count("flush", flush_seconds=self._clock.monotonic() - began)
+
+    def _close(self) -> Report:
+        self._monitor.close(self._clock.time())
+        self._window_began = self._clock.monotonic()
+        return self._publish()
+
+    def _publish(self) -> Report:
+        self._report = report = self._monitor.report(self._clock.time())
+        for sink in self._sinks:
+            try:
+                sink.write(report)
+            except Exception as error:  # noqa: BLE001  # a sink is the user's
+                self._monitor.count("sink", errors=1)
+                log.warning("geluwatch: a sink failed: %r", error)
+        return report
+
+    def _refuse_if_detached(self) -> None:
+        if self._detached:
+            raise DetachedError(f"The watch of {self._name!r} has been detached; attach again.")
+
+
+def _open_store(store: str | BaselineStore | None) -> BaselineStore:
+    if isinstance(store, str):
+        from geluwatch.store import SqlBaselines
+
+        return SqlBaselines(store)
+    if store is not None:
+        return store
+    from geluwatch.store.memory import MemoryBaselines
+
+    return MemoryBaselines()
+
+
+def _checked_labels(labels: Mapping[str, str]) -> dict[str, str]:
+    for key, value in labels.items():
+        if not isinstance(key, str) or not key.isidentifier() or not key.isascii() or key.startswith("__"):
+            raise ConfigError(f"Label name {key!r} is not usable in Prometheus; use letters, digits and underscores.")
+        if key in _RESERVED_LABELS:
+            raise ConfigError(f"Label name {key!r} is geluwatch's or Prometheus's own; choose another.")
+        if not isinstance(value, str):
+            raise ConfigError(f"Label {key!r} must have a string value, got {value!r}.")
+    return dict(labels)
+
+
+def _stop_if_alive(reference: weakref.ref[Watch]) -> None:
+    watch = reference()
+    if watch is not None:
+        watch._stopping.set()  # noqa: SLF001  # the model is gone; the thread has nothing left to do
+
+

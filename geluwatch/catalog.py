@@ -1,0 +1,116 @@
+"""THE list of metrics: name, kind, unit, labels and help, each exactly once; and the `le` edges.
+
+Exporters take names from here, the mixin writes its queries from here, tests compare both with this list.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+Kind = Literal["counter", "gauge", "histogram", "info"]
+
+MODEL_LABELS = ("model", "model_version")
+"""Labels on every metric, before the user's constant labels."""
+
+PRE_EDGES: tuple[float, ...] = (
+    -8.0, -6.0, -4.0, -3.0, -2.5, -2.0, -1.5, -1.25, -1.0, -0.75, -0.5, -0.25,
+    0.0, 0.25, 0.5, 0.75, 1.0, 1.5, 2.0, 3.0, 4.0, 6.0, 8.0,
+)  # fmt: skip
+"""Bucket edges before the GELU. Each is a point of the 16-bit lattice, so bucket counts are exact."""
+
+POST_EDGES: tuple[float, ...] = (
+    -0.171875, -0.15625, -0.125, -0.09375, -0.0625, -0.03125, -0.015625,
+    0.0, 0.03125, 0.0625, 0.125, 0.25, 0.5, 0.75, 1.0, 1.5, 2.0, 3.0, 4.0, 6.0, 8.0,
+)  # fmt: skip
+"""Bucket edges after the GELU; the first lies below the function's minimum of -0.16997."""
+
+EDGES = {"pre": PRE_EDGES, "post": POST_EDGES}
+
+
+@dataclass(frozen=True, slots=True)
+class Metric:
+    """One metric family. `name` is the Prometheus family name, `_total` left out for counters."""
+
+    name: str
+    kind: Kind
+    help: str
+    unit: str = ""
+    labels: tuple[str, ...] = ()
+
+    @property
+    def series(self) -> str:
+        """Name of the series as it appears in PromQL."""
+        suffix = {"counter": "_total", "histogram": "_bucket", "info": "_info"}.get(self.kind, "")
+        return self.name + suffix
+
+    @property
+    def otel_name(self) -> str:
+        """Name in OpenTelemetry's style: dots, no unit, no `total`."""
+        stem = self.name.removeprefix("geluwatch_")
+        for unit in ("_seconds", "_ratio"):
+            stem = stem.removesuffix(unit)
+        return f"geluwatch.{stem}"
+
+
+_POINT = ("layer", "point")
+
+# Traffic
+FORWARDS = Metric("geluwatch_forward_passes", "counter", "Forward passes of the watched model.", "{pass}")
+SAMPLED_FORWARDS = Metric("geluwatch_sampled_forward_passes", "counter", "Forward passes from which rows were captured.", "{pass}")
+SAMPLES = Metric("geluwatch_samples", "counter", "Batch entries in the watched forward passes.", "{sample}")
+LAST_FORWARD = Metric("geluwatch_last_forward_timestamp_seconds", "gauge", "When the last watched forward pass ended.", "s")
+
+# Non-finite values
+NONFINITE_FORWARDS = Metric("geluwatch_nonfinite_forward_passes", "counter", "Forward passes with a NaN or an Inf at a valid row of any GELU; every pass is checked.", "{pass}")
+SITE_NONFINITE = Metric("geluwatch_site_nonfinite_forward_passes", "counter", "Forward passes with a NaN or an Inf at a valid row of this GELU.", "{pass}", ("layer",))
+SITE_FIRST_NONFINITE = Metric("geluwatch_site_first_nonfinite_forward_passes", "counter", "Forward passes in which this GELU was the first with a NaN or an Inf.", "{pass}", ("layer",))
+SITE_PADDING_NONFINITE = Metric("geluwatch_site_padding_nonfinite_forward_passes", "counter", "Forward passes with a NaN or an Inf at padding rows only; harmless.", "{pass}", ("layer",))
+NONFINITE_ELEMENTS = Metric("geluwatch_nonfinite_elements", "counter", "NaN and Inf elements of valid rows, on the side of the GELU where they arose.", "{element}", ("layer", "point", "kind"))
+
+# Distribution since attach
+VALUES = Metric("geluwatch_activation_value", "histogram", "Sampled activation values at equal edges everywhere; the +Inf bucket counts all but NaN.", "1", _POINT)
+ELEMENTS = Metric("geluwatch_elements", "counter", "Sampled elements, non-finite ones included.", "{element}", _POINT)
+ABS_SUM = Metric("geluwatch_activation_abs_sum", "counter", "Sum of the magnitudes of the sampled finite values of one sign; pos minus neg is the sum.", "1", ("layer", "point", "sign"))
+SQUARES = Metric("geluwatch_activation_squares", "counter", "Sum of the squares of the sampled finite values.", "1", _POINT)
+
+# The last closed window
+WINDOW_MEAN = Metric("geluwatch_window_mean", "gauge", "Mean of the last closed window.", "1", _POINT)
+WINDOW_STD = Metric("geluwatch_window_stddev", "gauge", "Standard deviation of the last closed window.", "1", _POINT)
+WINDOW_ROWS = Metric("geluwatch_window_rows", "gauge", "Rows captured in the last closed window.", "{row}", _POINT)
+WINDOW_END = Metric("geluwatch_window_end_timestamp_seconds", "gauge", "When the last closed window ended.", "s")
+WINDOWS = Metric("geluwatch_windows", "counter", "Windows closed.", "{window}")
+KS = Metric("geluwatch_ks_distance_ratio", "gauge", "Kolmogorov-Smirnov distance of the last window from the baseline, certified lower end; explains, does not decide.", "1", _POINT)
+KS_UPPER = Metric("geluwatch_ks_distance_upper_ratio", "gauge", "Certified upper end of the Kolmogorov-Smirnov distance.", "1", _POINT)
+SCORE = Metric("geluwatch_drift_score", "gauge", "Mean squared channel z against the baseline, at the horizon with the most evidence; about 1 when calm.", "1", _POINT)
+THRESHOLD = Metric("geluwatch_drift_threshold", "gauge", "Calibrated threshold of that score.", "1", _POINT)
+EVIDENCE = Metric("geluwatch_drift_evidence_ratio", "gauge", "Score over threshold: drift from 1 on; average it over pods.", "1", _POINT)
+BASELINE_CDF = Metric("geluwatch_baseline_cdf_ratio", "gauge", "The armed baseline's cumulative share at each edge of geluwatch_activation_value.", "1", ("layer", "point", "le"))
+VERDICT = Metric("geluwatch_verdict", "gauge", "1 for the verdict that holds now, 0 for the others.", "1", ("verdict",))
+
+# Census and baseline
+LAYER_INDEX = Metric("geluwatch_layer_index", "gauge", "Place of the layer in the model's order, from 0.", "1", ("layer",))
+SITE_OBSERVED = Metric("geluwatch_site_observed", "gauge", "1 where the GELU is observed, 0 where it is blind.", "1", ("layer",))
+BASELINE_ARMED = Metric("geluwatch_baseline_armed", "gauge", "1 when a baseline is armed, else 0.", "1")
+BASELINE_TIME = Metric("geluwatch_baseline_timestamp_seconds", "gauge", "When the armed baseline was recorded.", "s")
+BASELINE_INFO = Metric("geluwatch_baseline", "info", "Name of the armed baseline.", "", ("baseline",))
+BUILD_INFO = Metric("geluwatch_build", "info", "Version of geluwatch and of the framework it watches.", "", ("version", "framework"))
+
+# The agent itself
+ATTACHED = Metric("geluwatch_attached_timestamp_seconds", "gauge", "When the agent was attached.", "s")
+HOOK_SECONDS = Metric("geluwatch_hook_seconds", "counter", "Time that row capture took in the model's own threads.", "s")
+FLUSH_SECONDS = Metric("geluwatch_flush_seconds", "counter", "Time that the background thread spent folding observations.", "s")
+DROPPED_ROWS = Metric("geluwatch_rows_dropped", "counter", "Captured rows dropped because too many were waiting.", "{row}")
+ERRORS = Metric("geluwatch_errors", "counter", "Failures inside the agent, caught and counted, by part.", "{error}", ("part",))
+PART_DISABLED = Metric("geluwatch_part_disabled", "gauge", "1 for a part of the agent that its breaker has switched off.", "1", ("part",))
+COLLECT_SECONDS = Metric("geluwatch_collect_duration_seconds", "gauge", "Time the last rendering of these metrics took.", "s")
+EXPORTED_SERIES = Metric("geluwatch_exported_series", "gauge", "Series in this exposition.", "{series}")
+
+PARTS = ("guard", "rows", "mask", "root", "flush", "sink", "collect")
+"""Parts of the agent that fail, are counted and are switched off each on its own."""
+
+KINDS = ("nan", "posinf", "neginf")
+SIGNS = ("pos", "neg")
+
+METRICS: tuple[Metric, ...] = tuple(value for value in list(globals().values()) if isinstance(value, Metric))
+"""Every metric, in the order above."""

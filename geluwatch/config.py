@@ -1,0 +1,87 @@
+"""Settings of a watch, checked when they are made."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from geluwatch.errors import ConfigError
+
+#: Decides which rows are padding: called with the arguments of the root forward, returns a mask
+#: tensor of shape (batch, tokens), true or non-zero where a token is real, or None when it cannot tell.
+PaddingFunction = Callable[[tuple[Any, ...], dict[str, Any]], Any]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Config:
+    """Settings of one watch; the default is meant to be left alone.
+
+    Raises:
+        ConfigError: A value is out of its range; the message names the field, the value and the range.
+    """
+
+    window_seconds: float | None = 60.0
+    """Length of a window; None closes windows only by `Watch.close_window`."""
+
+    flush_seconds: float = 1.0
+    """Seconds between two drains of the tap into the core, in the background."""
+
+    rows_per_window: int = 2048
+    """Rows (one token, all channels) captured per site and window, where traffic allows."""
+
+    rows_per_forward: int = 64
+    """Most rows captured per site from one forward pass."""
+
+    minimum_rows: int = 64
+    """A timed window with fewer rows is carried over into the next, never judged."""
+
+    cost_budget: float = 0.01
+    """Share of wall time that row capture may cost the model's own threads; above it, capture is thinned."""
+
+    horizons: tuple[int, ...] = (1, 4, 16)
+    """Numbers of consecutive windows averaged before a score is taken."""
+
+    tickets_per_month: float = 2.0
+    """Budget of false drift tickets per model-month; the thresholds are calibrated to it."""
+
+    padding: PaddingFunction | None = None
+    """Finds the padding mask of a forward; None reads the root's `attention_mask` argument."""
+
+    gelu_classes: tuple[type, ...] = ()
+    """Further module classes to watch as GELUs; each maps one tensor to one of the same shape."""
+
+    breaker_limit: int = 5
+    """Failures of one part of the agent (guard, rows, ...) after which that part is switched off."""
+
+    pending_bytes: int = 64 * 2**20
+    """Most memory of captured rows that may wait for the next flush; beyond it rows are dropped and counted."""
+
+    def __post_init__(self) -> None:
+        if self.window_seconds is not None:
+            _positive("window_seconds", self.window_seconds)
+        _positive("flush_seconds", self.flush_seconds)
+        _positive("tickets_per_month", self.tickets_per_month)
+        for name in ("rows_per_window", "rows_per_forward", "minimum_rows", "breaker_limit", "pending_bytes"):
+            _at_least_one(name, getattr(self, name))
+        _positive("cost_budget", self.cost_budget)
+        if self.cost_budget > 1:
+            raise ConfigError(f"cost_budget must be a share of at most 1, got {self.cost_budget!r}; 0.01 is one percent.")
+        if not self.horizons or list(self.horizons) != sorted(set(self.horizons)):
+            raise ConfigError(f"horizons must be ascending and distinct, got {self.horizons!r}; for example (1, 4, 16).")
+        for horizon in self.horizons:
+            _at_least_one("horizons", horizon)
+        for cls in self.gelu_classes:
+            if not isinstance(cls, type):
+                raise ConfigError(f"gelu_classes must hold module classes, got {cls!r}; pass the class, not an instance.")
+
+
+def _positive(name: str, value: float) -> None:
+    if isinstance(value, bool) or not isinstance(value, (int, float)) or not math.isfinite(value) or value <= 0:
+        raise ConfigError(f"{name} must be a positive finite number, got {value!r}.")
+
+
+def _at_least_one(name: str, value: int) -> None:
+    if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+        raise ConfigError(f"{name} must be a whole number of at least 1, got {value!r}.")

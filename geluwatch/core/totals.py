@@ -1,0 +1,48 @@
+"""Counters since attach, folded from drained batches; they only grow."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import replace
+
+from geluwatch.catalog import EDGES
+from geluwatch.core.histogram import bucket_counts
+from geluwatch.core.window import merge_nonfinite
+from geluwatch.records import Drained, PointKey, PointTotals, PointWindow, Totals
+
+
+def add_point(have: PointTotals, key: PointKey, seen: PointWindow) -> PointTotals:
+    """Return a (layer, point)'s counters with newly captured values added."""
+    more = bucket_counts(seen.histogram, EDGES[key[1]])
+    buckets = tuple(old + new for old, new in zip(have.buckets, more, strict=True)) if have.buckets else more
+    return PointTotals(
+        have.elements + seen.histogram.finite + seen.histogram.nonfinite,
+        buckets,
+        have.abs_sum_pos + seen.abs_sum_pos,
+        have.abs_sum_neg + seen.abs_sum_neg,
+        have.squares + seen.squares,
+    )
+
+
+def add_drained(have: Totals, drained: Drained) -> Totals:
+    """Return the model's counters with a drained batch added."""
+    return replace(
+        have,
+        forwards=have.forwards + drained.forwards,
+        sampled_forwards=have.sampled_forwards + drained.sampled_forwards,
+        nonfinite_forwards=have.nonfinite_forwards + drained.nonfinite_forwards,
+        samples=have.samples + drained.samples,
+        dropped_rows=have.dropped_rows + drained.dropped_rows,
+        hook_seconds=have.hook_seconds + drained.hook_seconds,
+        errors=add_counts(have.errors, drained.errors),
+        nonfinite=merge_nonfinite(have.nonfinite, drained.nonfinite),
+    )
+
+
+def add_counts(left: Mapping[str, int], right: Mapping[str, int]) -> dict[str, int]:
+    """Return counts added key by key."""
+    return {key: left.get(key, 0) + right.get(key, 0) for key in _keys(left, right)}
+
+
+def _keys(left: Iterable[str], right: Iterable[str]) -> list[str]:
+    return list(dict.fromkeys([*left, *right]))

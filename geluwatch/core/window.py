@@ -1,0 +1,107 @@
+"""Windows: what drained batches add up to between two closings. Time is an argument."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+
+import numpy as np
+import numpy.typing as npt
+
+from geluwatch.core import histogram, moments
+from geluwatch.records import Drained, Nonfinite, PointKey, PointWindow, Rows, Window
+
+
+def observe(values: npt.NDArray[np.float32], dtype: str) -> PointWindow:
+    """Return the statistics of captured rows of shape (n, C) whose tensor had the given dtype."""
+    counted = histogram.from_values(values, dtype)
+    by_channel = moments.from_rows(values)
+    finite = values if not counted.nonfinite else values[np.isfinite(values)]
+    total = float(finite.sum(dtype=np.float64))
+    magnitude = float(np.abs(finite).sum(dtype=np.float64))
+    squares = float(np.einsum("i,i->", finite.reshape(-1), finite.reshape(-1), dtype=np.float64))
+    return PointWindow(counted, by_channel, (magnitude + total) / 2, (magnitude - total) / 2, squares)
+
+
+def merge_points(parts: Iterable[PointWindow]) -> PointWindow:
+    """Return the statistics of all parts together."""
+    parts = list(parts)
+    return PointWindow(
+        histogram.merge(part.histogram for part in parts),
+        moments.merge(part.moments for part in parts),
+        sum(part.abs_sum_pos for part in parts),
+        sum(part.abs_sum_neg for part in parts),
+        sum(part.squares for part in parts),
+    )
+
+
+def merge_nonfinite(left: Mapping[str, Nonfinite], right: Mapping[str, Nonfinite]) -> dict[str, Nonfinite]:
+    """Return the counts of both, layer by layer."""
+    merged = dict(left)
+    for layer, more in right.items():
+        have = merged.get(layer, Nonfinite())
+        elements = dict(have.elements)
+        for key, count in more.elements.items():
+            elements[key] = elements.get(key, 0) + count
+        merged[layer] = Nonfinite(
+            have.forwards + more.forwards, have.first + more.first, have.padding_forwards + more.padding_forwards, elements
+        )
+    return merged
+
+
+def observe_rows(rows: Iterable[Rows]) -> dict[PointKey, PointWindow]:
+    """Return the statistics of captured rows by (layer, point); rows of one layer and dtype are counted in one go."""
+    grouped: dict[tuple[str, str, int], list[Rows]] = {}
+    for item in rows:
+        grouped.setdefault((item.layer, item.dtype, item.pre.shape[1]), []).append(item)
+    found: dict[PointKey, PointWindow] = {}
+    for (layer, dtype, _), items in grouped.items():
+        for key, arrays in (((layer, "pre"), [i.pre for i in items]), ((layer, "post"), [i.post for i in items])):
+            seen = observe(np.concatenate(arrays) if len(arrays) > 1 else arrays[0], dtype)
+            found[key] = merge_points([found[key], seen]) if key in found else seen  # type: ignore[index]  # the key's literal
+    return found
+
+
+class WindowBuilder:
+    """Gathers observations until the window is closed."""
+
+    def __init__(self, started: float) -> None:
+        self.started = started
+        self.nonfinite: dict[str, Nonfinite] = {}
+        self.first_nonfinite: str | None = None
+        self._points: dict[PointKey, list[PointWindow]] = {}
+        self._forwards = 0
+        self._sampled = 0
+        self._thinned = False
+
+    def add(self, drained: Drained, points: Mapping[PointKey, PointWindow]) -> None:
+        """Take one drained batch and the statistics of its rows."""
+        for key, seen in points.items():
+            # Folded in pairs, so that a long window holds a handful of parts, not one per flush.
+            parts = self._points.setdefault(key, [])
+            parts.append(seen)
+            while len(parts) > 1 and parts[-2].moments.rows <= 2 * parts[-1].moments.rows:
+                parts[-2:] = [merge_points(parts[-2:])]
+        self._forwards += drained.forwards
+        self._sampled += drained.sampled_forwards
+        self._thinned |= bool(drained.dropped_rows or drained.disabled)
+        self.nonfinite = merge_nonfinite(self.nonfinite, drained.nonfinite)
+        self.first_nonfinite = self.first_nonfinite or drained.first_nonfinite
+
+    def rows(self, key: PointKey) -> int:
+        """Return the rows gathered so far at a (layer, point)."""
+        return sum(part.moments.rows for part in self._points.get(key, ()))
+
+    def close(self, now: float, observed: Iterable[str]) -> Window:
+        """Return the window; `observed` are the layers that the census says deliver rows."""
+        points = {key: merge_points(parts) for key, parts in self._points.items()}
+        return Window(
+            self.started,
+            now,
+            self._forwards,
+            self._sampled,
+            points,
+            self.nonfinite,
+            self.first_nonfinite,
+            tuple(layer for layer in observed if self._forwards and (layer, "pre") not in points),
+            self._thinned,
+        )

@@ -1,0 +1,57 @@
+"""Renders runbooks from Markdown to HTML that is safe to serve: no HTML of the source's own passes through."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Collection, Iterator
+from dataclasses import dataclass
+
+from markdown_it import MarkdownIt
+from markdown_it.token import Token
+
+_PARSER = MarkdownIt("commonmark", {"html": False}).enable("table")
+_FILE = re.compile(r"(?:\./)?([^/#?]+)\.md(#.*)?")
+
+
+@dataclass(frozen=True, slots=True)
+class Rendered:
+    """A Markdown text, rendered."""
+
+    title: str
+    """Its first heading, as plain text; empty without one."""
+    summary: str
+    """Its first paragraph, as plain text; empty without one."""
+    html: str
+
+
+def render(source: str, names: Collection[str] = ()) -> Rendered:
+    """Render a Markdown text.
+
+    Args:
+        source: The text.
+        names: Names of the texts beside it. A link to the file `Name.md`, which works where the files lie, is made a
+            link to `Name`, which works where they are served.
+    """
+    tokens = _PARSER.parse(source)
+    for token in _links(tokens):
+        _point_at_page(token, names)
+    return Rendered(_first(tokens, "heading_open"), _first(tokens, "paragraph_open"), str(_PARSER.renderer.render(tokens, _PARSER.options, {})))
+
+
+def _links(tokens: list[Token]) -> Iterator[Token]:
+    for token in tokens:
+        yield from (child for child in token.children or () if child.type == "link_open")
+
+
+def _point_at_page(link: Token, names: Collection[str]) -> None:
+    found = _FILE.fullmatch(str(link.attrGet("href")))
+    if found and found[1] in names:
+        link.attrSet("href", found[1] + (found[2] or ""))
+
+
+def _first(tokens: list[Token], kind: str) -> str:
+    """Return the plain text of the first block of a kind; its one inline token follows the opening one."""
+    inline = next((tokens[place + 1] for place, token in enumerate(tokens) if token.type == kind), None)
+    if inline is None:
+        return ""
+    return "".join(" " if child.type == "softbreak" else child.content for child in inline.children or ())

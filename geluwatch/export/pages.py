@@ -1,0 +1,127 @@
+"""What the listener serves for one watch: metrics, the report as JSON, the live page and the runbooks."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping
+from functools import cache
+from html import escape
+from importlib.resources import files
+from string import Template
+from threading import Lock
+from urllib.parse import quote
+
+from geluwatch.export import markdown
+from geluwatch.export.document import document
+from geluwatch.export.messages import Request, Response, Route, text
+from geluwatch.export.prometheus import negotiate, render
+from geluwatch.records import Report, Verdict
+
+_HTML = "text/html; charset=utf-8"
+_JSON = "application/json"
+_MARKDOWN = "text/markdown; charset=utf-8"
+_STATIC = {
+    "/": ("index.html", _HTML),
+    "/style.css": ("style.css", "text/css; charset=utf-8"),
+    "/app.js": ("app.js", "text/javascript; charset=utf-8"),
+}
+
+
+def routes(
+    read: Callable[[], Report],
+    runbooks: Mapping[str, str],
+    runbook_of: Mapping[Verdict, str] | None = None,
+) -> dict[str, Route]:
+    """Return the routes of one watch.
+
+    Args:
+        read: Returns the newest report.
+        runbooks: Markdown by name; each is served under `/runbooks/`.
+        runbook_of: Name of the runbook that fits each verdict; the live page links to it.
+    """
+    renderings = _Renderings()
+    fitting = {verdict: f"runbooks/{quote(name)}" for verdict, name in (runbook_of or {}).items() if name in runbooks}
+
+    def metrics(request: Request) -> Response:
+        report, content_type = read(), negotiate(request.accept)[1]
+        return renderings.of(report, content_type, lambda: Response(*render(report, request.accept)))
+
+    def report_json(_: Request) -> Response:
+        report = read()
+        return renderings.of(report, _JSON, lambda: _report_json(report, fitting.get(report.verdict)))
+
+    def healthz(_: Request) -> Response:
+        read()
+        return text(200, "ok")
+
+    return {
+        **{path: _static(name, content_type) for path, (name, content_type) in _STATIC.items()},
+        "/metrics": metrics,
+        "/report.json": report_json,
+        "/healthz": healthz,
+        "/runbooks/": _index(runbooks),
+        **{f"/runbooks/{name}": _runbook(name, runbooks) for name in runbooks},
+    }
+
+
+class _Renderings:
+    """What was made of the newest report, so that asking again before the next one costs nothing."""
+
+    def __init__(self) -> None:
+        self._lock = Lock()
+        self._report: Report | None = None
+        self._made: dict[str, Response] = {}
+
+    def of(self, report: Report, content_type: str, make: Callable[[], Response]) -> Response:
+        """Return the rendering of a report, made on the first request for it."""
+        with self._lock:
+            if report is not self._report:
+                self._report, self._made = report, {}
+            if content_type not in self._made:
+                self._made[content_type] = make()
+            return self._made[content_type]
+
+
+def _report_json(report: Report, runbook: str | None) -> Response:
+    return Response(json.dumps(document(report, runbook), allow_nan=False).encode(), _JSON)
+
+
+def _static(name: str, content_type: str) -> Route:
+    kept = Response(_file(name).encode(), content_type)
+    return lambda _: kept
+
+
+def _runbook(name: str, runbooks: Mapping[str, str]) -> Route:
+    @cache
+    def page() -> Response:
+        found = markdown.render(runbooks[name], runbooks)
+        return _page(found.title or name, found.html)
+
+    def route(request: Request) -> Response:
+        if request.query.get("format") == "md":
+            return Response(runbooks[name].encode(), _MARKDOWN)
+        return page()
+
+    return route
+
+
+def _index(runbooks: Mapping[str, str]) -> Route:
+    @cache
+    def page() -> Response:
+        entries = [_entry(name, markdown.render(source).summary) for name, source in sorted(runbooks.items())]
+        return _page("Runbooks", f'<h1>Runbooks</h1>\n<dl class="index">\n{"".join(entries)}</dl>')
+
+    return lambda _: page()
+
+
+def _entry(name: str, summary: str) -> str:
+    return f'<dt><a href="{quote(name)}">{escape(name)}</a></dt>\n<dd>{escape(summary)}</dd>\n'
+
+
+def _page(title: str, body: str) -> Response:
+    """Return a page in the shell of the runbooks; `body` is HTML, `title` is not."""
+    return Response(Template(_file("runbook.html")).substitute(title=escape(title), body=body).encode(), _HTML)
+
+
+def _file(name: str) -> str:
+    return files("geluwatch").joinpath("web", name).read_text("utf-8")

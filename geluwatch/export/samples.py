@@ -1,0 +1,220 @@
+"""Turns a frozen report into plain samples, the one source that every metrics exporter renders.
+
+Prometheus and OpenTelemetry both read from here, so that they cannot disagree. Every metric of the catalogue has a
+reader below, save the two that describe an exposition itself and are added by whoever makes one.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator, Mapping
+from functools import cache
+from importlib.metadata import PackageNotFoundError, version
+from typing import NamedTuple
+
+from prometheus_client.utils import floatToGoString
+
+from geluwatch import catalog
+from geluwatch.catalog import EDGES, KINDS, METRICS, PARTS, SIGNS, Metric
+from geluwatch.records import VERDICTS, Nonfinite, Point, PointReport, Report
+
+EXPOSITION_METRICS = (catalog.COLLECT_SECONDS, catalog.EXPORTED_SERIES)
+"""Metrics of the catalogue that no report holds: they describe the text in which the others are rendered."""
+
+REPORT_METRICS = tuple(metric for metric in METRICS if metric not in EXPOSITION_METRICS)
+"""Metrics that are read from a report, in the catalogue's order."""
+
+# The live histogram and the baseline's gauge are joined by Prometheus on this text, so it is made once for both.
+LE: Mapping[Point, tuple[str, ...]] = {
+    point: (*(floatToGoString(edge) for edge in EDGES[point]), "+Inf") for point in ("pre", "post")
+}  # fmt: skip
+"""The `le` label at each edge of the catalogue, then at +Inf."""
+
+
+class Sample(NamedTuple):
+    """One value of one series."""
+
+    metric: Metric
+    labels: Mapping[str, str]
+    """Every label of the series, the constant ones included."""
+    value: float
+
+
+_Reading = tuple[dict[str, str], float]
+_Reader = Callable[[Report], Iterator[_Reading]]
+
+
+def samples(report: Report) -> Iterator[Sample]:
+    """Yield every sample of a report, grouped by metric in the catalogue's order.
+
+    Gauges without a value yet (no window closed, no baseline armed) are left out; counters are there from 0.
+    """
+    for metric in REPORT_METRICS:
+        yield from samples_of(report, metric)
+
+
+def samples_of(report: Report, metric: Metric) -> Iterator[Sample]:
+    """Yield the samples of one of `REPORT_METRICS`; those of a histogram go up by `le` within a (layer, point)."""
+    constant = constant_labels(report)
+    for labels, value in _READERS[metric](report):
+        yield Sample(metric, {**constant, **labels}, float(value))
+
+
+def constant_labels(report: Report) -> dict[str, str]:
+    """Return the labels that every series of a report carries; ours win over the user's."""
+    return {**report.labels, "model": report.model, "model_version": report.model_version}
+
+
+@cache
+def package_version() -> str:
+    """Return the installed version of geluwatch, or "unknown" in a source tree that was never installed."""
+    try:
+        return version("geluwatch")
+    except PackageNotFoundError:
+        return "unknown"
+
+
+def layers(report: Report) -> dict[str, list[PointReport]]:
+    """Return the reports of each layer's points, pre before post, layers in the model's order."""
+    found: dict[str, list[PointReport]] = {}
+    for seen in sorted(report.sites.values(), key=lambda seen: (seen.position, seen.layer, seen.point == "post")):
+        found.setdefault(seen.layer, []).append(seen)
+    return found
+
+
+def _of_model(value: Callable[[Report], float | None]) -> _Reader:
+    def read(report: Report) -> Iterator[_Reading]:
+        found = value(report)
+        if found is not None:
+            yield {}, found
+
+    return read
+
+
+def _of_layer(value: Callable[[PointReport], float]) -> _Reader:
+    def read(report: Report) -> Iterator[_Reading]:
+        for layer, (first, *_) in layers(report).items():
+            yield {"layer": layer}, value(first)
+
+    return read
+
+
+def _of_guard(value: Callable[[Nonfinite], float]) -> _Reader:
+    def read(report: Report) -> Iterator[_Reading]:
+        for layer in layers(report):
+            yield {"layer": layer}, value(report.totals.nonfinite.get(layer, Nonfinite()))
+
+    return read
+
+
+def _points(report: Report) -> Iterator[tuple[dict[str, str], PointReport]]:
+    for of_layer in layers(report).values():
+        for seen in of_layer:
+            yield {"layer": seen.layer, "point": seen.point}, seen
+
+
+def _of_point(value: Callable[[PointReport], float]) -> _Reader:
+    def read(report: Report) -> Iterator[_Reading]:
+        for labels, seen in _points(report):
+            found = value(seen)
+            if not math.isnan(found):
+                yield labels, found
+
+    return read
+
+
+def _window_rows(report: Report) -> Iterator[_Reading]:
+    if report.window_ended is not None:
+        for labels, seen in _points(report):
+            yield labels, seen.rows
+
+
+def _nonfinite_elements(report: Report) -> Iterator[_Reading]:
+    for labels, seen in _points(report):
+        elements = report.totals.nonfinite.get(seen.layer, Nonfinite()).elements
+        for kind in KINDS:
+            yield {**labels, "kind": kind}, elements.get((seen.point, kind), 0)
+
+
+def _values(report: Report) -> Iterator[_Reading]:
+    for labels, seen in _points(report):
+        edges = LE[seen.point]
+        for le, count in zip(edges, seen.totals.buckets or (0,) * len(edges), strict=True):
+            yield {**labels, "le": le}, count
+
+
+def _abs_sum(report: Report) -> Iterator[_Reading]:
+    for labels, seen in _points(report):
+        for sign, value in zip(SIGNS, (seen.totals.abs_sum_pos, seen.totals.abs_sum_neg), strict=True):
+            yield {**labels, "sign": sign}, value
+
+
+def _baseline_cdf(report: Report) -> Iterator[_Reading]:
+    for labels, seen in _points(report):
+        for le, share in zip(LE[seen.point], seen.baseline_cdf, strict=False):
+            yield {**labels, "le": le}, share
+
+
+def _verdict(report: Report) -> Iterator[_Reading]:
+    for verdict in VERDICTS:
+        yield {"verdict": verdict}, verdict == report.verdict
+
+
+def _baseline_info(report: Report) -> Iterator[_Reading]:
+    if report.baseline is not None:
+        yield {"baseline": report.baseline}, 1
+
+
+def _build_info(report: Report) -> Iterator[_Reading]:
+    yield {"version": package_version(), "framework": report.framework}, 1
+
+
+def _errors(report: Report) -> Iterator[_Reading]:
+    for part in dict.fromkeys((*PARTS, *sorted(report.totals.errors))):
+        yield {"part": part}, report.totals.errors.get(part, 0)
+
+
+def _part_disabled(report: Report) -> Iterator[_Reading]:
+    for part in dict.fromkeys((*PARTS, *sorted(report.disabled))):
+        yield {"part": part}, part in report.disabled
+
+
+_READERS: Mapping[Metric, _Reader] = {
+    catalog.FORWARDS: _of_model(lambda report: report.totals.forwards),
+    catalog.SAMPLED_FORWARDS: _of_model(lambda report: report.totals.sampled_forwards),
+    catalog.SAMPLES: _of_model(lambda report: report.totals.samples),
+    catalog.LAST_FORWARD: _of_model(lambda report: report.last_forward),
+    catalog.NONFINITE_FORWARDS: _of_model(lambda report: report.totals.nonfinite_forwards),
+    catalog.SITE_NONFINITE: _of_guard(lambda nonfinite: nonfinite.forwards),
+    catalog.SITE_FIRST_NONFINITE: _of_guard(lambda nonfinite: nonfinite.first),
+    catalog.SITE_PADDING_NONFINITE: _of_guard(lambda nonfinite: nonfinite.padding_forwards),
+    catalog.NONFINITE_ELEMENTS: _nonfinite_elements,
+    catalog.VALUES: _values,
+    catalog.ELEMENTS: _of_point(lambda seen: seen.totals.elements),
+    catalog.ABS_SUM: _abs_sum,
+    catalog.SQUARES: _of_point(lambda seen: seen.totals.squares),
+    catalog.WINDOW_MEAN: _of_point(lambda seen: seen.mean),
+    catalog.WINDOW_STD: _of_point(lambda seen: seen.std),
+    catalog.WINDOW_ROWS: _window_rows,
+    catalog.WINDOW_END: _of_model(lambda report: report.window_ended),
+    catalog.WINDOWS: _of_model(lambda report: report.totals.windows),
+    catalog.KS: _of_point(lambda seen: seen.ks),
+    catalog.KS_UPPER: _of_point(lambda seen: seen.ks_upper),
+    catalog.SCORE: _of_point(lambda seen: seen.score),
+    catalog.THRESHOLD: _of_point(lambda seen: seen.threshold),
+    catalog.EVIDENCE: _of_point(lambda seen: seen.evidence),
+    catalog.BASELINE_CDF: _baseline_cdf,
+    catalog.VERDICT: _verdict,
+    catalog.LAYER_INDEX: _of_layer(lambda seen: seen.position),
+    catalog.SITE_OBSERVED: _of_layer(lambda seen: seen.state == "observed"),
+    catalog.BASELINE_ARMED: _of_model(lambda report: report.baseline is not None),
+    catalog.BASELINE_TIME: _of_model(lambda report: report.baseline_created),
+    catalog.BASELINE_INFO: _baseline_info,
+    catalog.BUILD_INFO: _build_info,
+    catalog.ATTACHED: _of_model(lambda report: report.attached),
+    catalog.HOOK_SECONDS: _of_model(lambda report: report.totals.hook_seconds),
+    catalog.FLUSH_SECONDS: _of_model(lambda report: report.totals.flush_seconds),
+    catalog.DROPPED_ROWS: _of_model(lambda report: report.totals.dropped_rows),
+    catalog.ERRORS: _errors,
+    catalog.PART_DISABLED: _part_disabled,
+}

@@ -1,0 +1,128 @@
+"""PromQL, written from the catalogue's names and the settings' durations; nothing else in the mixin spells a metric.
+
+Every function returns one expression that Prometheus 2.42 and later understand alike. `where` are matchers without
+braces, added to every selector of an expression.
+"""
+
+from __future__ import annotations
+
+from textwrap import indent
+
+from geluwatch import catalog
+from geluwatch.catalog import Metric
+from geluwatch.mixin.settings import MixinSettings, seconds
+
+MODEL_GROUP = ("cluster", "namespace", "job", "model")
+"""What one model is, over all its versions and pods. Labels that a setup lacks fall away in `by`."""
+
+GROUP = (*MODEL_GROUP, "model_version")
+"""What one incident is: a model version in one place, over all its pods."""
+
+_TARGET = "cluster, namespace, job, instance"
+_MEMORY_STEPS = 288
+
+
+def by(*labels: str) -> str:
+    """Return the `by (...)` clause of an aggregation."""
+    return f"by ({', '.join(labels)})"
+
+
+def series(metric: Metric, where: str = "", *matchers: str) -> str:
+    """Return the selector of a metric."""
+    inside = ",".join(part for part in (where, *matchers) if part)
+    return f"{metric.series}{{{inside}}}" if inside else metric.series
+
+
+def recent(metric: Metric, window: str, where: str = "") -> str:
+    """Return how much a counter grew per series within a window, leaving out what did not grow.
+
+    `increase` alone is blind to what a counter brings along when it is born: a pod that meets a NaN before its first
+    scrape and then crashes would never be seen. So a counter above zero also counts in full when its series did not
+    exist a window ago, and when the agent was attached anew within the window (which shows a restart even where the
+    counter has reached the very value it had before).
+    """
+    counter = series(metric, where)
+    attached = series(catalog.ATTACHED, where)
+    return "\n".join(
+        [
+            f"  (increase({counter}[{window}]) > 0)",
+            "or",
+            f"  (({counter} > 0) unless ({counter} offset {window}))",
+            "or",
+            f"  (({counter} > 0) and {_ignoring(metric)}(changes({attached}[{window}]) > 0))",
+        ]
+    )
+
+
+def _ignoring(metric: Metric) -> str:
+    return f"ignoring ({', '.join(metric.labels)}) " if metric.labels else ""
+
+
+def total(expression: str, *labels: str) -> str:
+    """Return the sum of an expression by some labels."""
+    return _aggregate("sum", expression, labels)
+
+
+def mean(expression: str, *labels: str) -> str:
+    """Return the average of an expression by some labels."""
+    return _aggregate("avg", expression, labels)
+
+
+def _aggregate(operator: str, expression: str, labels: tuple[str, ...]) -> str:
+    head = f"{operator} {by(*labels)}" if labels else operator
+    return f"{head} (\n{indent(expression, '  ')}\n)" if "\n" in expression else f"{head} ({expression})"
+
+
+def known(metric: Metric, where: str = "", *matchers: str) -> str:
+    """Return a gauge without its NaNs, one of which would turn the average of all pods into NaN."""
+    return f"{series(metric, where, *matchers)} > -Inf"
+
+
+def nonfinite_passes(settings: MixinSettings) -> str:
+    """Return the forward passes with a NaN or an Inf within the rate window, by model version; absent when none."""
+    return total(recent(catalog.NONFINITE_FORWARDS, settings.rate_window, settings.selector), *GROUP)
+
+
+def first_nonfinite_passes(settings: MixinSettings) -> str:
+    """Return the same by the layer in which the values appeared first."""
+    return total(recent(catalog.SITE_FIRST_NONFINITE, settings.rate_window, settings.selector), *GROUP, "layer")
+
+
+def drift_evidence(settings: MixinSettings) -> str:
+    """Return the evidence of drift by layer and point, averaged over the pods of a model version."""
+    return mean(known(catalog.EVIDENCE, settings.selector), *GROUP, "layer", "point")
+
+
+def agents_missing(settings: MixinSettings) -> str:
+    """Return the models that lost agents, and with `expected_targets` the jobs that never had them.
+
+    Job names are not known, so absence is told by memory. An agent seen within `agent_memory` is missed where its
+    target is still there without any agent; and where its model has none left at all while its job has a target
+    without one (a new pod that forgot to attach). A target that left service discovery is not missed, nor is a model
+    that was scaled to zero, renamed or replaced. Traffic plays no part.
+    """
+    agent = series(catalog.BUILD_INFO, settings.selector)
+    step = max(1, seconds(settings.agent_memory) // _MEMORY_STEPS)
+    remembered = f"max_over_time({agent}[{settings.agent_memory}:{step}s])"
+    target = f"up{{{settings.selector}}}" if settings.selector else "up"
+    bare = f"({target} unless on ({_TARGET}) {agent})"
+    lost = "\n".join(
+        [
+            f"  ({remembered} and on ({_TARGET}) {bare})",
+            "or",
+            f"  (({remembered} unless on ({', '.join(MODEL_GROUP)}) {agent}) and on (cluster, namespace, job) {bare})",
+        ]
+    )
+    missing = _aggregate("count", lost, MODEL_GROUP)
+    if not settings.expected_targets:
+        return missing
+    matchers = ",".join(part for part in (settings.selector, settings.expected_targets) if part)
+    never = f"(up{{{matchers}}} == 1) unless on ({_TARGET}) {remembered}"
+    return f"{missing}\nor\n{_aggregate('count', never, ('cluster', 'namespace', 'job'))}"
+
+
+def baseline_missing(settings: MixinSettings) -> str:
+    """Return how many agents of a model version take traffic without an armed baseline."""
+    unarmed = f"{series(catalog.BASELINE_ARMED, settings.selector)} == 0"
+    traffic = f"increase({series(catalog.FORWARDS, settings.selector)}[{settings.baseline_missing_for}]) > 0"
+    return _aggregate("count", f"({unarmed})\nand\n({traffic})", GROUP)

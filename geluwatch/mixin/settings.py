@@ -1,0 +1,122 @@
+"""Settings of the rendered artefacts: which targets they look at, how long they wait, where they link to."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from types import MappingProxyType
+from typing import Literal, Self
+
+from geluwatch.catalog import METRICS, MODEL_LABELS
+from geluwatch.errors import ConfigError
+
+Tier = Literal["page", "ticket"]
+TIERS: tuple[Tier, ...] = ("page", "ticket")
+
+_UNIT_SECONDS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
+_DURATION = re.compile(r"([1-9]\d*)([smhd])")
+_MATCHER = re.compile(r'([a-zA-Z_]\w*)(?:=~|!~|!=|=)"(?:[^"\\\n]|\\.)*"')
+_MATCHERS = re.compile(rf"{_MATCHER.pattern}(?:,{_MATCHER.pattern})*")
+_OWN_LABELS = {*MODEL_LABELS, *(label for metric in METRICS for label in metric.labels)}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MixinSettings:
+    """What the artefacts are rendered with; the default is what the repository holds and production loads.
+
+    Durations are one whole number and one unit, as Prometheus writes them: "30s", "5m", "6h", "1d".
+
+    Raises:
+        ConfigError: A value is unusable; the message names the field, the value and what to write instead.
+    """
+
+    selector: str = ""
+    """Matchers of target labels, such as `job="minilm",cluster="eu"`, added to every query; empty selects all."""
+
+    expected_targets: str = ""
+    """Matchers of targets that must carry an agent; empty: only those that carried one before are missed."""
+
+    rate_window: str = "5m"
+    """Range of every increase in the alert rules; at least four scrape intervals."""
+
+    drift_for: str = "15m"
+    """How long a model has to stay in drift before its ticket."""
+
+    agent_missing_for: str = "15m"
+    """How long an agent has to be gone before its ticket."""
+
+    agent_memory: str = "1d"
+    """How long an agent that is gone stays expected."""
+
+    baseline_missing_for: str = "6h"
+    """How long a model may take traffic without a baseline before its ticket."""
+
+    keep_firing_for: str = "10m"
+    """How long page and drift ticket outlive their cause, so that a flapping cause stays one incident."""
+
+    evaluation_interval: str | None = None
+    """Interval of the rule groups; None leaves it to the server's configuration."""
+
+    severities: Mapping[Tier, str] = field(default_factory=lambda: MappingProxyType({"page": "critical", "ticket": "warning"}))
+    """Value of the `severity` label for each tier."""
+
+    runbook_base: str | None = None
+    """URL under which the runbooks are published; None links to the copies that the agents serve themselves."""
+
+    dashboard_base: str | None = None
+    """URL of Grafana; None links to the dashboard by its path."""
+
+    @classmethod
+    def quick(cls) -> Self:
+        """Return settings whose waits last seconds, for demonstrations and tests at a scrape interval of one second."""
+        return cls(
+            rate_window="10s",
+            drift_for="5s",
+            agent_missing_for="10s",
+            agent_memory="10m",
+            baseline_missing_for="20s",
+            keep_firing_for="10s",
+            evaluation_interval="1s",
+        )
+
+    def __post_init__(self) -> None:
+        for name in ("selector", "expected_targets"):
+            _check_matchers(name, getattr(self, name))
+        for name in ("rate_window", "drift_for", "agent_missing_for", "agent_memory", "baseline_missing_for", "keep_firing_for"):
+            seconds(getattr(self, name), name)
+        if self.evaluation_interval is not None:
+            seconds(self.evaluation_interval, "evaluation_interval")
+        for name in ("runbook_base", "dashboard_base"):
+            _check_url(name, getattr(self, name))
+        if set(self.severities) != set(TIERS) or not all(isinstance(value, str) and value for value in self.severities.values()):
+            raise ConfigError(f"severities must give a label value for each of {', '.join(TIERS)}, got {dict(self.severities)!r}.")
+
+
+def seconds(duration: str, name: str = "duration") -> int:
+    """Return a duration such as "5m" in seconds.
+
+    Args:
+        duration: One whole number and one of the units s, m, h, d.
+        name: What the duration is, for the message.
+
+    Raises:
+        ConfigError: It is written in another way.
+    """
+    match = _DURATION.fullmatch(duration) if isinstance(duration, str) else None
+    if match is None:
+        raise ConfigError(f'{name} must be a whole number and a unit of s, m, h or d, such as "5m"; got {duration!r}.')
+    return int(match[1]) * _UNIT_SECONDS[match[2]]
+
+
+def _check_matchers(name: str, text: str) -> None:
+    if text and not _MATCHERS.fullmatch(text):
+        raise ConfigError(f'{name} must be PromQL matchers without braces, such as job="minilm",cluster="eu"; got {text!r}.')
+    for label in _MATCHER.findall(text):
+        if label in _OWN_LABELS:
+            raise ConfigError(f"{name} may only match labels of targets, which `up` has too; {label!r} in {text!r} is a label of geluwatch.")
+
+
+def _check_url(name: str, url: str | None) -> None:
+    if url is not None and not re.fullmatch(r"https?://[^\s\"'<>{}]+", url):
+        raise ConfigError(f"{name} must be an http or https URL without blanks, quotes or braces, got {url!r}.")

@@ -1,0 +1,92 @@
+"""The doors of the core: what it needs from the world, as protocols."""
+
+from __future__ import annotations
+
+from typing import Protocol, runtime_checkable
+
+from geluwatch.records import Baseline, Drained, Report, Site
+
+
+@runtime_checkable
+class Source(Protocol):
+    """A framework's tap: yields what it saw, never blocks the model.
+
+    Invariants: `drain` may be called from any one thread at a time while the model runs in others, returns every
+    observation exactly once, and does not wait for the model or its device. After `close` the model is as it was
+    before the tap came, and one last `drain` returns the remainder.
+    """
+
+    @property
+    def sites(self) -> tuple[Site, ...]:
+        """The census: every GELU call site, observed or blind with the reason."""
+        ...
+
+    @property
+    def framework(self) -> str:
+        """Name and version of the framework, for example "torch 2.13.0"."""
+        ...
+
+    def drain(self) -> Drained:
+        """Return what was seen since the last call."""
+        ...
+
+    def close(self) -> None:
+        """Come off the model; calling it again does nothing."""
+        ...
+
+
+@runtime_checkable
+class Clock(Protocol):
+    """Time, so that tests own it. Invariant: `monotonic` never goes back; `time` may."""
+
+    def time(self) -> float:
+        """Seconds since the epoch."""
+        ...
+
+    def monotonic(self) -> float:
+        """Seconds since some fixed moment."""
+        ...
+
+
+@runtime_checkable
+class Sink(Protocol):
+    """Something that is told of every published report."""
+
+    def write(self, report: Report) -> None:
+        """Take one report; a failure is counted by the caller and never reaches the model."""
+        ...
+
+
+@runtime_checkable
+class BaselineStore(Protocol):
+    """Keeps baselines by (model, model version, name).
+
+    Invariants: `save` replaces nothing: a name that is taken is refused with `BaselineError`; what `load` returns
+    equals what was saved; `names` lists oldest first; a failed `save` leaves nothing behind.
+    """
+
+    def save(self, baseline: Baseline) -> None:
+        """Store a baseline.
+
+        Raises:
+            BaselineError: The name is taken for this model and version.
+            StoreError: The database cannot be used.
+        """
+        ...
+
+    def load(self, model: str, model_version: str, name: str) -> Baseline:
+        """Return a stored baseline; the name "latest" means the newest.
+
+        Raises:
+            UnknownBaselineError: There is none; the message lists the names there are.
+            StoreError: The database cannot be used.
+        """
+        ...
+
+    def names(self, model: str, model_version: str) -> tuple[str, ...]:
+        """Names stored for a model version, oldest first."""
+        ...
+
+    def close(self) -> None:
+        """Release connections; calling it again does nothing."""
+        ...

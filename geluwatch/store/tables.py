@@ -1,0 +1,86 @@
+"""The tables, as SQLAlchemy 2 declarative classes: a baseline, its sites and its windows.
+
+Every table carries the product's prefix, because the database may be one that others use too, and every constraint has a
+name that follows from its columns, so that a later migration can drop or change it on any database. Rows are written once
+and never changed; what comes later (promotion, provenance, an audit log, traffic slices) adds columns and tables.
+
+What is queried is a column. What is only read back whole is one payload per window (see `geluwatch.store.codec`).
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from sqlalchemy import JSON, BigInteger, Double, ForeignKey, LargeBinary, MetaData, String, Text, UniqueConstraint
+from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column, relationship
+
+from geluwatch.records import State
+from geluwatch.store.rules import KEY_LENGTH
+
+# Without a length, MySQL would make this a BLOB of 64 KiB; a window takes more.
+_PAYLOAD = LargeBinary(2**32 - 1)
+
+
+class Base(DeclarativeBase):
+    """Base of all tables."""
+
+    metadata = MetaData(
+        naming_convention={
+            "ix": "ix_%(table_name)s_%(column_0_N_name)s",
+            "uq": "uq_%(table_name)s_%(column_0_N_name)s",
+            "ck": "ck_%(table_name)s_%(constraint_name)s",
+            "fk": "fk_%(table_name)s_%(column_0_N_name)s_%(referred_table_name)s",
+            "pk": "pk_%(table_name)s",
+        }
+    )
+
+
+class BaselineRow(Base):
+    """One baseline; times are seconds since the epoch."""
+
+    __tablename__ = "geluwatch_baseline"
+    __table_args__ = (UniqueConstraint("model", "model_version", "name"),)
+
+    id: Mapped[int] = mapped_column(primary_key=True)
+    model: Mapped[str] = mapped_column(String(KEY_LENGTH))
+    model_version: Mapped[str] = mapped_column(String(KEY_LENGTH))
+    name: Mapped[str] = mapped_column(String(KEY_LENGTH))
+    created: Mapped[float] = mapped_column(Double)
+    certificate: Mapped[dict[str, Any]] = mapped_column(JSON)
+
+    sites: Mapped[list[SiteRow]] = relationship(order_by="SiteRow.ordinal")
+    windows: Mapped[list[WindowRow]] = relationship(order_by="WindowRow.position")
+
+
+class SiteRow(Base):
+    """One GELU call site, as it was when the baseline was recorded."""
+
+    __tablename__ = "geluwatch_baseline_site"
+
+    baseline_id: Mapped[int] = mapped_column(ForeignKey(BaselineRow.id, ondelete="CASCADE"), primary_key=True)
+    ordinal: Mapped[int] = mapped_column(primary_key=True, autoincrement=False)
+    """Place in the baseline's own list."""
+    position: Mapped[int]
+    """Place in the order of the model's modules."""
+    layer: Mapped[str] = mapped_column(Text)
+    form: Mapped[str] = mapped_column(Text)
+    kind: Mapped[str] = mapped_column(Text)
+    variant: Mapped[str] = mapped_column(Text)
+    state: Mapped[State] = mapped_column(Text)
+    reason: Mapped[str] = mapped_column(Text)
+
+
+class WindowRow(Base):
+    """One window; the columns repeat what is worth a query, the payload holds everything."""
+
+    __tablename__ = "geluwatch_baseline_window"
+
+    baseline_id: Mapped[int] = mapped_column(ForeignKey(BaselineRow.id, ondelete="CASCADE"), primary_key=True)
+    position: Mapped[int] = mapped_column(primary_key=True, autoincrement=False)
+    """Place in the baseline's own list."""
+    started: Mapped[float] = mapped_column(Double)
+    ended: Mapped[float] = mapped_column(Double)
+    forwards: Mapped[int] = mapped_column(BigInteger)
+    sampled_forwards: Mapped[int] = mapped_column(BigInteger)
+    thinned: Mapped[bool]
+    payload: Mapped[bytes] = mapped_column(_PAYLOAD)

@@ -1,0 +1,179 @@
+"""Guard and row capture where looking would stall a device: results stay there, and come over when they are ready.
+
+Each site adds one reduction into its own slot of a vector on the device; at the end of the pass a few operations on
+that vector count hits, first hits and passes, without a branch on the host. Every so often a copy is started into
+pinned memory; a later pass, in the same thread, picks it up once its event has fired. Nothing here waits, and no
+other thread touches the device, so that graph capture elsewhere is not disturbed. Counts are of forward passes;
+elements and kinds are not counted here.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections import deque
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+
+import torch
+
+from geluwatch.tap.rows import Captured, capture
+
+_COPY_EVERY = 16
+
+
+class _DeviceState:
+    """Vectors of one thread on one device; int64 counters of (hits, first hits) by site, and of passes."""
+
+    def __init__(self, sites: int, device: torch.device) -> None:
+        with torch.inference_mode(mode=False):  # an accumulator made in inference mode could not be used outside it
+            self.sums = torch.zeros(sites, dtype=torch.float32, device=device)
+            self.counts = torch.zeros(2 * sites + 1, dtype=torch.int64, device=device)
+            pinned = device.type == "cuda"
+            self.host = torch.zeros(2 * sites + 1, dtype=torch.int64, pin_memory=pinned)
+        self.slots = torch.arange(sites, device=device)
+        self.event = torch.cuda.Event() if pinned else None  # type: ignore[no-untyped-call]  # torch's own
+        self.in_flight = False
+        self.passes = 0
+        self.touched = False
+        self.seen: list[int] = [0] * (2 * sites + 1)
+
+
+class DeviceGuard:
+    """Guards sites whose tensors live on an accelerator."""
+
+    def __init__(self, sites: int) -> None:
+        self._sites = sites
+        self._local = threading.local()
+        self._all: list[_DeviceState] = []
+
+    def look(self, site: int, sides: tuple[torch.Tensor, ...], mask: torch.Tensor | None) -> None:
+        """Note on the device whether a site's tensors (..., C) hold a non-finite value in a valid row; `mask` is (rows,)."""
+        state = self._state(sides[0].device)
+        for side in sides:
+            if mask is None:
+                state.sums[site] += side.detach().sum(dtype=torch.float32)
+            else:
+                by_row = side.detach().reshape(mask.numel(), -1).sum(1, dtype=torch.float32)
+                state.sums[site] += by_row.masked_fill(~mask, 0.0).sum()
+        state.touched = True
+
+    def end_pass(self) -> None:
+        """Count the pass that ends, and start or pick up a copy of the counters."""
+        for state in getattr(self._local, "states", {}).values():
+            if state.touched:
+                self._count(state)
+
+    def _count(self, state: _DeviceState) -> None:
+        bad = ~torch.isfinite(state.sums)
+        hit = bad.any()
+        first = (state.slots == bad.to(torch.int8).argmax()) & hit
+        state.counts += torch.cat([bad, first, hit.reshape(1)]).to(torch.int64)
+        state.sums.zero_()
+        state.touched = False
+        state.passes += 1
+        if state.in_flight and _fired(state.event):
+            state.seen, state.in_flight = state.host.tolist(), False
+        if not state.in_flight and state.passes % _COPY_EVERY == 0:
+            state.host.copy_(state.counts, non_blocking=True)
+            if state.event is not None:
+                state.event.record()
+            state.in_flight = True
+
+    def counts(self, *, final: bool = False) -> tuple[list[int], list[int], int]:
+        """Return passes with a hit by site, passes with the first hit by site, and passes with any, since attach.
+
+        Args:
+            final: Wait for the device; only once the model has been detached.
+        """
+        if final:
+            for state in self._all:
+                state.seen = state.counts.tolist()
+        sums = [sum(column) for column in zip(*(state.seen for state in self._all), strict=True)] or [0] * (2 * self._sites + 1)
+        return sums[: self._sites], sums[self._sites : -1], sums[-1]
+
+    def _state(self, device: torch.device) -> _DeviceState:
+        states: dict[torch.device, _DeviceState] | None = getattr(self._local, "states", None)
+        if states is None:
+            states = self._local.states = {}
+        state = states.get(device)
+        if state is None:
+            state = states[device] = _DeviceState(self._sites, device)
+            self._all.append(state)
+        return state
+
+
+@dataclass(frozen=True, slots=True)
+class _Flight:
+    """Rows on their way to the host; `valid` (k,) is false where padding had to fill up."""
+
+    captured: Captured
+    valid: torch.Tensor
+    event: torch.cuda.Event | None
+
+
+@dataclass(frozen=True, slots=True)
+class Choice:
+    """Rows drawn on a device: `indices` (k,) int64, `valid` (k,) bool."""
+
+    indices: torch.Tensor
+    valid: torch.Tensor
+
+
+class DeviceRows:
+    """Captures rows on an accelerator: draws, gathers and copies them without a wait, all in the model's own thread."""
+
+    def __init__(self, most: int) -> None:
+        self._most = most
+        self._local = threading.local()
+
+    def pick(self, rows: int, mask: torch.Tensor | None, device: torch.device) -> Choice:
+        """Draw rows evenly from the valid ones; how many are valid is known on the device only, so the rest is flagged."""
+        keys = torch.rand(rows, device=device, generator=self._generator(device))
+        if mask is not None:
+            keys = keys.masked_fill(~mask, -1.0)
+        best = keys.topk(min(self._most, rows))
+        return Choice(best.indices, best.values >= 0.0)
+
+    def capture(self, layer: str, pre: torch.Tensor, post: torch.Tensor, choice: Choice) -> None:
+        """Gather the chosen rows on the device and start their copy to the host."""
+        taken = capture(layer, pre, post, choice.indices)
+        landed = replace(taken, pre=_start_copy(taken.pre), post=_start_copy(taken.post))
+        valid = _start_copy(choice.valid)
+        event = torch.cuda.Event() if pre.is_cuda else None  # type: ignore[no-untyped-call]  # torch's own
+        if event is not None:
+            event.record()
+        self._flights().append(_Flight(landed, valid, event))
+
+    def arrived(self) -> Iterator[Captured]:
+        """Yield what has arrived for this thread, without padding rows; the rest stays for a later pass."""
+        flights = self._flights()
+        while flights and _fired(flights[0].event):
+            flight = flights.popleft()
+            captured = flight.captured
+            yield replace(captured, pre=captured.pre[flight.valid], post=captured.post[flight.valid])
+
+    def _flights(self) -> deque[_Flight]:
+        try:
+            return self._local.flights  # type: ignore[no-any-return]  # threading.local is untyped
+        except AttributeError:
+            flights = self._local.flights = deque()
+            return flights
+
+    def _generator(self, device: torch.device) -> torch.Generator:
+        generators: dict[torch.device, torch.Generator] | None = getattr(self._local, "generators", None)
+        if generators is None:
+            generators = self._local.generators = {}
+        if device not in generators:
+            # Its own, for drawing from the device's default generator would change the model's dropout.
+            generators[device] = torch.Generator(device).manual_seed(0x6E1)
+        return generators[device]
+
+
+def _fired(event: torch.cuda.Event | None) -> bool:
+    """Return whether a copy has arrived; without an event it was made on the spot."""
+    return event is None or bool(event.query())  # type: ignore[no-untyped-call]  # torch's own
+
+
+def _start_copy(values: torch.Tensor) -> torch.Tensor:
+    landing = torch.empty(values.shape, dtype=values.dtype, pin_memory=values.is_cuda)
+    return landing.copy_(values, non_blocking=True)

@@ -1,0 +1,39 @@
+"""Which rows are real: the padding mask of a forward, from the root call or from the user."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+
+from geluwatch.config import PaddingFunction
+
+
+def from_call(args: tuple[Any, ...], kwargs: dict[str, Any], user: PaddingFunction | None) -> torch.Tensor | None:
+    """Return a boolean mask (batch, tokens) of the root call, or None where there is none of that shape."""
+    mask = user(args, kwargs) if user is not None else kwargs.get("attention_mask")
+    if not isinstance(mask, torch.Tensor) or mask.dim() != 2:
+        return None
+    if not mask.is_cpu:
+        # Its values cannot be looked at without a wait; only a dtype that leaves no doubt is taken.
+        return None if mask.is_floating_point() else mask != 0
+    if mask.dtype is not torch.bool:
+        # An additive mask (0 for valid, large negative for padding) would read as all padding: not ours to guess.
+        mask = mask == 1 if bool(((mask == 0) | (mask == 1)).all()) else None
+    return mask if mask is not None and bool(mask.any()) else None
+
+
+def for_rows(mask: torch.Tensor | None, shape: torch.Size) -> torch.Tensor | None:
+    """Return the mask flattened to the rows of a tensor (..., C), or None when it does not fit or hides nothing."""
+    if mask is None or len(shape) < 2 or mask.shape != shape[: mask.dim()] or mask.numel() != shape[:-1].numel():
+        return None
+    flat = mask.reshape(-1)
+    return None if flat.is_cpu and bool(flat.all()) else flat
+
+
+def batch_size(args: tuple[Any, ...], kwargs: dict[str, Any]) -> int:
+    """Return the first dimension of the call's first tensor; 0 where there is none."""
+    for value in (*args, *kwargs.values()):
+        if isinstance(value, torch.Tensor):
+            return int(value.shape[0]) if value.dim() else 1
+    return 0

@@ -1,0 +1,88 @@
+"""Which rows are captured: the forwards, by a pacer, and the tokens within one, evenly over the valid ones."""
+
+from __future__ import annotations
+
+import random
+from dataclasses import dataclass
+
+import torch
+
+_DTYPES = {torch.float32: "float32", torch.float16: "float16", torch.bfloat16: "bfloat16", torch.float64: "float64"}
+
+
+@dataclass(frozen=True, slots=True)
+class Captured:
+    """Paired rows of one site, still tensors; turned into arrays when they are drained."""
+
+    layer: str
+    dtype: str
+    pre: torch.Tensor
+    post: torch.Tensor
+
+    @property
+    def nbytes(self) -> int:
+        """Memory held until the next drain."""
+        return self.pre.nbytes + self.post.nbytes
+
+
+class Pacer:
+    """Decides which forwards give rows: enough for the target, at most what the cost budget allows.
+
+    After a capture the next one waits for the longer of two spells: the window's share that one capture should
+    cover, and the time in which its measured cost is the budget. Spells are jittered, so that capture keeps no step
+    with periodic traffic. A forward that comes after the spell is always taken: quiet traffic is captured whole.
+    """
+
+    def __init__(self, spacing: float, budget: float) -> None:
+        self._spacing = spacing
+        self._budget = budget
+        self._next = float("-inf")
+        # Not torch's generator: drawing from that would change the model's dropout.
+        self._random = random.Random(0x6E1)  # noqa: S311  # no secret is drawn
+
+    def take(self, now: float) -> bool:
+        """Return whether a forward that begins now gives rows."""
+        return now >= self._next
+
+    def spent(self, now: float, seconds: float) -> None:
+        """Note what a capture that ended now has cost the model's thread."""
+        self._next = now + max(self._spacing, seconds / self._budget) * self._random.uniform(0.5, 1.5)
+
+
+class RowPicker:
+    """Draws row numbers evenly from the valid rows, without repeats, ascending."""
+
+    def __init__(self, most: int) -> None:
+        self._most = most
+        self._generator = torch.Generator()
+        self._generator.manual_seed(0x6E1)
+
+    def pick(self, rows: int, mask: torch.Tensor | None) -> torch.Tensor:
+        """Return indices (k,) int64 of at most `most` of `rows` rows; `mask` (rows,) is true where a row is valid."""
+        valid = torch.arange(rows) if mask is None else mask.nonzero().squeeze(1)
+        if valid.numel() <= self._most:
+            return valid
+        # The default device may be another one, and torch.randperm would follow it.
+        order = torch.randperm(valid.numel(), generator=self._generator, device="cpu")[: self._most]
+        return valid[order.sort().values]
+
+
+def capture(layer: str, pre: torch.Tensor, post: torch.Tensor, indices: torch.Tensor) -> Captured:
+    """Return copies of the chosen rows of a GELU's input and output, both of shape (..., C)."""
+    channels = pre.shape[-1]
+    taken = [side.detach().reshape(-1, channels).index_select(0, indices) for side in (pre, post)]
+    return Captured(layer, _DTYPES[pre.dtype], taken[0], taken[1])
+
+
+def watchable(pre: torch.Tensor, post: torch.Tensor) -> str:
+    """Return why a pair of tensors cannot be watched, or an empty string when it can."""
+    for side in (pre, post):
+        if type(side) is not torch.Tensor and type(side) is not torch.nn.Parameter:
+            return f"unsupported tensor type {type(side).__name__}"
+        if side.layout is not torch.strided or side.device.type == "meta":
+            return f"unsupported tensor on {side.device.type} with layout {side.layout}"
+        if side.dtype not in _DTYPES:
+            return f"unsupported dtype {side.dtype}"
+    if pre.shape != post.shape:
+        return f"output shape {tuple(post.shape)} differs from input shape {tuple(pre.shape)}"
+    return ""

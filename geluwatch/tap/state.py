@@ -1,0 +1,106 @@
+"""What one thread that runs the model has seen: written by that thread alone, read by the drain.
+
+Counters only grow and have a single writer, queues are deques whose ends are atomic: the hot path needs no lock.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections import deque
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+
+from geluwatch.records import Point
+from geluwatch.tap.deferred import Choice
+from geluwatch.tap.rows import Captured
+
+
+@dataclass(slots=True)
+class SiteCounters:
+    """Non-finite counters of one site in one thread."""
+
+    forwards: int = 0
+    first: int = 0
+    padding_forwards: int = 0
+    elements: dict[tuple[Point, str], int] = field(default_factory=dict)
+
+
+@dataclass(slots=True)
+class Counters:
+    """Counters of one thread since attach."""
+
+    forwards: int = 0
+    sampled_forwards: int = 0
+    nonfinite_forwards: int = 0
+    samples: int = 0
+    dropped_rows: int = 0
+    hook_seconds: float = 0.0
+    last_forward: float | None = None
+
+
+@dataclass(slots=True, eq=False)
+class Pending:
+    """A GELU's input and output, waiting for the dense layer behind it to be looked at instead."""
+
+    site: Any
+    pre: torch.Tensor
+    post: torch.Tensor
+
+
+class ThreadState:
+    """State of one thread; the fields up to `hits` describe the forward pass under way."""
+
+    def __init__(self, sites: int) -> None:
+        self.thread = threading.current_thread()
+        self.depth = 0
+        self.call: tuple[tuple[Any, ...], dict[str, Any]] = ((), {})
+        self.mask: torch.Tensor | None = None
+        self.mask_read = False
+        self.sampled = False
+        self.indices: dict[torch.Size, torch.Tensor | Choice] = {}
+        self.spent = 0.0
+        self.pending: Pending | None = None
+        self.latest: tuple[int, torch.Tensor] | None = None
+        self.hits: dict[int, bool] = {}
+        self.callers: dict[int, int] = {}
+        self.counters = Counters()
+        self.sites = [SiteCounters() for _ in range(sites)]
+        self.rows: deque[Captured] = deque()
+        self.firsts: deque[int] = deque(maxlen=64)
+
+    def begin(self, args: tuple[Any, ...], kwargs: dict[str, Any], *, sampled: bool) -> None:
+        """Start a forward pass."""
+        self.call = (args, kwargs)
+        self.mask_read = False
+        self.sampled = sampled
+        self.spent = 0.0
+
+    def end(self, now: float) -> None:
+        """Finish a forward pass: count it, and let go of every tensor that was held for it."""
+        counters = self.counters
+        counters.forwards += 1
+        counters.last_forward = now
+        if self.sampled:
+            counters.sampled_forwards += 1
+            counters.hook_seconds += self.spent
+            self.indices = {}
+            self.sampled = False
+        if self.hits:
+            self._count_hits()
+        self.call = ((), {})
+        self.mask = self.pending = self.latest = None
+
+    def _count_hits(self) -> None:
+        valid = [position for position, counts in self.hits.items() if counts]
+        for position, counts in self.hits.items():
+            if counts:
+                self.sites[position].forwards += 1
+            else:
+                self.sites[position].padding_forwards += 1
+        if valid:
+            self.counters.nonfinite_forwards += 1
+            self.sites[valid[0]].first += 1
+            self.firsts.append(valid[0])
+        self.hits = {}

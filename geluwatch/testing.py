@@ -1,0 +1,57 @@
+"""Fakes for tests of code that uses geluwatch: a clock that stands still, a sink and a store in memory, a source by hand."""
+
+from __future__ import annotations
+
+from geluwatch.records import Drained, Report, Site
+from geluwatch.store.memory import MemoryBaselines
+
+__all__ = ["FakeClock", "ListSource", "MemoryBaselines", "MemorySink"]
+
+
+class FakeClock:
+    """A clock that moves only when told to."""
+
+    def __init__(self, now: float = 1_700_000_000.0) -> None:
+        self._now = now
+
+    def time(self) -> float:
+        """Return the present moment."""
+        return self._now
+
+    def monotonic(self) -> float:
+        """Return the present moment."""
+        return self._now
+
+    def advance(self, seconds: float) -> None:
+        """Let time pass."""
+        self._now += seconds
+
+
+class MemorySink:
+    """Keeps every report it is given, in `reports`."""
+
+    def __init__(self) -> None:
+        self.reports: list[Report] = []
+
+    def write(self, report: Report) -> None:
+        """Keep a report."""
+        self.reports.append(report)
+
+
+class ListSource:
+    """A source that yields what the test puts into `queue`, one batch a drain."""
+
+    framework = "test 0"
+
+    def __init__(self, sites: tuple[Site, ...]) -> None:
+        self.sites = sites
+        self.queue: list[Drained] = []
+        self.closed = False
+
+    def drain(self) -> Drained:
+        """Return the next batch, or an empty one."""
+        return self.queue.pop(0) if self.queue else Drained()
+
+    def close(self) -> None:
+        """Note that the source was closed."""
+        self.closed = True

@@ -1,0 +1,133 @@
+"""Builds realistic reports, through fixtures that hand out a function, so that hypothesis may use them too."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from math import erf, sqrt
+
+import pytest
+
+from geluwatch.catalog import EDGES
+from geluwatch.records import Nonfinite, Point, PointKey, PointReport, PointTotals, Report, Totals, Verdict
+
+LAYER = "encoder.layer.{}.intermediate.intermediate_act_fn"
+NOON = 1_767_268_800.0
+ROWS, WIDTH = 2048, 1536
+
+ReportBuilder = Callable[..., Report]
+
+
+def shares(point: Point, shift: float) -> tuple[float, ...]:
+    """Cumulative shares of a normal value at the catalogue's edges, then at +Inf."""
+    return (*((1 + erf((edge - shift) / sqrt(2))) / 2 for edge in EDGES[point]), 1.0)
+
+
+def point_report(position: int, point: Point, *, judged: bool, drifting: bool, windowed: bool) -> PointReport:
+    """One observed (layer, point) whose numbers differ from layer to layer."""
+    shift = -0.4 + 0.05 * position + (0.3 if point == "post" else 0.0)
+    elements = 40 * ROWS * WIDTH
+    window = {"rows": ROWS, "elements": ROWS * WIDTH, "mean": shift, "std": 0.9 - 0.03 * position} if windowed else {}
+    evidence = (6.4 - 0.55 * position if point == "pre" else 2.6 - 0.2 * position) if drifting else 0.31 + 0.06 * ((position * 5) % 7)
+    judgement = {
+        "ks": 0.0062 + 0.001 * position + (0.05 if drifting else 0.0),
+        "ks_upper": 0.0081 + 0.001 * position + (0.05 if drifting else 0.0),
+        "score": 2.2 * evidence,
+        "threshold": 2.2,
+        "horizon": 4,
+        "evidence": evidence,
+        "drifting": drifting,
+    }
+    return PointReport(
+        LAYER.format(position),
+        point,
+        position,
+        "observed",
+        **window,
+        **(judgement if judged else {}),
+        totals=PointTotals(
+            elements,
+            tuple(int(elements * share) for share in shares(point, shift)),
+            0.31 * elements,
+            0.22 * elements,
+            0.97 * elements,
+        ),
+        baseline_cdf=shares(point, -0.4) if judged else (),
+    )
+
+
+def blind_reports(layer: str, position: int) -> dict[PointKey, PointReport]:
+    """Both points of a site that cannot be observed."""
+    reason = "compiled before attach"
+    return {(layer, point): PointReport(layer, point, position, "blind", reason) for point in EDGES}
+
+
+def build(
+    verdict: Verdict = "ok",
+    layers: int = 2,
+    *,
+    blind: int = 0,
+    time: float = NOON,
+    labels: dict[str, str] | None = None,
+    nonfinite: dict[str, Nonfinite] | None = None,
+    model: str = "minilm",
+) -> Report:
+    """A report as the core would publish it in the state that the verdict names."""
+    judged, windowed = verdict in ("ok", "ticket", "page"), verdict not in ("warming", "blind")
+    sites: dict[PointKey, PointReport] = {}
+    drifting: list[str] = []
+    for position in range(layers):
+        layer = LAYER.format(position)
+        if verdict == "blind" or position >= layers - blind:
+            sites |= blind_reports(layer, position)
+            continue
+        drifts = verdict == "ticket" and position >= layers // 2
+        drifting += [layer] if drifts else []
+        sites |= {(layer, point): point_report(position, point, judged=judged, drifting=drifts, windowed=windowed) for point in EDGES}
+    first = LAYER.format(min(3, layers - 1))
+    if verdict == "page" and nonfinite is None:
+        elements: dict[tuple[Point, str], int] = {("pre", "posinf"): 12, ("post", "nan"): 4608}
+        nonfinite = {first: Nonfinite(7, 7, 0, elements)}
+        for (layer, point), seen in sites.items():
+            if layer == first:
+                sites[layer, point] = with_nonfinite(seen, elements)
+    return Report(
+        model=model,
+        model_version="1",
+        time=time,
+        verdict=verdict,
+        sites=sites,
+        first_nonfinite=first if verdict == "page" else None,
+        drifting=tuple(drifting),
+        labels={"region": "eu"} if labels is None else labels,
+        window_started=time - 82.0 if windowed else None,
+        window_ended=time - 22.0 if windowed else None,
+        attached=time - 3600.0,
+        last_forward=time - 0.4,
+        baseline="v1" if judged else None,
+        baseline_created=time - 86_400.0 if judged else None,
+        totals=Totals(
+            forwards=90_000,
+            sampled_forwards=1_920,
+            nonfinite_forwards=7 if verdict == "page" else 0,
+            samples=720_000,
+            windows=60 if windowed else 0,
+            hook_seconds=11.5,
+            flush_seconds=4.25,
+            errors={"mask": 1},
+            nonfinite=nonfinite or {},
+        ),
+        framework="torch 2.13.0",
+    )
+
+
+def with_nonfinite(seen: PointReport, elements: dict[tuple[Point, str], int]) -> PointReport:
+    """The same point with the non-finite elements that arose on its side."""
+    from dataclasses import replace
+
+    return replace(seen, nonfinite=sum(count for (point, _), count in elements.items() if point == seen.point))
+
+
+@pytest.fixture(scope="session")
+def make_report() -> ReportBuilder:
+    """The builder of reports: `make_report(verdict, layers, ...)`."""
+    return build
