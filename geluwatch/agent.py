@@ -15,7 +15,7 @@ from geluwatch.config import Config
 from geluwatch.core.monitor import Identity, Monitor
 from geluwatch.errors import BaselineError, ConfigError, DetachedError
 from geluwatch.ports import BaselineStore, Clock, Sink, Source
-from geluwatch.records import Certificate, Report, Site
+from geluwatch.records import Certificate, Report, Site, Verdict
 
 if TYPE_CHECKING:
     from torch import nn
@@ -28,6 +28,14 @@ _RESERVED_LABELS = frozenset({
     "model", "model_version", "layer", "point", "kind", "rank", "le", "sign", "part", "verdict", "baseline",
     "version", "framework", "job", "instance", "pod", "namespace", "cluster",
 })  # fmt: skip
+
+_RUNBOOKS: Mapping[Verdict, str] = {
+    "page": "GeluwatchNonFiniteActivations",
+    "ticket": "GeluwatchActivationDrift",
+    "warming": "GeluwatchBaselineMissing",
+    "blind": "GeluwatchAgentMissing",
+}
+"""The runbook that fits each verdict; "ok" needs none."""
 
 
 class SystemClock:
@@ -183,7 +191,7 @@ class Watch:
             return certificate
 
     def serve(self, host: str = "127.0.0.1", port: int = 0, *, allow_remote: bool = False) -> str:
-        """Serve /metrics, the live page and the runbooks; return the base URL.
+        """Serve /metrics, the live page and the runbooks; return the base URL, the same one if it is served already.
 
         Args:
             host: Address to listen on; only loopback is accepted unless `allow_remote` is set.
@@ -201,10 +209,16 @@ class Watch:
             self._refuse_if_detached()
             if self._listener is None:
                 texts = {name: runbooks.runbook(name) for name in runbooks.names()}
-                listener = Listener(host, port, routes(lambda: self._report, texts), allow_remote=allow_remote)
+                pages = routes(lambda: self._report, texts, _RUNBOOKS)
+                listener = Listener(pages, host=host, port=port, allow_remote=allow_remote, on_error=self._count_page_error)
                 listener.start()
                 self._listener = listener
-            return self._listener.url
+            return self._listener.start()
+
+    def _count_page_error(self, error: Exception) -> None:
+        log.warning("geluwatch: a page could not be served: %r", error)
+        with self._lock:
+            self._monitor.count("collect", errors=1)
 
     def detach(self) -> None:
         """Come off the model, totally: hooks, thread, listener and store connection; again does nothing."""

@@ -42,8 +42,8 @@ def make_engine(address: str) -> Engine:
     except NoSuchModuleError:
         raise StoreError(f"{shown(url)} is of a kind that SQLAlchemy does not know, {url.drivername!r}; name one, {_EXAMPLES}.") from None
     except ImportError as failure:
-        package = "psycopg[binary]" if url.drivername == _POSTGRESQL else failure.name or url.get_driver_name()
-        raise StoreError(f"{shown(url)} needs a driver that is not installed; install it with pip install '{package}'.") from None
+        package = "psycopg[binary]" if url.drivername == _POSTGRESQL else "the driver's package"
+        raise StoreError(f"{shown(url)} needs a driver, {failure.name or url.drivername!r}, that is missing; install {package}.") from None
     except (SQLAlchemyError, TypeError, ValueError):
         raise _refused(url) from None
     if engine.dialect.is_async:
@@ -61,7 +61,7 @@ def _parse(address: str) -> URL:
     try:
         url = make_url(address)
     except (ArgumentError, ValueError):
-        harmless = isinstance(address, str) and "@" not in address and "pass" not in address.lower()
+        harmless = not any(word in str(address).lower() for word in ("@", "pass", "pwd"))
         value = repr(address) if harmless else "The value given (not shown, it may hold a password)"
         raise StoreError(f"{value} is not a database URL; give one, {_EXAMPLES}.") from None
     return url.set(drivername=_DRIVERS.get(url.drivername, url.drivername))
@@ -107,7 +107,7 @@ def _listen(engine: Engine) -> None:
 
 
 def _set_up_sqlite(connection: sqlite3.Connection, _entry: ConnectionPoolEntry) -> None:
-    # Python's driver would commit before every CREATE TABLE; with None, transactions are what _begin_sqlite makes them.
+    # Every transaction is begun by _begin_sqlite; the driver is to begin none of its own.
     connection.isolation_level = None
     connection.execute("PRAGMA foreign_keys = ON")
     # Readers then do not wait for writers. A file that is read-only or busy at this moment stays as it is, which is slower

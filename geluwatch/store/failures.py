@@ -45,7 +45,7 @@ def _predicate(url: URL, failure: SQLAlchemyError) -> str:
     for prefix, predicate in _SQLITE.items():
         if name.startswith(prefix):
             return predicate
-    return f"cannot be used ({_detail(url, cause)}); check that it runs, and the host, the user and the rights in the URL"
+    return f"cannot be used ({_detail(url, cause)}); check that the server runs, and the host, the user and the database in the URL"
 
 
 def _detail(url: URL, cause: BaseException) -> str:

@@ -1,0 +1,47 @@
+# Everything happens in a virtual environment of the project's own; `make VENV=... PYTHON=...` chooses others.
+PYTHON ?= python3
+VENV ?= .venv
+BIN := $(VENV)/bin
+
+.PHONY: help demo test test-full check render bench-overhead build clean
+
+help: ## list what can be made
+	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | expand -t 18
+
+$(VENV)/.demo: pyproject.toml constraints.txt
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "geluwatch needs Python 3.11 or newer: make PYTHON=python3.11 ...")'
+	@echo "installing into $(VENV); this takes a minute or two"
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[demo]'
+	@touch $@
+
+$(VENV)/.dev: $(VENV)/.demo
+	$(BIN)/pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[dev]'
+	@touch $@
+
+demo: $(VENV)/.demo ## the main job, live: baseline, drift, NaN, alerts, runbooks
+	$(BIN)/geluwatch demo
+
+test: $(VENV)/.dev ## every test that belongs to each change
+	$(BIN)/pytest
+
+test-full: test bench-overhead ## the tests, then what takes long
+
+check: $(VENV)/.dev ## lint, types, import directions, rendered artefacts
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+	$(BIN)/geluwatch mixin check
+
+render: $(VENV)/.dev ## write dashboards/, alerts/ and runbooks/ anew
+	$(BIN)/geluwatch mixin render
+
+bench-overhead: $(VENV)/.dev ## what the agent costs: paired and interleaved
+	$(BIN)/python benchmarks/overhead.py
+
+build: $(VENV)/.dev ## wheel and sdist
+	$(BIN)/python -m build
+
+clean: ## remove what can be made again
+	rm -rf $(VENV) dist build .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache
