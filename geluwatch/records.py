@@ -247,7 +247,7 @@ class PointReport:
     drifting: bool = False
     totals: PointTotals = field(default_factory=PointTotals)
     baseline_cdf: tuple[float, ...] = ()
-    """The baseline's cumulative shares at the catalogue's `le` edges; empty without a baseline."""
+    """The baseline's cumulative shares at the catalogue's `le` edges, then at +Inf; empty without a baseline."""
 
 
 @dataclass(frozen=True, slots=True)

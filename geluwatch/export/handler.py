@@ -39,13 +39,15 @@ class Handler(BaseHTTPRequestHandler):
     """Answers GET and HEAD from the server's routes; anything else is refused in one short sentence."""
 
     server: RoutedServer
+    raw_requestline: bytes
     protocol_version = "HTTP/1.1"
+    default_request_version = "HTTP/1.0"  # that of a request too broken to say; for 0.9 an answer would have no head
     timeout = 10.0  # seconds without a byte, within a request or between two
 
     def parse_request(self) -> bool:
         """Read the request's head, after refusing an overlong first line."""
         if len(self.raw_requestline) > _LONGEST_REQUEST_LINE:
-            self.command, self.request_version = "", self.protocol_version
+            self.command, self.requestline, self.request_version = "", "", self.protocol_version
             self.send_error(414)
             return False
         return super().parse_request()

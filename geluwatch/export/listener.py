@@ -6,6 +6,7 @@ import errno
 import ipaddress
 import socket
 import socketserver
+import sys
 import threading
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -48,7 +49,6 @@ class Listener:
         self._local = ipaddress.ip_address(self._address[1].partition("%")[0]).is_loopback
         self._on_error = on_error
         self._server: _Server | None = None
-        self._thread: threading.Thread | None = None
         if not self._local and not allow_remote:
             raise ListenError(
                 f"Listening on {host} would show the metrics and the live page, which have no password, to other machines; "
@@ -66,17 +66,14 @@ class Listener:
                 self._server = _Server(self._address, self._routes, self._hosts(), self._on_error)
             except OSError as error:
                 raise ListenError(_refusal(self._host, self._address[2], error)) from error
-            self._thread = threading.Thread(target=self._server.serve_forever, args=(0.2,), name="geluwatch-listener", daemon=True)
-            self._thread.start()
+            self._server.start()
         return _url(self._server)
 
     def close(self) -> None:
         """Stop listening, hang up on every client and free the port; calling it again does nothing."""
         server, self._server = self._server, None
-        if server is not None and self._thread is not None:
-            server.shutdown()
-            server.server_close()
-            self._thread.join(_SECONDS_TO_END)
+        if server is not None:
+            server.stop()
 
     def _hosts(self) -> frozenset[str] | None:
         return frozenset((*_LOOPBACK_NAMES, self._host.lower())) if self._local else None
@@ -87,6 +84,8 @@ class _Server(RoutedServer):
 
     daemon_threads = True
     block_on_close = False
+    request_queue_size = _MOST_CONNECTIONS
+    timeout = 1.0  # seconds after which `stop` is seen even where hanging up the socket wakes nobody
 
     def __init__(
         self,
@@ -99,7 +98,34 @@ class _Server(RoutedServer):
         self.routes, self.hosts, self.on_error = routes, hosts, on_error
         self._open: dict[socket.socket, threading.Thread] = {}
         self._lock = threading.Lock()
+        self._stopping = False
+        self._thread = threading.Thread(target=self._accept, name="geluwatch-listener", daemon=True)
         super().__init__((host, port), Handler)
+
+    def start(self) -> None:
+        """Begin to accept connections, in a thread of its own."""
+        self._thread.start()
+
+    def stop(self) -> None:
+        """Free the port and end every connection, so that nothing more is answered and no thread is left."""
+        self._stopping = True
+        _hang_up(self.socket)
+        self._end(self._thread)
+        self.server_close()
+        with self._lock:
+            left = list(self._open.items())
+        for connection, _ in left:
+            _hang_up(connection)
+        for _, thread in left:
+            self._end(thread)
+
+    def _accept(self) -> None:
+        while not self._stopping:
+            self.handle_request()
+
+    def _end(self, thread: threading.Thread) -> None:
+        if thread is not threading.current_thread():
+            thread.join(_SECONDS_TO_END)
 
     def server_bind(self) -> None:
         """Bind without the reverse look-up of the base class, which can hang where there is no name server."""
@@ -126,19 +152,11 @@ class _Server(RoutedServer):
             self._open.pop(request, None)
         super().shutdown_request(request)
 
-    def server_close(self) -> None:
-        """Free the port and end every connection, so that nothing is answered and no thread is left."""
-        super().server_close()
-        with self._lock:
-            left = list(self._open.items())
-        for connection, _ in left:
-            _hang_up(connection)
-        for _, thread in left:
-            if thread is not threading.current_thread():
-                thread.join(_SECONDS_TO_END)
-
-    def handle_error(self, request: Any, client_address: Any) -> None:
-        """Say nothing of a client that hung up; standard error belongs to the host."""
+    def handle_error(self, _request: Any, _client_address: Any) -> None:
+        """Count what went wrong with a connection, unless the client just hung up; print nothing."""
+        error = sys.exception()
+        if isinstance(error, Exception) and not isinstance(error, OSError):
+            self.on_error(error)
 
 
 def _resolve(host: str, port: int) -> tuple[socket.AddressFamily, str, int]:
@@ -175,4 +193,4 @@ def _hang_up(connection: socket.socket) -> None:
     try:
         connection.shutdown(socket.SHUT_RDWR)
     except OSError:
-        return  # the client was quicker
+        return  # the other end was quicker

@@ -35,7 +35,8 @@ def render(source: str, names: Collection[str] = ()) -> Rendered:
     tokens = _PARSER.parse(source)
     for token in _links(tokens):
         _point_at_page(token, names)
-    return Rendered(_first(tokens, "heading_open"), _first(tokens, "paragraph_open"), str(_PARSER.renderer.render(tokens, _PARSER.options, {})))
+    html = _PARSER.renderer.render(tokens, _PARSER.options, {})
+    return Rendered(_first(tokens, "heading_open"), _first(tokens, "paragraph_open"), html)
 
 
 def _links(tokens: list[Token]) -> Iterator[Token]:

@@ -16,7 +16,7 @@ from prometheus_client.utils import floatToGoString
 
 from geluwatch import catalog
 from geluwatch.catalog import EDGES, KINDS, METRICS, PARTS, SIGNS, Metric
-from geluwatch.records import VERDICTS, Nonfinite, Point, PointReport, Report
+from geluwatch.records import POINTS, VERDICTS, Nonfinite, Point, PointReport, Report
 
 EXPOSITION_METRICS = (catalog.COLLECT_SECONDS, catalog.EXPORTED_SERIES)
 """Metrics of the catalogue that no report holds: they describe the text in which the others are rendered."""
@@ -26,8 +26,9 @@ REPORT_METRICS = tuple(metric for metric in METRICS if metric not in EXPOSITION_
 
 # The live histogram and the baseline's gauge are joined by Prometheus on this text, so it is made once for both.
 LE: Mapping[Point, tuple[str, ...]] = {
-    point: (*(floatToGoString(edge) for edge in EDGES[point]), "+Inf") for point in ("pre", "post")
-}  # fmt: skip
+    point: tuple(floatToGoString(edge) for edge in (*EDGES[point], math.inf))  # type: ignore[no-untyped-call]  # it has no annotations
+    for point in POINTS
+}
 """The `le` label at each edge of the catalogue, then at +Inf."""
 
 

@@ -31,7 +31,7 @@ const integer = new Intl.NumberFormat("en", { maximumFractionDigits: 0 });
 function decimal(value, digits) {
   if (value === null || value === undefined) return DASH;
   const text = Math.abs(value) >= 1e5 ? value.toExponential(2) : value.toFixed(digits);
-  return text.replace("-", "−");
+  return Number(text) === 0 ? text.replace("-", "") : text.replace("-", "−");
 }
 
 function interval(lower, upper) {
@@ -55,6 +55,7 @@ function duration(seconds) {
 
 const clock = (date) => date.toLocaleTimeString("en-GB");
 const day = (seconds) => new Date(seconds * 1000).toLocaleString("en-GB", { dateStyle: "medium", timeStyle: "short" });
+const breakable = (layer) => layer.split(/(?<=\.)/).flatMap((part) => [part, document.createElement("wbr")]); // long names break at dots
 const plural = (count, noun) => `${integer.format(count)} ${noun}${count === 1 ? "" : noun.endsWith("s") ? "es" : "s"}`;
 
 // verdict
@@ -62,7 +63,7 @@ const plural = (count, noun) => `${integer.format(count)} ${noun}${count === 1 ?
 function reason(report) {
   const observed = report.layers.filter((layer) => layer.state === "observed").length;
   const blind = report.layers.length - observed;
-  const code = (layer) => element("code", "", layer);
+  const code = (layer) => element("code", "", ...breakable(layer));
   switch (report.verdict) {
     case "page":
       return ["NaN or Inf in the activations. The first layer is ", code(report.first_nonfinite), "."];
@@ -118,22 +119,24 @@ function drawFacts(report) {
   const labels = Object.entries(report.labels).map(([name, value]) => `${name}=${value}`);
   const { baseline, window: last, totals } = report;
   const observed = report.layers.filter((layer) => layer.state === "observed").length;
+  const clean = observed ? "none" : "unknown";
+  const since = observed ? "no NaN or Inf since attach" : "no layer is watched";
   byId("facts").replaceChildren(
     fact("Model", report.model, [`version ${report.model_version}`, ...labels].join(" · ")),
-    fact("Baseline", baseline ? baseline.name : "none", baseline ? `recorded ${day(baseline.created)}` : "none armed"),
-    fact("Forward passes", `${decimal(rate, 1)} /s`, `${integer.format(totals.forwards)} since ${day(report.attached)}`),
+    fact("Baseline", baseline ? baseline.name : "none", baseline ? `recorded ${day(baseline.created)}` : ""),
+    fact("Forward passes", `${decimal(rate, 1)} /s`, `${integer.format(totals.forwards)} in ${duration(report.time - report.attached)}`),
     fact(
       "First non-finite layer",
-      report.first_nonfinite ? element("code", "", report.first_nonfinite) : "none",
-      `${plural(totals.nonfinite_forwards, "pass")} with NaN or Inf since attach`,
+      report.first_nonfinite ? element("code", "", ...breakable(report.first_nonfinite)) : clean,
+      totals.nonfinite_forwards ? `NaN or Inf in ${plural(totals.nonfinite_forwards, "pass")} since attach` : since,
       Boolean(report.first_nonfinite),
     ),
     fact(
       "Last window",
       last ? `${duration(report.time - last.ended)} ago` : "none closed yet",
-      last ? `${duration(last.ended - last.started)} long · ${plural(totals.windows, "window")} closed` : "",
+      last ? `${duration(last.ended - last.started)} long, number ${integer.format(totals.windows)}` : "",
     ),
-    fact("GELUs observed", `${observed} of ${report.layers.length}`, observed < report.layers.length ? "the others are blind; see the table" : ""),
+    fact("GELUs observed", `${observed} of ${report.layers.length}`, observed === report.layers.length ? "" : observed ? "the others are blind" : "all are blind"),
   );
 }
 
@@ -143,7 +146,7 @@ function layerState(layer) {
   const points = Object.values(layer.points);
   if (layer.state === "blind") return ["blind", `blind: ${layer.reason}`];
   if (points.some((point) => point.nonfinite > 0))
-    return ["nonfinite", `non-finite in ${plural(layer.nonfinite_forwards, "pass")}, the first layer in ${integer.format(layer.first_nonfinite_forwards)}`];
+    return ["nonfinite", `non-finite in ${plural(layer.nonfinite_forwards, "pass")}, first of all layers in ${integer.format(layer.first_nonfinite_forwards)}`];
   if (points.some((point) => point.drifting)) return ["drift", "drifting"];
   if (layer.nonfinite_forwards) return ["observed", `observed; non-finite in ${plural(layer.nonfinite_forwards, "pass")} since attach`];
   if (layer.padding_nonfinite_forwards) return ["observed", "observed; non-finite in padding only, harmless"];
@@ -158,7 +161,7 @@ function nameOf(layer, names) {
   parts.forEach((part, place) => {
     const same = names.length > 1 && split.every((other) => other.length === parts.length && other[place] === part);
     const dot = place + 1 < parts.length ? "." : "";
-    shown.append(element("span", same ? "same" : "", part), element("span", "same", dot));
+    shown.append(element("span", same ? "same" : "", part), element("span", "same", dot), element("wbr", ""));
   });
   return shown;
 }
@@ -181,8 +184,8 @@ function meter() {
 function buildRow(layer, point) {
   const row = element("tr", "");
   row.setAttribute("role", "row");
-  const side = cell("side");
-  side.textContent = point;
+  const name = cell("point");
+  name.textContent = point;
   const evidence = cell("evidence");
   const gauge = meter();
   evidence.append(gauge.meter);
@@ -193,7 +196,7 @@ function buildRow(layer, point) {
     nonfinite: cell("number", "non-finite"),
     ...gauge,
   };
-  row.append(side, made.mean, made.std, made.ks, evidence, made.nonfinite);
+  row.append(name, made.mean, made.std, made.ks, evidence, made.nonfinite);
   cells.set(`${layer}\n${point}`, made);
   return row;
 }
@@ -228,9 +231,11 @@ function drawPoint(made, point, blind) {
   write(made.ks, interval(point.ks, point.ks_upper));
   write(made.nonfinite, blind ? DASH : integer.format(point.nonfinite));
   made.nonfinite.classList.toggle("bad", point.nonfinite > 0);
+  made.nonfinite.classList.toggle("zero", point.nonfinite === 0);
   write(made.number, decimal(point.evidence, 2));
   for (const target of [made.mean, made.std, made.ks, made.nonfinite, made.number])
     target.classList.toggle("none", target.textContent === DASH);
+  made.meter.dataset.empty = point.evidence === null;
   made.meter.dataset.over = point.drifting;
   made.meter.dataset.beyond = point.evidence > FULL_SCALE;
   made.fill.style.width = `${Math.min(100, (100 * (point.evidence ?? 0)) / FULL_SCALE)}%`;

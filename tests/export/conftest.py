@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from math import erf, sqrt
 
 import pytest
 
 from geluwatch.catalog import EDGES
-from geluwatch.records import Nonfinite, Point, PointKey, PointReport, PointTotals, Report, Totals, Verdict
+from geluwatch.records import POINTS, Nonfinite, Point, PointKey, PointReport, PointTotals, Report, Totals, Verdict
 
 LAYER = "encoder.layer.{}.intermediate.intermediate_act_fn"
 NOON = 1_767_268_800.0
@@ -26,39 +27,31 @@ def point_report(position: int, point: Point, *, judged: bool, drifting: bool, w
     """One observed (layer, point) whose numbers differ from layer to layer."""
     shift = -0.4 + 0.05 * position + (0.3 if point == "post" else 0.0)
     elements = 40 * ROWS * WIDTH
-    window = {"rows": ROWS, "elements": ROWS * WIDTH, "mean": shift, "std": 0.9 - 0.03 * position} if windowed else {}
-    evidence = (6.4 - 0.55 * position if point == "pre" else 2.6 - 0.2 * position) if drifting else 0.31 + 0.06 * ((position * 5) % 7)
-    judgement = {
-        "ks": 0.0062 + 0.001 * position + (0.05 if drifting else 0.0),
-        "ks_upper": 0.0081 + 0.001 * position + (0.05 if drifting else 0.0),
-        "score": 2.2 * evidence,
-        "threshold": 2.2,
-        "horizon": 4,
-        "evidence": evidence,
-        "drifting": drifting,
-    }
-    return PointReport(
-        LAYER.format(position),
-        point,
-        position,
-        "observed",
-        **window,
-        **(judgement if judged else {}),
-        totals=PointTotals(
-            elements,
-            tuple(int(elements * share) for share in shares(point, shift)),
-            0.31 * elements,
-            0.22 * elements,
-            0.97 * elements,
-        ),
-        baseline_cdf=shares(point, -0.4) if judged else (),
-    )
+    evidence = (4.2 if point == "pre" else 1.9) - 0.1 * position if drifting else 0.31 + 0.06 * ((position * 5) % 7)
+    buckets = tuple(int(elements * share) for share in shares(point, shift))
+    totals = PointTotals(elements, buckets, 0.31 * elements, 0.22 * elements, 0.97 * elements)
+    seen = PointReport(LAYER.format(position), point, position, "observed", totals=totals)
+    if windowed:
+        seen = replace(seen, rows=ROWS, elements=ROWS * WIDTH, mean=shift, std=0.9 - 0.03 * position)
+    if judged:
+        seen = replace(
+            seen,
+            ks=0.0062 + 0.001 * position + (0.05 if drifting else 0.0),
+            ks_upper=0.0081 + 0.001 * position + (0.05 if drifting else 0.0),
+            score=2.2 * evidence,
+            threshold=2.2,
+            horizon=4,
+            evidence=evidence,
+            drifting=evidence >= 1.0,
+            baseline_cdf=shares(point, -0.4),
+        )
+    return seen
 
 
 def blind_reports(layer: str, position: int) -> dict[PointKey, PointReport]:
     """Both points of a site that cannot be observed."""
     reason = "compiled before attach"
-    return {(layer, point): PointReport(layer, point, position, "blind", reason) for point in EDGES}
+    return {(layer, point): PointReport(layer, point, position, "blind", reason) for point in POINTS}
 
 
 def build(
@@ -80,10 +73,10 @@ def build(
         if verdict == "blind" or position >= layers - blind:
             sites |= blind_reports(layer, position)
             continue
-        drifts = verdict == "ticket" and position >= layers // 2
+        drifts = verdict == "ticket" and layers // 2 <= position < layers // 2 + 3
         drifting += [layer] if drifts else []
-        sites |= {(layer, point): point_report(position, point, judged=judged, drifting=drifts, windowed=windowed) for point in EDGES}
-    first = LAYER.format(min(3, layers - 1))
+        sites |= {(layer, point): point_report(position, point, judged=judged, drifting=drifts, windowed=windowed) for point in POINTS}
+    first = LAYER.format(max(0, min(3, layers - blind - 1)))
     if verdict == "page" and nonfinite is None:
         elements: dict[tuple[Point, str], int] = {("pre", "posinf"): 12, ("post", "nan"): 4608}
         nonfinite = {first: Nonfinite(7, 7, 0, elements)}
@@ -122,8 +115,6 @@ def build(
 
 def with_nonfinite(seen: PointReport, elements: dict[tuple[Point, str], int]) -> PointReport:
     """The same point with the non-finite elements that arose on its side."""
-    from dataclasses import replace
-
     return replace(seen, nonfinite=sum(count for (point, _), count in elements.items() if point == seen.point))
 
 

@@ -1,0 +1,82 @@
+"""The report as JSON."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Callable
+from dataclasses import replace
+
+import pytest
+
+from geluwatch.export import document as module
+from geluwatch.export.document import document
+from geluwatch.records import VERDICTS, Nonfinite, Report, Verdict
+
+ReportBuilder = Callable[..., Report]
+
+
+def keys(value: object) -> set[str]:
+    """Every key anywhere in a JSON value, but for those that name a label, a part of the agent or a point."""
+    if isinstance(value, dict):
+        named = [nested for key, nested in value.items() if key not in ("labels", "errors")]
+        own = set(value) - {"pre", "post"}
+        return own.union(*(keys(nested) for nested in named))
+    return set().union(*(keys(nested) for nested in value)) if isinstance(value, list) else set()
+
+
+@pytest.mark.parametrize("verdict", VERDICTS)
+def test_it_is_strict_json(make_report: ReportBuilder, verdict: Verdict) -> None:
+    """In every state a report survives JSON without NaN or infinity."""
+    found = document(make_report(verdict, 3))
+
+    assert found == json.loads(json.dumps(found, allow_nan=False))
+
+
+def test_every_key_is_documented(make_report: ReportBuilder) -> None:
+    """The module's docstring, which is the documentation of the format, names each key."""
+    words = set(re.findall(r"\w+", str(module.__doc__)))
+
+    assert keys(document(make_report("page"))) <= words
+
+
+def test_numbers_that_json_lacks_become_null(make_report: ReportBuilder) -> None:
+    """NaN and infinity are null; a window statistic that is missing is null as well."""
+    report = make_report("warming", 1)
+    endless = replace(report, sites={key: replace(seen, evidence=float("inf")) for key, seen in report.sites.items()})
+    (layer,) = document(endless)["layers"]
+
+    assert (None, None, 0) == (layer["points"]["pre"]["evidence"], layer["points"]["pre"]["mean"], layer["points"]["pre"]["rows"])
+    assert (None, None) == (document(report)["window"], document(report)["baseline"])
+
+
+def test_layers_come_in_the_models_order_with_both_points(make_report: ReportBuilder) -> None:
+    """However the report's mapping is ordered, layers ascend and pre comes before post."""
+    report = make_report("ok", 12)
+    found = document(replace(report, sites=dict(sorted(report.sites.items(), reverse=True))))["layers"]
+
+    assert list(range(12)) == [layer["position"] for layer in found]
+    assert {("pre", "post")} == {tuple(layer["points"]) for layer in found}
+
+
+def test_a_layers_guard_counts_are_since_attach(make_report: ReportBuilder) -> None:
+    """The three counts of the guard stand beside the layer, 0 where it saw nothing."""
+    report = make_report("ok", 2)
+    layer = next(iter(report.sites))[0]
+    first, second = document(replace(report, totals=replace(report.totals, nonfinite={layer: Nonfinite(5, 3, 2)})))["layers"]
+    counts = ("nonfinite_forwards", "first_nonfinite_forwards", "padding_nonfinite_forwards")
+
+    assert (5, 3, 2) == tuple(first[count] for count in counts)
+    assert (0, 0, 0) == tuple(second[count] for count in counts)
+
+
+def test_the_report_keeps_its_facts(make_report: ReportBuilder) -> None:
+    """Verdict, baseline and a layer's numbers are those of the report."""
+    report = make_report("ticket", 4)
+    found = document(report, "runbooks/Drift")
+
+    assert ("ticket", "runbooks/Drift", list(report.drifting)) == (found["verdict"], found["runbook"], found["drifting"])
+    assert {"name": report.baseline, "created": report.baseline_created} == found["baseline"]
+    for (layer, point), seen in report.sites.items():
+        shown = found["layers"][seen.position]
+        assert (layer, seen.ks, seen.evidence) == (shown["layer"], shown["points"][point]["ks"], shown["points"][point]["evidence"])

@@ -1,0 +1,234 @@
+"""What the listener serves for a watch, asked for over HTTP, and the live page in a real browser."""
+
+from __future__ import annotations
+
+import gzip
+import json
+import re
+import shutil
+import subprocess
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from html.parser import HTMLParser
+from http.client import HTTPMessage
+from importlib.resources import files
+from pathlib import Path
+from urllib.error import HTTPError
+from urllib.parse import urljoin
+from urllib.request import Request, urlopen
+
+import pytest
+
+from geluwatch.export import messages
+from geluwatch.export.document import document
+from geluwatch.export.listener import Listener
+from geluwatch.export.pages import routes
+from geluwatch.export.prometheus import render
+from geluwatch.records import VERDICTS, Report, Verdict
+
+ReportBuilder = Callable[..., Report]
+
+RUNBOOKS = {
+    "NonFinite": "# NonFinite\n\n## Meaning\n\nA *NaN* & more, see [drift](Drift.md).\n\n<script>alert(1)</script>\n",
+    "Drift": "# Drift\n\n## Meaning\n\nValues moved.\n",
+}
+RUNBOOK_OF: dict[Verdict, str] = {"page": "NonFinite", "ticket": "Drift", "blind": "Absent"}
+
+
+@contextmanager
+def serving(read: Callable[[], Report]) -> Iterator[str]:
+    """Serve a watch's routes and yield the base URL."""
+    listener = Listener(routes(read, RUNBOOKS, RUNBOOK_OF))
+    try:
+        yield listener.start()
+    finally:
+        listener.close()
+
+
+def get(url: str, **headers: str) -> tuple[bytes, HTTPMessage]:
+    """Return body and headers of a page."""
+    with urlopen(Request(url, headers={name.replace("_", "-"): value for name, value in headers.items()}), timeout=5) as answer:
+        return answer.read(), answer.headers
+
+
+class Addresses(HTMLParser):
+    """Collects what a page refers to."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.found: list[str] = []
+        self.inline: list[str] = []
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        given = dict(attrs)
+        self.found += [str(given[name]) for name in ("href", "src") if name in given]
+        if tag == "style" or (tag == "script" and "src" not in given) or any(name == "style" or name.startswith("on") for name in given):
+            self.inline.append(tag)
+
+
+def test_metrics_follow_the_accept_header(make_report: ReportBuilder) -> None:
+    """Text unless OpenMetrics is asked for, and both hold the whole report."""
+    report = make_report("ok", 1)
+    with serving(lambda: report) as url:
+        text, headers = get(f"{url}/metrics")
+        openmetrics, other = get(f"{url}/metrics", Accept="application/openmetrics-text;version=1.0.0")
+
+    assert "text/plain; version=0.0.4; charset=utf-8" == headers["Content-Type"]
+    assert "application/openmetrics-text; version=1.0.0; charset=utf-8" == other["Content-Type"]
+    assert render(report)[0].splitlines()[:-4] == text.splitlines()[:-4]
+    assert openmetrics.endswith(b"# EOF\n")
+
+
+def test_a_report_is_rendered_once(make_report: ReportBuilder) -> None:
+    """Scrapes of one report share the very same bytes, compressed ones too; the next report is rendered anew."""
+    first, second = make_report("ok", 1), make_report("ok", 1)
+    shown = [first]
+    route = routes(lambda: shown[0], {})["/metrics"]
+    once, again = route(messages.Request("/metrics")), route(messages.Request("/metrics"))
+    shown[0] = second
+
+    assert once is again
+    assert once.compressed is again.compressed
+    assert once is not route(messages.Request("/metrics"))
+    assert once.body == gzip.decompress(once.compressed)
+
+
+def test_the_report_is_served_as_json(make_report: ReportBuilder) -> None:
+    """/report.json is the documented JSON, with the runbook that fits the verdict."""
+    report = make_report("ticket", 3)
+    with serving(lambda: report) as url:
+        body, headers = get(f"{url}/report.json")
+
+    assert "application/json" == headers["Content-Type"]
+    assert document(report, "runbooks/Drift") == json.loads(body)
+
+
+@pytest.mark.parametrize("verdict", ["ok", "warming", "blind"])
+def test_a_verdict_without_a_runbook_links_to_none(make_report: ReportBuilder, verdict: Verdict) -> None:
+    """A verdict that names no runbook, or one that is not served, has null there."""
+    with serving(lambda: make_report(verdict)) as url:
+        assert None is json.loads(get(f"{url}/report.json")[0])["runbook"]
+
+
+def test_health_is_whether_a_report_can_be_read(make_report: ReportBuilder) -> None:
+    """/healthz answers ok, and 500 once there is no report to be had."""
+    reports = iter([make_report("blind")])
+    with serving(lambda: next(reports)) as url:
+        assert b"ok\n" == get(f"{url}/healthz")[0]
+        with pytest.raises(HTTPError, match="500"):
+            get(f"{url}/healthz")
+
+
+def test_a_runbook_is_a_page_and_a_text(make_report: ReportBuilder) -> None:
+    """As HTML its own tags are inert and its links lead on; with ?format=md it is the source, byte for byte."""
+    with serving(lambda: make_report("ok")) as url:
+        page = get(f"{url}/runbooks/NonFinite")[0].decode()
+        source, headers = get(f"{url}/runbooks/NonFinite?format=md")
+
+    assert "<title>NonFinite · geluwatch</title>" in page
+    assert "&lt;script&gt;alert(1)&lt;/script&gt;" in page
+    assert '<a href="Drift">drift</a>' in page
+    assert (RUNBOOKS["NonFinite"], "text/markdown; charset=utf-8") == (source.decode(), headers["Content-Type"])
+
+
+def test_the_index_names_each_runbook_and_its_meaning(make_report: ReportBuilder) -> None:
+    """/runbooks/ links to every one with its first sentence, and is found without the slash too."""
+    with serving(lambda: make_report("ok")) as url:
+        page = get(f"{url}/runbooks")[0].decode()
+
+    assert '<a href="Drift">Drift</a>' in page
+    assert "A NaN &amp; more, see drift." in page
+
+
+def test_an_unknown_runbook_lists_those_there_are(make_report: ReportBuilder) -> None:
+    """The 404 names the runbooks that exist."""
+    with serving(lambda: make_report("ok")) as url, pytest.raises(HTTPError, match="404") as caught:
+        get(f"{url}/runbooks/Nonsense")
+
+    assert {"/runbooks/NonFinite", "/runbooks/Drift"} <= set(caught.value.read().decode().splitlines())
+    caught.value.close()
+
+
+@pytest.mark.parametrize("path", ["/", "/runbooks/", "/runbooks/NonFinite"])
+def test_pages_need_nothing_from_elsewhere(make_report: ReportBuilder, path: str) -> None:
+    """Every address in a page is this listener's own and exists; nothing is inline that the policy would block."""
+    with serving(lambda: make_report("ok")) as url:
+        parser = Addresses()
+        parser.feed(get(url + path)[0].decode())
+        addresses = {urljoin(url + path, found) for found in parser.found if not found.startswith("data:")}
+        assert [] == [address for address in addresses if not address.startswith(f"{url}/")]
+        for address in addresses:
+            assert get(address)[0]
+    assert [] == parser.inline
+
+
+def test_the_static_files_name_no_other_host() -> None:
+    """Nothing in the live page's files points outside, save the name of the SVG language."""
+    for file in files("geluwatch").joinpath("web").iterdir():
+        assert set(re.findall(r"//[^\s\"]+", file.read_text("utf-8"))) <= {"//www.w3.org/2000/svg"}
+
+
+@pytest.fixture(scope="module")
+def browse(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], str]:
+    """Load a page in headless Chromium, let it poll for some seconds of its own time, and return what it then shows."""
+    chromium = shutil.which("chromium")
+    if chromium is None:
+        pytest.skip("chromium is not installed")
+    profile = tmp_path_factory.mktemp("chromium")
+
+    def show(url: str) -> str:
+        quiet = ["--no-first-run", "--disable-background-networking", "--disable-component-update", "--disable-sync", "--disable-quic"]
+        command = [chromium, "--headless", "--no-sandbox", "--disable-gpu", *quiet, f"--user-data-dir={Path(profile)}"]
+        done = subprocess.run([*command, "--virtual-time-budget=7000", "--dump-dom", url], capture_output=True, timeout=60, check=True)
+        return done.stdout.decode()
+
+    return show
+
+
+WORDS = {"ok": "OK", "ticket": "Ticket", "page": "Page", "warming": "Warming", "blind": "Blind"}
+
+
+@pytest.mark.parametrize("verdict", VERDICTS)
+def test_the_live_page_shows_the_report(make_report: ReportBuilder, browse: Callable[[str], str], verdict: Verdict) -> None:
+    """In a browser the page has the verdict in large, every layer, and a runbook where one fits."""
+    with serving(lambda: make_report(verdict, 3, time=time.time())) as url:
+        shown = browse(f"{url}/")
+
+    assert f'<h1 id="verdict">{WORDS[verdict]}</h1>' in shown
+    assert 3 == shown.count("<tbody")
+    assert (verdict in ("page", "ticket")) == ('href="runbooks/' in shown.partition('id="runbook"')[2].partition(">")[0])
+    assert 'data-live="true"' in shown
+
+
+def test_names_in_the_report_are_never_markup(make_report: ReportBuilder, browse: Callable[[str], str]) -> None:
+    """A layer or a model named like a tag is shown as text."""
+    report = make_report("page", 1, model="<b>model</b>")
+    evil = "<img src=x>"
+    sites = {(evil, point): replace(seen, layer=evil) for (_, point), seen in report.sites.items()}
+    with serving(lambda: replace(report, sites=sites, first_nonfinite=evil)) as url:
+        shown = browse(f"{url}/")
+
+    assert "&lt;img src=x&gt;" in shown
+    assert "&lt;b&gt;model" in shown
+    assert "<img" not in shown
+
+
+def test_the_page_says_when_the_agent_falls_silent(make_report: ReportBuilder, browse: Callable[[str], str]) -> None:
+    """After the last answer the page says since when it has had none, and keeps what it knew."""
+    reports = iter([make_report("ticket", 3)])
+    with serving(lambda: next(reports)) as url:
+        shown = browse(f"{url}/")
+
+    assert "The agent has not answered since " in shown
+    assert 'data-live="false"' in shown
+    assert '<h1 id="verdict">Ticket</h1>' in shown
+
+
+def test_the_page_says_when_reports_stop_coming(make_report: ReportBuilder, browse: Callable[[str], str]) -> None:
+    """An agent that answers with an old report is not taken for a live one."""
+    with serving(lambda: make_report("ok", 1, time=time.time() - 100)) as url:
+        shown = browse(f"{url}/")
+
+    assert re.search(r"The agent answers, but its report is (99|10\d) s old", shown)

@@ -1,0 +1,207 @@
+"""The one place where a report becomes samples."""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import replace
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from geluwatch import catalog
+from geluwatch.catalog import EDGES, KINDS, METRICS, MODEL_LABELS, PARTS, SIGNS, Metric
+from geluwatch.export.samples import EXPOSITION_METRICS, LE, REPORT_METRICS, Sample, samples, samples_of
+from geluwatch.records import VERDICTS, Nonfinite, Report, Totals, Verdict
+
+ReportBuilder = Callable[..., Report]
+
+WAITING = {
+    catalog.KS,
+    catalog.KS_UPPER,
+    catalog.SCORE,
+    catalog.THRESHOLD,
+    catalog.EVIDENCE,
+    catalog.BASELINE_CDF,
+    catalog.BASELINE_INFO,
+    catalog.BASELINE_TIME,
+    catalog.WINDOW_MEAN,
+    catalog.WINDOW_STD,
+    catalog.WINDOW_ROWS,
+    catalog.WINDOW_END,
+}
+
+
+def one(report: Report, metric: Metric, **labels: str) -> float:
+    """The value of the only sample that carries these labels."""
+    (found,) = [sample.value for sample in samples_of(report, metric) if labels.items() <= sample.labels.items()]
+    return found
+
+
+def by_labels(report: Report, metric: Metric, *names: str) -> dict[tuple[str, ...], float]:
+    """A metric's values by some of its labels."""
+    return {tuple(sample.labels[name] for name in names): sample.value for sample in samples_of(report, metric)}
+
+
+def test_every_metric_of_a_report_is_sampled(make_report: ReportBuilder) -> None:
+    """A report with baseline and window yields all of the catalogue but what describes the exposition, in its order."""
+    found = dict.fromkeys(sample.metric for sample in samples(make_report("page")))
+
+    assert [metric for metric in METRICS if metric not in EXPOSITION_METRICS] == list(found)
+    assert EXPOSITION_METRICS == (catalog.COLLECT_SECONDS, catalog.EXPORTED_SERIES)
+
+
+@pytest.mark.parametrize("verdict", VERDICTS)
+def test_labels_are_the_catalogues_and_the_users(make_report: ReportBuilder, verdict: Verdict) -> None:
+    """A sample carries the model's labels, its metric's and the user's, a bucket also `le`, and nothing else."""
+    for sample in samples(make_report(verdict)):
+        bucket = {"le"} if sample.metric.kind == "histogram" else set()
+        assert {*MODEL_LABELS, *sample.metric.labels, "region", *bucket} == set(sample.labels)
+
+
+@pytest.mark.parametrize("verdict", VERDICTS)
+def test_no_series_comes_twice(make_report: ReportBuilder, verdict: Verdict) -> None:
+    """Metric and labels name a series uniquely."""
+    seen = Counter((sample.metric.name, *sorted(sample.labels.items())) for sample in samples(make_report(verdict, 5)))
+
+    assert {1} == set(seen.values())
+
+
+def test_gauges_without_a_value_are_left_out(make_report: ReportBuilder) -> None:
+    """Before the first window, and without a baseline, what they would have given is absent rather than NaN."""
+    found = {sample.metric for sample in samples(make_report("warming"))}
+
+    assert set(REPORT_METRICS) - WAITING == found
+
+
+@pytest.mark.parametrize("verdict", VERDICTS)
+def test_no_sample_is_nan(make_report: ReportBuilder, verdict: Verdict) -> None:
+    """NaN never stands for "no value"."""
+    assert [] == [sample for sample in samples(make_report(verdict)) if math.isnan(sample.value)]
+
+
+def test_window_rows_are_there_once_a_window_closed(make_report: ReportBuilder) -> None:
+    """A closed window without rows says 0, which is not the same as no window."""
+    report = replace(make_report("ok"), window_ended=1.0)
+    empty = replace(report, sites={key: replace(seen, rows=0) for key, seen in report.sites.items()})
+
+    assert {0.0} == {sample.value for sample in samples_of(empty, catalog.WINDOW_ROWS)}
+
+
+def test_counters_start_at_zero_for_everything_known(make_report: ReportBuilder) -> None:
+    """A fresh report has a 0 for each layer, point, kind, sign and part, so that a first increase is seen."""
+    report = replace(make_report("warming", 2), totals=Totals())
+    layers = [layer for layer, point in report.sites if point == "pre"]
+
+    elements = by_labels(report, catalog.NONFINITE_ELEMENTS, "layer", "point", "kind")
+    assert {(layer, point, kind): 0.0 for layer in layers for point in EDGES for kind in KINDS} == elements
+    assert {(layer,): 0.0 for layer in layers} == by_labels(report, catalog.SITE_NONFINITE, "layer")
+    assert {(layer,): 0.0 for layer in layers} == by_labels(report, catalog.SITE_FIRST_NONFINITE, "layer")
+    assert {(layer,): 0.0 for layer in layers} == by_labels(report, catalog.SITE_PADDING_NONFINITE, "layer")
+    assert {(part,): 0.0 for part in PARTS} == by_labels(report, catalog.ERRORS, "part")
+    assert {(point, sign) for point in EDGES for sign in SIGNS} == set(by_labels(report, catalog.ABS_SUM, "point", "sign"))
+
+
+def test_a_blind_site_says_so_and_keeps_its_counters(make_report: ReportBuilder) -> None:
+    """SITE_OBSERVED is 0 there, and the guard's counters and the histogram stand at 0."""
+    report = make_report("ok", 2, blind=1)
+    observed = by_labels(report, catalog.SITE_OBSERVED, "layer")
+    (blind,) = [layer for (layer,), value in observed.items() if value == 0]
+
+    assert [1.0, 0.0] == list(observed.values())
+    assert 0.0 == one(report, catalog.SITE_NONFINITE, layer=blind)
+    assert {0.0} == {sample.value for sample in samples_of(report, catalog.VALUES) if sample.labels["layer"] == blind}
+
+
+def test_nonfinite_counts_are_read_by_layer_point_and_kind(make_report: ReportBuilder) -> None:
+    """Each count of the guard reaches its own series."""
+    report = make_report("ok", 1)
+    layer = next(iter(report.sites))[0]
+    report = replace(report, totals=replace(report.totals, nonfinite={layer: Nonfinite(5, 3, 2, {("post", "nan"): 7})}))
+
+    assert 5.0 == one(report, catalog.SITE_NONFINITE)
+    assert 3.0 == one(report, catalog.SITE_FIRST_NONFINITE)
+    assert 2.0 == one(report, catalog.SITE_PADDING_NONFINITE)
+    assert 7.0 == one(report, catalog.NONFINITE_ELEMENTS, point="post", kind="nan")
+    assert 7.0 == sum(sample.value for sample in samples_of(report, catalog.NONFINITE_ELEMENTS))
+
+
+def test_the_baseline_has_the_histograms_own_edges(make_report: ReportBuilder) -> None:
+    """`le` is the same text in both, since Prometheus joins on it."""
+
+    def edges(metric: Metric) -> list[tuple[str, ...]]:
+        return list(by_labels(make_report("ok"), metric, "layer", "point", "le"))
+
+    assert edges(catalog.VALUES) == edges(catalog.BASELINE_CDF)
+    assert ("-8.0", "-0.171875", "0.0", "+Inf") == (LE["pre"][0], LE["post"][0], LE["post"][7], LE["pre"][-1])
+
+
+def test_buckets_are_cumulative_and_end_at_infinity(make_report: ReportBuilder) -> None:
+    """Within a (layer, point) `le` ascends, counts never fall, and +Inf comes last."""
+    report = make_report("ok", 1)
+    for point in EDGES:
+        buckets = [sample for sample in samples_of(report, catalog.VALUES) if sample.labels["point"] == point]
+        assert [*EDGES[point], math.inf] == [float(sample.labels["le"]) for sample in buckets]
+        assert sorted(sample.value for sample in buckets) == [sample.value for sample in buckets]
+
+
+def test_exactly_one_verdict_holds(make_report: ReportBuilder) -> None:
+    """The verdict is a series of its own for each word, 1 at the one that holds."""
+    verdicts = by_labels(make_report("ticket"), catalog.VERDICT, "verdict")
+
+    assert {(verdict,): float(verdict == "ticket") for verdict in VERDICTS} == verdicts
+
+
+def test_layers_come_in_the_models_order(make_report: ReportBuilder) -> None:
+    """The order of the report's mapping does not matter."""
+    report = make_report("ok", 12)
+    shuffled = replace(report, sites=dict(sorted(report.sites.items(), reverse=True)))
+
+    assert list(samples(report)) == list(samples(shuffled))
+    assert [float(place) for place in range(12)] == [sample.value for sample in samples_of(shuffled, catalog.LAYER_INDEX)]
+
+
+def test_parts_beyond_the_catalogue_are_not_lost(make_report: ReportBuilder) -> None:
+    """A failure in a part that the catalogue does not list is exported all the same."""
+    report = make_report("ok")
+    report = replace(report, totals=replace(report.totals, errors={"probe": 2}), disabled=("probe", "mask"))
+
+    assert 2.0 == one(report, catalog.ERRORS, part="probe")
+    disabled = by_labels(report, catalog.PART_DISABLED, "part")
+    assert {("probe",), ("mask",)} == {part for part, value in disabled.items() if value}
+    assert len(PARTS) + 1 == len(disabled)
+
+
+def test_build_info_names_both_versions(make_report: ReportBuilder) -> None:
+    """The framework's version is the report's."""
+    (build,) = samples_of(make_report("ok"), catalog.BUILD_INFO)
+
+    assert ("torch 2.13.0", 1.0) == (build.labels["framework"], build.value)
+    assert build.labels["version"]
+
+
+def test_a_baseline_is_named_only_when_armed(make_report: ReportBuilder) -> None:
+    """BASELINE_INFO is there exactly when BASELINE_ARMED is 1."""
+    armed, bare = make_report("ok"), make_report("warming")
+
+    assert "v1" == next(samples_of(armed, catalog.BASELINE_INFO)).labels["baseline"]
+    assert [] == list(samples_of(bare, catalog.BASELINE_INFO))
+    assert (1.0, 0.0) == (one(armed, catalog.BASELINE_ARMED), one(bare, catalog.BASELINE_ARMED))
+
+
+@given(
+    name=st.sampled_from(["model", "model_version", "layer", "point", "le", "kind", "sign", "verdict", "part", "version"]),
+    value=st.text(max_size=5),
+)
+def test_user_labels_never_override_ours(make_report: ReportBuilder, name: str, value: str) -> None:
+    """Whatever a user calls a label, our own labels keep our values."""
+
+    def ours(sample: Sample) -> list[str]:
+        bucket = ("le",) if sample.metric.kind == "histogram" else ()
+        return [sample.labels[label] for label in (*MODEL_LABELS, *sample.metric.labels, *bucket)]
+
+    plain, labelled = make_report("page", labels={}), make_report("page", labels={name: value})
+
+    assert [ours(sample) for sample in samples(plain)] == [ours(sample) for sample in samples(labelled)]
