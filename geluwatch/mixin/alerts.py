@@ -14,6 +14,8 @@ from geluwatch.mixin.settings import MixinSettings, Tier
 
 DASHBOARD_UID = "geluwatch-overview"
 _LISTED_LAYERS = 5
+_SUBJECT = "Model {{ $labels.model }} version {{ $labels.model_version }}"
+_COUNT = "{{ printf `%.0f` $value }}"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -59,9 +61,14 @@ def evidence_recording(settings: MixinSettings) -> Recording:
     return Recording(name=f"model_layer_point:{catalog.EVIDENCE.name}:avg", expr=queries.drift_evidence(settings))
 
 
+def agents_recording(settings: MixinSettings) -> Recording:
+    """Return the rule that remembers which agents were there."""
+    return Recording(name=f"instance_model:{catalog.BUILD_INFO.series}:max{settings.agent_memory}", expr=queries.agents_seen(settings))
+
+
 def recordings(settings: MixinSettings) -> tuple[Recording, ...]:
     """Return every recording rule; each stands before the alerts that read it."""
-    return (nonfinite_recording(settings), first_layer_recording(settings), evidence_recording(settings))
+    return (nonfinite_recording(settings), first_layer_recording(settings), evidence_recording(settings), agents_recording(settings))
 
 
 def alerts(settings: MixinSettings) -> tuple[Alert, ...]:
@@ -69,7 +76,7 @@ def alerts(settings: MixinSettings) -> tuple[Alert, ...]:
     return (_nonfinite(settings), _drift(settings), _agent_missing(settings), _baseline_missing(settings))
 
 
-def annotations(alert: Alert, settings: MixinSettings) -> dict[str, str]:
+def rule_annotations(alert: Alert, settings: MixinSettings) -> dict[str, str]:
     """Return the annotations of an alert, as the templates that Prometheus expands."""
     asks = "$mine" in alert.description
     return {
@@ -89,17 +96,13 @@ def _nonfinite(settings: MixinSettings) -> Alert:
     first = first_layer_recording(settings).name
     index = queries.series(catalog.LAYER_INDEX, "%[1]s")
     # The index is read back over a window, because the pod that met the values may be dead by the time of the page.
-    order = (
-        f"sort_desc(round({first}{{%[1]s}}) - on (layer) "
-        f"min by (layer) (last_over_time({index}[{settings.rate_window}])) / 1e6)"
-    )
+    order = f"sort_desc(round({first}{{%[1]s}}) - on (layer) min by (layer) (last_over_time({index}[{settings.rate_window}])) / 1e6)"
     return Alert(
         name="GeluwatchNonFiniteActivations",
         tier="page",
         summary="A model computes NaN or Inf activations.",
         description=(
-            'Model {{ $labels.model }} version {{ $labels.model_version }} had NaN or Inf in {{ printf "%.0f" $value }} '
-            f"forward passes within {settings.rate_window}"
+            f"{_SUBJECT} had NaN or Inf in {_COUNT} forward passes within {settings.rate_window}"
             f"{{{{ with query (printf `{order}` $mine) }}}}, first at layer {{{{ . | first | label `layer` }}}}{{{{ end }}}}."
         ),
         expr=f"{nonfinite_recording(settings).name} > 0",
@@ -119,9 +122,8 @@ def _drift(settings: MixinSettings) -> Alert:
         summary="Activations of a model have moved away from the armed baseline.",
         description="\n".join(
             [
-                f"{{{{- $layers := query (printf `{layers}` $mine) }}}}",
-                "Model {{ $labels.model }} version {{ $labels.model_version }} has drifted from its baseline in "
-                "{{ len $layers }} of its layers, by the model's order:",
+                f"{{{{- $layers := query (printf `{layers}` $mine) -}}}}",
+                f"{_SUBJECT} has drifted from its baseline in {{{{ len $layers }}}} of its layers, by the model's order:",
                 f"{{{{- range $place, $layer := $layers }}}}{{{{ if lt $place {_LISTED_LAYERS} }}}}",
                 f"{{{{ $layer.Labels.layer }}}}: evidence {_reading(strength, '%.2f')}, KS {_reading(distance, '%.4f')}",
                 "{{- end }}{{ end }}",
@@ -143,7 +145,7 @@ def _agent_missing(settings: MixinSettings) -> Alert:
             f"{settings.agent_memory}{{{{ else }}}}A target of job {{{{ $labels.job }}}} carries no agent{{{{ end }}}}: "
             "there is a target without geluwatch metrics, and NaN, Inf or drift there go unseen."
         ),
-        expr=queries.agents_missing(settings),
+        expr=queries.agents_missing(settings, agents_recording(settings).name),
         hold=settings.agent_missing_for,
         labels=queries.MODEL_GROUP,
     )
@@ -155,8 +157,7 @@ def _baseline_missing(settings: MixinSettings) -> Alert:
         tier="ticket",
         summary="A model takes traffic without an armed baseline.",
         description=(
-            "Model {{ $labels.model }} version {{ $labels.model_version }} has taken traffic for "
-            f'{settings.baseline_missing_for} without an armed baseline on {{{{ printf "%.0f" $value }}}} agents: '
+            f"{_SUBJECT} has taken traffic for {settings.baseline_missing_for} without an armed baseline on {_COUNT} agents: "
             "drift goes unseen there. NaN and Inf still page."
         ),
         expr=queries.baseline_missing(settings),

@@ -12,13 +12,20 @@ from geluwatch import catalog
 from geluwatch.catalog import Metric
 from geluwatch.mixin.settings import MixinSettings, seconds
 
-MODEL_GROUP = ("cluster", "namespace", "job", "model")
-"""What one model is, over all its versions and pods. Labels that a setup lacks fall away in `by`."""
+JOB = ("cluster", "namespace", "job")
+"""What one job is. Labels that a setup lacks fall away in `by` and match as empty in `on`."""
+
+TARGET = (*JOB, "instance")
+"""What one target is."""
+
+MODEL_GROUP = (*JOB, "model")
+"""What one model is, over all its versions and pods."""
 
 GROUP = (*MODEL_GROUP, "model_version")
 """What one incident is: a model version in one place, over all its pods."""
 
-_TARGET = "cluster, namespace, job, instance"
+METRIC_PREFIX = "geluwatch_"
+
 _MEMORY_STEPS = 288
 
 
@@ -33,29 +40,39 @@ def series(metric: Metric, where: str = "", *matchers: str) -> str:
     return f"{metric.series}{{{inside}}}" if inside else metric.series
 
 
-def recent(metric: Metric, window: str, where: str = "") -> str:
-    """Return how much a counter grew per series within a window, leaving out what did not grow.
+def recent(metric: Metric, settings: MixinSettings) -> str:
+    """Return how much a counter grew per series within the rate window, leaving out what did not grow.
 
     `increase` alone is blind to what a counter brings along when it is born: a pod that meets a NaN before its first
-    scrape and then crashes would never be seen. So a counter above zero also counts in full when its series did not
-    exist a window ago, and when the agent was attached anew within the window (which shows a restart even where the
-    counter has reached the very value it had before).
+    scrape and then crashes would never be seen. So a counter above zero counts in full when its series did not exist
+    a window ago, unless its agent was attached long before (then the server was blind, and the count is old); and when
+    the agent was attached anew within the window, which shows a restart even where the counter has come back to the
+    very value it had.
     """
-    counter = series(metric, where)
-    attached = series(catalog.ATTACHED, where)
+    window = settings.rate_window
+    counter = series(metric, settings.selector)
+    attached = series(catalog.ATTACHED, settings.selector)
+    match = f" ignoring ({', '.join(metric.labels)})" if metric.labels else ""
     return "\n".join(
         [
             f"  (increase({counter}[{window}]) > 0)",
             "or",
-            f"  (({counter} > 0) unless ({counter} offset {window}))",
+            f"  (({counter} > 0) unless ({counter} offset {window}) unless{match} (time() - {attached} > {seconds(settings.grace)}))",
             "or",
-            f"  (({counter} > 0) and {_ignoring(metric)}(changes({attached}[{window}]) > 0))",
+            f"  (({counter} > 0) and{match} (changes({attached}[{window}]) > 0))",
         ]
     )
 
 
-def _ignoring(metric: Metric) -> str:
-    return f"ignoring ({', '.join(metric.labels)}) " if metric.labels else ""
+def grown(metric: Metric, window: str, where: str) -> str:
+    """Return how much a counter grew per series within a window, what it held when its series was born included."""
+    counter = series(metric, where)
+    return f"(increase({counter}[{window}]) > 0) or (({counter} > 0) unless ({counter} offset {window}))"
+
+
+def known(metric: Metric, where: str = "", *matchers: str) -> str:
+    """Return a gauge without its NaNs, one of which would turn the average of all pods into NaN."""
+    return f"{series(metric, where, *matchers)} > -Inf"
 
 
 def total(expression: str, *labels: str) -> str:
@@ -68,24 +85,34 @@ def mean(expression: str, *labels: str) -> str:
     return _aggregate("avg", expression, labels)
 
 
+def largest(expression: str, *labels: str) -> str:
+    """Return the maximum of an expression by some labels."""
+    return _aggregate("max", expression, labels)
+
+
+def smallest(expression: str, *labels: str) -> str:
+    """Return the minimum of an expression by some labels."""
+    return _aggregate("min", expression, labels)
+
+
+def number(expression: str, *labels: str) -> str:
+    """Return how many series an expression has by some labels."""
+    return _aggregate("count", expression, labels)
+
+
 def _aggregate(operator: str, expression: str, labels: tuple[str, ...]) -> str:
     head = f"{operator} {by(*labels)}" if labels else operator
     return f"{head} (\n{indent(expression, '  ')}\n)" if "\n" in expression else f"{head} ({expression})"
 
 
-def known(metric: Metric, where: str = "", *matchers: str) -> str:
-    """Return a gauge without its NaNs, one of which would turn the average of all pods into NaN."""
-    return f"{series(metric, where, *matchers)} > -Inf"
-
-
 def nonfinite_passes(settings: MixinSettings) -> str:
     """Return the forward passes with a NaN or an Inf within the rate window, by model version; absent when none."""
-    return total(recent(catalog.NONFINITE_FORWARDS, settings.rate_window, settings.selector), *GROUP)
+    return total(recent(catalog.NONFINITE_FORWARDS, settings), *GROUP)
 
 
 def first_nonfinite_passes(settings: MixinSettings) -> str:
     """Return the same by the layer in which the values appeared first."""
-    return total(recent(catalog.SITE_FIRST_NONFINITE, settings.rate_window, settings.selector), *GROUP, "layer")
+    return total(recent(catalog.SITE_FIRST_NONFINITE, settings), *GROUP, "layer")
 
 
 def drift_evidence(settings: MixinSettings) -> str:
@@ -93,36 +120,44 @@ def drift_evidence(settings: MixinSettings) -> str:
     return mean(known(catalog.EVIDENCE, settings.selector), *GROUP, "layer", "point")
 
 
-def agents_missing(settings: MixinSettings) -> str:
-    """Return the models that lost agents, and with `expected_targets` the jobs that never had them.
+def agents_seen(settings: MixinSettings) -> str:
+    """Return the agents that were there at some time within `agent_memory`, by target and model version."""
+    agent = series(catalog.BUILD_INFO, settings.selector)
+    return largest(f"max_over_time({agent}[{settings.agent_memory}:{memory_step(settings)}s])", *TARGET, "model", "model_version")
 
-    Job names are not known, so absence is told by memory. An agent seen within `agent_memory` is missed where its
-    target is still there without any agent; and where its model has none left at all while its job has a target
-    without one (a new pod that forgot to attach). A target that left service discovery is not missed, nor is a model
-    that was scaled to zero, renamed or replaced. Traffic plays no part.
+
+def agents_missing(settings: MixinSettings, seen: str) -> str:
+    """Return the models that lost agents, and with `expected_targets` the jobs whose targets never had one.
+
+    Job names are not known, so absence is told by memory. An agent that was seen is missed where its target is still
+    there without any agent; and where its model has none left at all while its job has a target without one (a new
+    pod that forgot to attach). A target that left service discovery is not missed, nor is a model that was scaled to
+    zero, renamed or replaced. Traffic plays no part.
+
+    Args:
+        settings: Which targets to look at.
+        seen: The recorded series of `agents_seen`.
     """
     agent = series(catalog.BUILD_INFO, settings.selector)
-    step = max(1, seconds(settings.agent_memory) // _MEMORY_STEPS)
-    remembered = f"max_over_time({agent}[{settings.agent_memory}:{step}s])"
+    on_target, on_model, on_job = (f"on ({', '.join(labels)})" for labels in (TARGET, MODEL_GROUP, JOB))
     target = f"up{{{settings.selector}}}" if settings.selector else "up"
-    bare = f"({target} unless on ({_TARGET}) {agent})"
-    lost = "\n".join(
-        [
-            f"  ({remembered} and on ({_TARGET}) {bare})",
-            "or",
-            f"  (({remembered} unless on ({', '.join(MODEL_GROUP)}) {agent}) and on (cluster, namespace, job) {bare})",
-        ]
-    )
-    missing = _aggregate("count", lost, MODEL_GROUP)
+    bare = f"({target} unless {on_target} {agent})"
+    lost = f"  ({seen} and {on_target} {bare})\nor\n  (({seen} unless {on_model} {agent}) and {on_job} {bare})"
+    missing = number(lost, *MODEL_GROUP)
     if not settings.expected_targets:
         return missing
     matchers = ",".join(part for part in (settings.selector, settings.expected_targets) if part)
-    never = f"(up{{{matchers}}} == 1) unless on ({_TARGET}) {remembered}"
-    return f"{missing}\nor\n{_aggregate('count', never, ('cluster', 'namespace', 'job'))}"
+    never = f"(up{{{matchers}}} == 1) unless {on_target} {seen}"
+    return f"{missing}\nor\n{number(never, *JOB)}"
+
+
+def memory_step(settings: MixinSettings) -> int:
+    """Return the seconds between two looks back for agents, a day of which at every scrape would cost too much."""
+    return max(1, seconds(settings.agent_memory) // _MEMORY_STEPS)
 
 
 def baseline_missing(settings: MixinSettings) -> str:
     """Return how many agents of a model version take traffic without an armed baseline."""
     unarmed = f"{series(catalog.BASELINE_ARMED, settings.selector)} == 0"
     traffic = f"increase({series(catalog.FORWARDS, settings.selector)}[{settings.baseline_missing_for}]) > 0"
-    return _aggregate("count", f"({unarmed})\nand\n({traffic})", GROUP)
+    return number(f"  ({unarmed})\nand\n  ({traffic})", *GROUP)

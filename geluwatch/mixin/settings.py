@@ -40,6 +40,9 @@ class MixinSettings:
     rate_window: str = "5m"
     """Range of every increase in the alert rules; at least four scrape intervals."""
 
+    grace: str = "1h"
+    """How old an agent may be when the server first sees it, for what its counters hold by then to be news."""
+
     drift_for: str = "15m"
     """How long a model has to stay in drift before its ticket."""
 
@@ -83,7 +86,7 @@ class MixinSettings:
     def __post_init__(self) -> None:
         for name in ("selector", "expected_targets"):
             _check_matchers(name, getattr(self, name))
-        for name in ("rate_window", "drift_for", "agent_missing_for", "agent_memory", "baseline_missing_for", "keep_firing_for"):
+        for name in ("rate_window", "grace", "drift_for", "agent_missing_for", "agent_memory", "baseline_missing_for", "keep_firing_for"):
             seconds(getattr(self, name), name)
         if self.evaluation_interval is not None:
             seconds(self.evaluation_interval, "evaluation_interval")
@@ -114,7 +117,7 @@ def _check_matchers(name: str, text: str) -> None:
         raise ConfigError(f'{name} must be PromQL matchers without braces, such as job="minilm",cluster="eu"; got {text!r}.')
     for label in _MATCHER.findall(text):
         if label in _OWN_LABELS:
-            raise ConfigError(f"{name} may only match labels of targets, which `up` has too; {label!r} in {text!r} is a label of geluwatch.")
+            raise ConfigError(f"{name} may only match labels of targets, which `up` has too; {label!r} in {text!r} is geluwatch's own.")
 
 
 def _check_url(name: str, url: str | None) -> None:

@@ -1,0 +1,115 @@
+"""Traffic for the demonstration, from what every Python installation carries: the standard library.
+
+English prose is the paragraphs of its docstrings, program code is the bodies of its functions. The same Python and
+the same seed give the same texts, and no prose text is both in the baseline and in what is served afterwards.
+"""
+
+from __future__ import annotations
+
+import ast
+import os
+import random
+import re
+import sysconfig
+import warnings
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+SHORTEST = 100
+"""Characters a text has at least."""
+LONGEST = 400
+"""Characters a text is cut to; the demonstration's models read no further."""
+
+_NOT_PROSE_SOURCE = frozenset({"__pycache__", "dist-packages", "idlelib", "lib2to3", "pydoc_data", "site-packages", "test", "tests"})
+_WORD = re.compile(r"""[("'*]*[A-Za-z][a-z]*(?:['-][a-z]+)*[.,;:!?)"'*]*""")
+_LEAST_SHARE_OF_WORDS = 0.8
+_SHORTEST_FUNCTION = 8  # lines; shorter ones are mostly their signature
+_OPENING = 40  # characters in which two texts must differ, else one is a variant of the other
+
+
+@dataclass(frozen=True, slots=True)
+class Texts:
+    """What is sent through the model, in the order in which it is sent."""
+
+    baseline: tuple[str, ...]
+    """Prose that counts as normal."""
+    held_out: tuple[str, ...]
+    """Prose of the same kind that the baseline has not seen."""
+    code: tuple[str, ...]
+    """Program code: traffic that has drifted."""
+
+
+def load(*, baseline: int = 1536, held_out: int = 1024, code: int = 640, seed: int = 6) -> Texts:
+    """Return texts from the installed standard library; fewer of the later kinds where it is small.
+
+    Args:
+        baseline: Prose texts for the baseline.
+        held_out: Further prose texts, none of them in the baseline.
+        code: Program texts.
+        seed: Chooses files and order.
+    """
+    order = random.Random(seed)  # noqa: S311  # no secret is drawn
+    files = _source_files(Path(sysconfig.get_paths()["stdlib"]))
+    order.shuffle(files)
+    prose: dict[str, str] = {}
+    programs: dict[str, str] = {}
+    for tree, lines in _parsed(files):
+        for node in ast.walk(tree):
+            _keep(prose, filter(_is_prose, _paragraphs(node)))
+            _keep(programs, _body(node, lines))
+        # Twice as many as are needed, so that texts of one file lie far apart once they are shuffled.
+        if len(prose) >= 2 * (baseline + held_out) and len(programs) >= 2 * code:
+            break
+    shuffled, chunks = list(prose.values()), list(programs.values())
+    order.shuffle(shuffled)
+    order.shuffle(chunks)
+    return Texts(tuple(shuffled[:baseline]), tuple(shuffled[baseline : baseline + held_out]), tuple(chunks[:code]))
+
+
+def _source_files(root: Path) -> list[Path]:
+    found = []
+    for folder, below, names in os.walk(root):
+        below[:] = sorted(set(below) - _NOT_PROSE_SOURCE)
+        found += [Path(folder, name) for name in sorted(names) if name.endswith(".py")]
+    return found
+
+
+def _parsed(files: Iterable[Path]) -> Iterator[tuple[ast.Module, list[str]]]:
+    for path in files:
+        try:
+            source = path.read_text(encoding="utf-8")
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")  # an invalid escape in somebody else's file is not our reader's concern
+                yield ast.parse(source), source.splitlines()
+        except (OSError, SyntaxError, ValueError):
+            continue
+
+
+def _keep(kept: dict[str, str], texts: Iterable[str]) -> None:
+    """Add texts under their opening, digits left out: the second of two that begin alike is the same text again."""
+    for text in texts:
+        kept.setdefault(re.sub(r"[\d\W]+", " ", text[:_OPENING]).casefold(), text)
+
+
+def _paragraphs(node: ast.AST) -> Iterator[str]:
+    if isinstance(node, (ast.Module, ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef)):
+        for paragraph in re.split(r"\n\s*\n", ast.get_docstring(node) or ""):
+            text = " ".join(paragraph.split())
+            if len(text) >= SHORTEST:
+                yield text[:LONGEST]
+
+
+def _is_prose(text: str) -> bool:
+    words = text.split()
+    return ">>>" not in text and sum(_WORD.fullmatch(word) is not None for word in words) >= _LEAST_SHARE_OF_WORDS * len(words)
+
+
+def _body(node: ast.AST, lines: list[str]) -> Iterator[str]:
+    """Yield a function's source without its docstring."""
+    if not isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef)):
+        return
+    first = node.body[1] if ast.get_docstring(node, clean=False) is not None and len(node.body) > 1 else node.body[0]
+    text = "\n".join(lines[first.lineno - 1 : node.end_lineno])
+    if text.count("\n") >= _SHORTEST_FUNCTION and len(text) >= SHORTEST:
+        yield text[:LONGEST]

@@ -1,0 +1,103 @@
+"""Renders every artefact, writes them to a directory, and tells where a directory differs from what they should be.
+
+The same settings give the same bytes everywhere: UTF-8, LF, sorted or written-out order, one newline at the end.
+"""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from pathlib import Path
+
+from geluwatch.errors import MixinError
+from geluwatch.mixin.alerts import alerts
+from geluwatch.mixin.dashboards import overview
+from geluwatch.mixin.rulefile import GENERATED, dump, rule_file
+from geluwatch.mixin.ruletests import RULE_FILE, rule_tests
+from geluwatch.mixin.runbooks import runbook
+from geluwatch.mixin.settings import MixinSettings
+
+
+def render_all(settings: MixinSettings) -> dict[str, bytes]:
+    """Return every artefact by its path relative to where they are to lie.
+
+    Rule tests come only with settings that select all targets, because their series could not know how to please a
+    selector.
+    """
+    rendered = {
+        "dashboards/geluwatch-overview.json": overview(settings),
+        f"alerts/{RULE_FILE}": rule_file(settings),
+        **{f"runbooks/{alert.name}.md": _page(alert.name, settings) for alert in alerts(settings)},
+    }
+    if not settings.selector and not settings.expected_targets:
+        rendered["alerts/tests/geluwatch.rules.test.yaml"] = dump(rule_tests(settings))
+    return dict(sorted(rendered.items()))
+
+
+def write(directory: Path, settings: MixinSettings) -> tuple[Path, ...]:
+    """Write every artefact below a directory, and remove those of ours that are no longer rendered.
+
+    Each file is replaced at once, so that a reader finds the old or the new one and never half of it. Files of others
+    are left alone.
+
+    Returns:
+        The files written, sorted.
+
+    Raises:
+        MixinError: A file cannot be written or removed.
+    """
+    rendered = render_all(settings)
+    try:
+        for path in _stale(directory, rendered):
+            (directory / path).unlink()
+        for path, content in rendered.items():
+            _replace(directory / path, content)
+    except OSError as error:
+        raise MixinError(f"The artefacts cannot be written below {directory}: {error}; choose a directory that can be written.") from error
+    return tuple(directory / path for path in rendered)
+
+
+def check(directory: Path, settings: MixinSettings) -> list[str]:
+    """Return the paths below a directory that are missing, differ, or are ours and no longer rendered; sorted.
+
+    Raises:
+        MixinError: A file that is there cannot be read.
+    """
+    rendered = render_all(settings)
+    try:
+        different = [path for path, content in rendered.items() if _read(directory / path) != content]
+        return sorted([*different, *_stale(directory, rendered)])
+    except OSError as error:
+        raise MixinError(f"The artefacts below {directory} cannot be read: {error}; make them readable.") from error
+
+
+def _page(name: str, settings: MixinSettings) -> bytes:
+    return f"{runbook(name, settings)}\n<!-- {GENERATED} -->\n".encode()
+
+
+def _stale(directory: Path, rendered: dict[str, bytes]) -> list[str]:
+    """Return the files of ours in the folders we write to that are not among the rendered ones."""
+    folders = sorted({directory / Path(path).parent for path in rendered})
+    found = [path for folder in folders if folder.is_dir() for path in folder.iterdir() if path.is_file()]
+    names = [path.relative_to(directory).as_posix() for path in found]
+    return [name for name in names if name not in rendered and GENERATED.encode() in (directory / name).read_bytes()]
+
+
+def _read(path: Path) -> bytes | None:
+    try:
+        return path.read_bytes()
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+
+
+def _replace(path: Path, content: bytes) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    try:
+        with os.fdopen(handle, "wb") as file:
+            file.write(content)
+        Path(temporary).chmod(0o644)
+        Path(temporary).replace(path)
+    except BaseException:
+        Path(temporary).unlink(missing_ok=True)
+        raise

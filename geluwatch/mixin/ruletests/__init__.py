@@ -1,0 +1,74 @@
+"""Unit tests of the alert rules in promtool's format: each alert fires when it should, not a moment before, and ends.
+
+Counters start far from zero and jump by little, so that Prometheus 2 (whose ranges hold both ends) and 3 (whose ranges
+leave the older end out) round to the same numbers. All times follow the settings, so that quick rules are tested too.
+The expected texts are written out here, not taken from the rules.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from geluwatch.mixin.alerts import DASHBOARD_UID, Alert, alerts, severity
+from geluwatch.mixin.ruletests import agent_missing, baseline_missing, drift, nonfinite
+from geluwatch.mixin.ruletests.grammar import Case, Expected, Scale
+from geluwatch.mixin.settings import MixinSettings
+
+RULE_FILE = "geluwatch.rules.yaml"
+
+_STORIES: Mapping[str, Callable[[Alert, Scale], tuple[Case, ...]]] = {
+    "GeluwatchNonFiniteActivations": nonfinite.cases,
+    "GeluwatchActivationDrift": drift.cases,
+    "GeluwatchAgentMissing": agent_missing.cases,
+    "GeluwatchBaselineMissing": baseline_missing.cases,
+}
+
+
+def rule_tests(settings: MixinSettings) -> dict[str, Any]:
+    """Return the test file of the rules of some settings, to lie one folder below them.
+
+    The settings must select all targets, because the stories could not know how to please a selector.
+    """
+    scale = Scale(settings)
+    return {
+        "rule_files": [f"../{RULE_FILE}"],
+        "evaluation_interval": f"{scale.step}s",
+        "tests": [_test(alert, case, scale) for alert in alerts(settings) for case in _STORIES[alert.name](alert, scale)],
+    }
+
+
+def _test(alert: Alert, case: Case, scale: Scale) -> dict[str, Any]:
+    return {
+        "name": f"{alert.name} {case.name}",
+        "interval": f"{scale.step}s",
+        "input_series": [{"series": series, "values": values} for series, values in case.series.items()],
+        "alert_rule_test": [
+            {
+                "eval_time": f"{check.step * scale.step}s",
+                "alertname": alert.name,
+                "exp_alerts": [_expected(alert, expected, scale.settings) for expected in check.expected],
+            }
+            for check in case.checks
+        ],
+    }
+
+
+def _expected(alert: Alert, expected: Expected, settings: MixinSettings) -> dict[str, Any]:
+    model = expected.labels.get("model")
+    selected = f"var-job={expected.labels['job']}" + (f"&var-model={model}" if model else "")
+    return {
+        "exp_labels": {**expected.labels, "severity": severity(alert, settings)},
+        "exp_annotations": {
+            "summary": alert.summary,
+            "description": expected.description,
+            "runbook_url": _runbook_url(alert, expected.agent, settings),
+            "dashboard_url": f"{(settings.dashboard_base or '').rstrip('/')}/d/{DASHBOARD_UID}?{selected}",
+        },
+    }
+
+
+def _runbook_url(alert: Alert, agent: str | None, settings: MixinSettings) -> str:
+    if settings.runbook_base is not None:
+        return f"{settings.runbook_base.rstrip('/')}/{alert.name}"
+    return f"http://{agent}/runbooks/{alert.name}" if agent else f"runbooks/{alert.name}.md"

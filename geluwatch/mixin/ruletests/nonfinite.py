@@ -1,0 +1,160 @@
+"""Stories of `GeluwatchNonFiniteActivations`."""
+
+from __future__ import annotations
+
+from geluwatch import catalog
+from geluwatch.mixin.alerts import Alert
+from geluwatch.mixin.ruletests.grammar import (
+    FIRST_HOST,
+    INCIDENT,
+    LAYERS,
+    OTHER_POD,
+    POD,
+    SECOND_HOST,
+    Case,
+    Check,
+    Expected,
+    Labels,
+    Scale,
+    absent,
+    agent,
+    flat,
+    gone,
+    layer_indices,
+    name,
+    ramp,
+)
+
+
+def cases(_: Alert, scale: Scale) -> tuple[Case, ...]:
+    """Return the stories of the alert."""
+    stories = _Stories(scale)
+    return (
+        stories.pages_at_once(),
+        stories.breaks_ties(),
+        stories.born_above_zero(),
+        stories.same_value_again(),
+        stories.dead_pod(),
+        stories.no_agent_left(),
+        stories.resolves(),
+        stories.old_count(),
+        stories.healthy(),
+        stories.idle(),
+    )
+
+
+class _Stories:
+    """The stories on one time grid: whatever happens, happens at `start`."""
+
+    def __init__(self, scale: Scale) -> None:
+        self.window = scale.settings.rate_window
+        self.cleared = scale.steps(self.window) + scale.steps(scale.settings.keep_firing_for)
+        self.start = 2 * scale.steps(self.window)
+        self.run = self.start + self.cleared + 6
+        self.old = -2.0 * scale.steps(scale.settings.grace) * scale.step
+
+    def agent(self, pod: Labels = POD) -> dict[str, str]:
+        attached = {name(catalog.ATTACHED, **pod): flat(self.old, self.run)}
+        return {**agent(flat(1, self.run), pod), **attached, **layer_indices(self.run)}
+
+    def jump(self, value: float, by: float) -> str:
+        return f"{flat(value, self.start)} {flat(value + by, self.run - self.start)}"
+
+    def born(self, value: float) -> str:
+        return f"{absent(self.start)} {flat(value, self.run - self.start)}"
+
+    def passes(self, values: str, layer: str, pod: Labels = POD) -> dict[str, str]:
+        return {name(catalog.NONFINITE_FORWARDS, **pod): values, name(catalog.SITE_FIRST_NONFINITE, **pod, layer=layer): values}
+
+    def says(self, passes: int, layer: str, agent: str = FIRST_HOST) -> tuple[Expected, ...]:
+        text = f"Model minilm version 1 had NaN or Inf in {passes} forward passes within {self.window}, first at layer {layer}."
+        return (Expected(INCIDENT, text, agent),)
+
+    def pages_at_once(self) -> Case:
+        other = {name(catalog.ATTACHED, **OTHER_POD): flat(self.old, self.run)}
+        mine = self.passes(self.jump(1000, 3), LAYERS[2])
+        theirs = self.passes(self.jump(2000, 1), LAYERS[1], OTHER_POD)
+        return Case(
+            "pages at once, one page for all pods, and names the layer that was first most often",
+            {**self.agent(), **other, **mine, **theirs},
+            (Check(self.start - 1), Check(self.start, self.says(4, LAYERS[2]))),
+        )
+
+    def breaks_ties(self) -> Case:
+        counts = {
+            name(catalog.NONFINITE_FORWARDS, **POD): self.jump(1000, 4),
+            name(catalog.SITE_FIRST_NONFINITE, **POD, layer=LAYERS[3]): self.jump(1000, 2),
+            name(catalog.SITE_FIRST_NONFINITE, **POD, layer=LAYERS[1]): self.jump(1000, 2),
+        }
+        return Case(
+            "names the earlier of two layers that were first equally often",
+            {**self.agent(), **counts},
+            (Check(self.start, self.says(4, LAYERS[1])),),
+        )
+
+    def born_above_zero(self) -> Case:
+        said = self.says(7, LAYERS[0])
+        return Case(
+            "pages for a counter that is born above zero on a new pod",
+            {**self.agent(), **self.passes(self.born(7), LAYERS[0], OTHER_POD)},
+            (Check(self.start - 1), Check(self.start, said), Check(self.start + 2, said)),
+        )
+
+    def same_value_again(self) -> Case:
+        restarted = {name(catalog.ATTACHED, **POD): self.jump(self.old, -self.old)}
+        return Case(
+            "pages for a restart that brings the counter back to the very value it had",
+            {**self.agent(), **self.passes(flat(1, self.run), LAYERS[0]), **restarted},
+            (Check(self.start - 1), Check(self.start, self.says(1, LAYERS[0]))),
+        )
+
+    def dead_pod(self) -> Case:
+        died = gone(self.run - self.start - 1)
+        index = {name(catalog.LAYER_INDEX, **POD, layer=LAYERS[4]): f"{flat(4, self.start + 1)} {died}"}
+        other = agent(flat(1, self.run), {**OTHER_POD, "model": "other"})
+        return Case(
+            "still names the layer when the pod is dead by the time of the evaluation",
+            {**self.passes(f"{flat(0, self.start)} 3 {died}", LAYERS[4]), **index, **other},
+            (Check(self.start + 2, self.says(3, LAYERS[4], SECOND_HOST)),),
+        )
+
+    def no_agent_left(self) -> Case:
+        labels = {"job": "inference", "model": "m", "model_version": "2"}
+        text = f"Model m version 2 had NaN or Inf in 2 forward passes within {self.window}."
+        return Case(
+            "links to the file where no agent is left, and does without namespace and layer",
+            {name(catalog.NONFINITE_FORWARDS, **labels, instance="a:1"): self.jump(0, 2)},
+            (Check(self.start, (Expected(labels, text),)),),
+        )
+
+    def resolves(self) -> Case:
+        end = self.start + self.cleared
+        return Case(
+            "keeps firing after the last bad pass, then resolves",
+            {**self.agent(), **self.passes(self.jump(1000, 3), LAYERS[2])},
+            (Check(end - 2, self.says(3, LAYERS[2])), Check(end + 2)),
+        )
+
+    def old_count(self) -> Case:
+        attached = {name(catalog.ATTACHED, **OTHER_POD): self.born(self.old)}
+        return Case(
+            "is silent for the old count of an agent that the server has long been unable to reach",
+            {**self.agent(), **self.passes(self.born(1000), LAYERS[0], OTHER_POD), **attached},
+            (Check(self.start), Check(self.start + 1), Check(self.run - 1)),
+        )
+
+    def healthy(self) -> Case:
+        padding = {name(catalog.SITE_PADDING_NONFINITE, **POD, layer=LAYERS[0]): ramp(1000, 60, self.run)}
+        traffic = {name(catalog.FORWARDS, **POD): ramp(1000, 60, self.run)}
+        return Case(
+            "is silent for healthy traffic and for values at padding only",
+            {**self.agent(), **self.passes(flat(1000, self.run), LAYERS[0]), **padding, **traffic},
+            tuple(Check(step) for step in (0, 1, self.start, self.run - 1)),
+        )
+
+    def idle(self) -> Case:
+        return Case(
+            "is silent for an idle model, from its first scrape on",
+            {**agent(self.born(1)), **self.passes(self.born(0), LAYERS[0]), name(catalog.ATTACHED, **POD): self.born(0)},
+            (Check(self.start), Check(self.start + 1), Check(self.run - 1)),
+        )

@@ -1,0 +1,141 @@
+"""What the tests of the generators share: the rendered artefacts, and every PromQL expression in them."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shutil
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import promql_parser
+import pytest
+import yaml
+
+from geluwatch.mixin import alerts, build, runbooks
+from geluwatch.mixin.settings import MixinSettings
+
+_GRAFANA = {"$__rate_interval": "5m", "$__range": "20m"}
+
+
+class Query(NamedTuple):
+    """One expression of an artefact."""
+
+    source: str
+    """Where it stands, for messages."""
+    expr: str
+    """The expression, Grafana's own variables filled in and recorded series left as they are."""
+    legend: str = ""
+
+
+def program(name: str) -> str:
+    """Return the path of an external program; without it the test is skipped, save in CI, where it must be there."""
+    found = shutil.which(name)
+    if found is None:
+        if os.environ.get("CI"):
+            pytest.fail(f"{name} is not installed")
+        pytest.skip(f"{name} is not installed")
+    return found
+
+
+@pytest.fixture(scope="session")
+def promtool() -> str:
+    """Return the path of promtool."""
+    return program("promtool")
+
+
+@pytest.fixture(scope="session")
+def prometheus() -> str:
+    """Return the path of prometheus."""
+    return program("prometheus")
+
+
+@pytest.fixture(scope="session")
+def root() -> Path:
+    """Return the root of the repository."""
+    return Path(__file__).parents[2]
+
+
+@pytest.fixture(scope="session")
+def rendered() -> dict[str, bytes]:
+    """Return every artefact at the default settings."""
+    return build.render_all(MixinSettings())
+
+
+@pytest.fixture(scope="session")
+def dashboard(rendered: dict[str, bytes]) -> dict[str, Any]:
+    """Return the overview dashboard."""
+    parsed: dict[str, Any] = json.loads(rendered["dashboards/geluwatch-overview.json"])
+    return parsed
+
+
+@pytest.fixture(scope="session")
+def rules(rendered: dict[str, bytes]) -> list[dict[str, Any]]:
+    """Return every rule of the rule file."""
+    parsed: list[dict[str, Any]] = yaml.safe_load(rendered["alerts/geluwatch.rules.yaml"])["groups"][0]["rules"]
+    return parsed
+
+
+@pytest.fixture(scope="session")
+def queries(rules: list[dict[str, Any]], dashboard: dict[str, Any]) -> list[Query]:
+    """Return every expression of rules, annotations, dashboard and runbooks."""
+    return [*_of_rules(rules), *_of_dashboard(dashboard), *_of_runbooks()]
+
+
+@pytest.fixture(scope="session")
+def nodes() -> Callable[[str], list[Any]]:
+    """Return the function that lists the nodes of an expression's syntax tree."""
+    return _nodes
+
+
+def _nodes(expr: str) -> list[Any]:
+    found: list[Any] = []
+    promql_parser.walk(promql_parser.parse(expr), found.append)
+    return found
+
+
+def _of_rules(rules: list[dict[str, Any]]) -> Iterator[Query]:
+    for rule in rules:
+        name = rule.get("record") or rule["alert"]
+        yield Query(f"rule {name}", rule["expr"])
+        for text in rule.get("annotations", {}).values():
+            for asked in re.findall(r"query (?:\(printf )?`([^`]*)`", text):
+                yield Query(f"annotation of {name}", re.sub(r"%(?:\[1\])?s", "", asked).replace("%q", '"x"').replace("{,", "{"))
+
+
+def _of_dashboard(dashboard: dict[str, Any]) -> Iterator[Query]:
+    for panel in dashboard["panels"]:
+        for target in panel.get("targets", ()):
+            yield Query(f"panel {panel['title']}", _filled(target["expr"]), target["legendFormat"])
+    for annotation in dashboard["annotations"]["list"]:
+        yield Query(f"annotation {annotation['name']}", _filled(annotation["expr"]), annotation["textFormat"])
+    for variable in dashboard["templating"]["list"]:
+        asked = re.fullmatch(r"label_values\((.*), (\w+)\)", variable["query"])
+        if asked:
+            yield Query(f"variable {variable['name']}", _filled(asked[1]), f"{{{{{asked[2]}}}}}")
+
+
+def _of_runbooks() -> Iterator[Query]:
+    for name in runbooks.names():
+        for fence in re.findall(r"```promql\n(.*?)```", runbooks.runbook(name), re.DOTALL):
+            yield Query(f"runbook {name}", fence)
+
+
+def _filled(expr: str) -> str:
+    for name, value in _GRAFANA.items():
+        expr = expr.replace(name, value)
+    return re.sub(r'"\$\w+"', '".+"', expr)
+
+
+@pytest.fixture(scope="session")
+def inlined() -> Callable[[str], str]:
+    """Return the function that writes recorded series out as the expressions they are recorded from."""
+
+    def write_out(expr: str) -> str:
+        for recording in alerts.recordings(MixinSettings()):
+            expr = expr.replace(recording.name, f"({recording.expr})")
+        return expr
+
+    return write_out

@@ -1,0 +1,222 @@
+"""Every query of dashboard, rules and runbooks, asked of a real Prometheus that holds a small fleet's day.
+
+The fleet has a model that misbehaves in every way, one that is calm, one without a baseline, one that has just come
+and one whose agent is gone, so each query has something to find.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+import socket
+import subprocess
+import time
+import urllib.error
+import urllib.parse
+import urllib.request
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from prometheus_client.utils import floatToGoString
+
+from geluwatch import catalog
+from geluwatch.catalog import EDGES, Metric
+
+END = 1_700_000_000
+STEP, STEPS = 60, 40
+LAYERS = ("encoder.layer.0.act", "encoder.layer.1.act")
+Ask = Callable[[str], list[Any]]
+Series = tuple[dict[str, str], Callable[[int], float]]
+
+
+class Pod:
+    """One agent's series over the steps it is there."""
+
+    def __init__(self, model: str, instance: str, steps: range, *, bad: bool = False, armed: bool = True) -> None:
+        self.target = {"job": "inference", "namespace": "serving", "instance": instance}
+        self.model = {"model": model, "model_version": "1"}
+        self.steps, self.bad, self.armed = steps, bad, armed
+
+    def series(self, metric: Metric) -> Iterator[Series]:
+        """Yield the series of a metric: labels beyond the target's, and the value at a step."""
+        for labels in self._labels(metric):
+            yield {**self.model, **labels}, self._values(metric, labels)
+
+    def _labels(self, metric: Metric) -> list[dict[str, str]]:
+        if metric.name.startswith("geluwatch_baseline") and metric is not catalog.BASELINE_ARMED and not self.armed:
+            return []
+        found: list[dict[str, str]] = [{}]
+        names = [*metric.labels, "le"] if metric.kind == "histogram" else metric.labels
+        for name in names:
+            found = [{**labels, name: value} for labels in found for value in _choices(name, labels)]
+        return found
+
+    def _values(self, metric: Metric, labels: dict[str, str]) -> Callable[[int], float]:
+        worst = self.bad and labels.get("layer", LAYERS[1]) == LAYERS[1]
+        share = _share(labels)
+        fixed = {
+            catalog.LAYER_INDEX: float(LAYERS.index(labels["layer"])) if "layer" in labels else 0.0,
+            catalog.SITE_OBSERVED: 0.0 if worst else 1.0,
+            catalog.BASELINE_ARMED: float(self.armed),
+            catalog.BASELINE_CDF: share,
+            catalog.EVIDENCE: 1.5 if worst else 0.4,
+            catalog.VERDICT: float(labels.get("verdict") == ("page" if self.bad else "ok")),
+            catalog.PART_DISABLED: float(worst),
+            catalog.ATTACHED: float(END - STEP * (STEPS - self.steps.start)),
+        }
+        if metric.name.endswith("_timestamp_seconds"):
+            fixed.setdefault(metric, float(END - 90))
+        if metric in fixed:
+            return lambda _: fixed[metric]
+        if metric.kind in {"counter", "histogram"}:
+            slope = (3.0 * share if worst else 0.0) if "nonfinite" in metric.name else 600.0 * share
+            return lambda step: slope * (step - self.steps.start)
+        return lambda _: 1.0
+
+
+def _choices(name: str, labels: dict[str, str]) -> list[str]:
+    edges = EDGES["post" if labels.get("point") == "post" else "pre"]
+    return {
+        "layer": list(LAYERS),
+        "point": list(EDGES),
+        "kind": list(catalog.KINDS),
+        "sign": list(catalog.SIGNS),
+        "part": list(catalog.PARTS),
+        "verdict": ["blind", "warming", "ok", "ticket", "page"],
+        "baseline": ["launch"],
+        "version": ["1.0.0"],
+        "framework": ["torch"],
+        "le": [*(_text(edge) for edge in edges), "+Inf"],
+    }[name]
+
+
+def _text(edge: float) -> str:
+    return str(floatToGoString(edge))  # type: ignore[no-untyped-call]  # prometheus_client leaves it untyped
+
+
+def _share(labels: dict[str, str]) -> float:
+    edge = float(labels.get("le", "inf"))
+    sign = 0.7 if labels.get("sign") == "pos" else 0.3 if labels.get("sign") == "neg" else 1.0
+    return sign * 0.5 * (1 + math.erf(edge / 2))
+
+
+FLEET = (
+    Pod("bad", "a:9464", range(STEPS), bad=True),
+    Pod("calm", "b:9464", range(STEPS)),
+    Pod("bare", "c:9464", range(STEPS), armed=False),
+    Pod("new", "d:9464", range(STEPS - 3, STEPS)),
+    Pod("gone", "e:9464", range(STEPS - 12)),
+)
+
+
+def exposition() -> Iterator[str]:
+    """Yield the fleet's day in OpenMetrics text, family by family."""
+    for metric in catalog.METRICS:
+        kind = "gaugehistogram" if metric.kind == "histogram" else metric.kind
+        yield f"# TYPE {metric.name} {'unknown' if kind in {'gaugehistogram', 'info'} else kind}"
+        for pod in FLEET:
+            for labels, value in pod.series(metric):
+                yield from _samples(metric.series, {**pod.target, **labels}, value, pod.steps)
+    yield "# TYPE up gauge"
+    for pod in FLEET:
+        yield from _samples("up", pod.target, lambda _: 1.0, range(STEPS))
+    yield "# TYPE ALERTS gauge"
+    alert = {"alertname": "GeluwatchActivationDrift", "alertstate": "firing", "severity": "warning", "job": "inference"}
+    yield from _samples("ALERTS", {**alert, **FLEET[0].model}, lambda _: 1.0, range(STEPS))
+    yield "# EOF"
+
+
+def _samples(series: str, labels: dict[str, str], value: Callable[[int], float], steps: range) -> Iterator[str]:
+    inside = ",".join(f'{name}="{text}"' for name, text in labels.items())
+    for step in steps:
+        yield f"{series}{{{inside}}} {value(step)} {END - STEP * (STEPS - 1 - step)}"
+
+
+@pytest.fixture(scope="module")
+def ask(promtool: str, prometheus: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Ask]:
+    """Return the function that asks a Prometheus holding the fleet's day, at the day's end."""
+    folder = tmp_path_factory.mktemp("prometheus")
+    (folder / "day.om").write_text("\n".join(exposition()) + "\n")
+    backfill = [promtool, "tsdb", "create-blocks-from", "openmetrics", "--quiet", str(folder / "day.om"), str(folder / "data")]
+    done = subprocess.run(backfill, capture_output=True, text=True, check=False)
+    assert 0 == done.returncode, done.stderr
+    (folder / "config.yml").write_text("{}\n")
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        address = f"127.0.0.1:{probe.getsockname()[1]}"
+    arguments = [
+        "--storage.tsdb.retention.time=100y",
+        f"--config.file={folder}/config.yml",
+        f"--storage.tsdb.path={folder}/data",
+        f"--web.listen-address={address}",
+    ]
+    with Path(folder / "log").open("w") as log, subprocess.Popen([prometheus, *arguments], stderr=log) as server:
+        try:
+            _wait_until_ready(address)
+            yield lambda expr: _answer(address, expr)
+        finally:
+            server.terminate()
+
+
+def _wait_until_ready(address: str) -> None:
+    for _ in range(300):
+        try:
+            with urllib.request.urlopen(f"http://{address}/-/ready"):
+                return
+        except OSError:
+            time.sleep(0.1)
+    pytest.fail("Prometheus did not become ready")
+
+
+def _answer(address: str, expr: str) -> list[Any]:
+    asked = urllib.parse.urlencode({"query": expr, "time": END})
+    try:
+        with urllib.request.urlopen(f"http://{address}/api/v1/query?{asked}") as response:
+            found: list[Any] = json.load(response)["data"]["result"]
+    except urllib.error.HTTPError as error:
+        pytest.fail(f"{json.load(error)['error']}: {expr}")
+    return found
+
+
+def test_every_query_finds_something_finite(ask: Ask, queries: list[Any], inlined: Callable[[str], str]) -> None:
+    """No query is empty, fails, or answers with NaN or Inf, and each label of a legend is there."""
+    for query in queries:
+        template = query.source.startswith("annotation of ")
+        found = ask(inlined(re.sub(r"{[^}]*}", "", query.expr) if template else query.expr))
+        assert found, query
+        assert all(math.isfinite(float(sample["value"][1])) for sample in found), query
+        for label in re.findall(r"{{(\w+)}}", query.legend):
+            assert any(label in sample["metric"] for sample in found), query
+
+
+def test_the_alerts_find_the_model_that_is_theirs(ask: Ask, rules: list[dict[str, Any]], inlined: Callable[[str], str]) -> None:
+    """Of the whole fleet, each alert's expression finds the one model that has its trouble."""
+    alerts = {rule["alert"]: ask(inlined(rule["expr"])) for rule in rules if "alert" in rule}
+    found = {name: {sample["metric"]["model"] for sample in samples} for name, samples in alerts.items()}
+    expected = {
+        "GeluwatchNonFiniteActivations": {"bad"},
+        "GeluwatchActivationDrift": {"bad"},
+        "GeluwatchAgentMissing": {"gone"},
+        "GeluwatchBaselineMissing": {"bare"},
+    }
+    assert expected == found
+
+
+def test_buckets_keep_the_order_and_sum_of_a_distribution(ask: Ask, queries: list[Any]) -> None:
+    """Live and baseline shares grow with the edge, negative ones included, and both end in 1 at +Inf."""
+    for title in ("panel Live", "panel Baseline"):
+        expr = next(query.expr for query in queries if query.source == title).replace('point=~".+"', 'point="pre"')
+        shares = sorted((float(sample["metric"]["le"]), float(sample["value"][1])) for sample in ask(expr))
+        assert [*EDGES["pre"], math.inf] == [edge for edge, _ in shares]
+        assert [share for _, share in shares] == sorted(share for _, share in shares)
+        assert 1 == pytest.approx(shares[-1][1])
+
+
+def test_moments_are_those_of_the_counters(ask: Ask, queries: list[Any]) -> None:
+    """The mean is positive minus negative sum over elements, and the deviation follows from the squares."""
+    for title, expected in (("Mean", 0.4), ("Standard deviation", math.sqrt(1 - 0.4**2))):
+        expr = next(query.expr for query in queries if query.source == f"panel {title} by layer")
+        assert {round(expected, 9)} == {round(float(sample["value"][1]), 9) for sample in ask(expr)}

@@ -1,0 +1,96 @@
+"""Runbooks: one for each alert, whole, in agreement with the rules, and light to import."""
+
+from __future__ import annotations
+
+import ast
+import re
+import subprocess
+import sys
+import textwrap
+from typing import Any
+
+import pytest
+
+from geluwatch.errors import ConfigError
+from geluwatch.mixin.runbooks import names, runbook, summaries
+from geluwatch.mixin.settings import MixinSettings
+
+SECTIONS = ["Meaning", "Impact", "Diagnosis", "Mitigation", "Verify recovery", "False positives"]
+
+
+def test_alerts_and_runbooks_are_one_to_one(rules: list[dict[str, Any]], rendered: dict[str, bytes]) -> None:
+    """Every alert has a runbook, every runbook has an alert, and the files are named after them."""
+    alerts = [rule["alert"] for rule in rules if "alert" in rule]
+    assert tuple(alerts) == names()
+    assert sorted(f"runbooks/{name}.md" for name in alerts) == [path for path in rendered if path.startswith("runbooks/")]
+    assert alerts == list(summaries())
+
+
+@pytest.mark.parametrize("name", names())
+def test_a_runbook_has_its_sections_in_order(name: str) -> None:
+    """A runbook begins with the alert's name and leads from meaning to recovery, with words in every section."""
+    text = runbook(name)
+    assert text.startswith(f"# {name}\n")
+    assert SECTIONS == re.findall(r"^## (.*)$", text, re.MULTILINE)
+    assert all(len(part.split()) > 15 for part in re.split(r"^## .*$", text, flags=re.MULTILINE))
+
+
+@pytest.mark.parametrize("name", names())
+def test_a_runbook_states_the_facts_of_its_rule(name: str, rules: list[dict[str, Any]]) -> None:
+    """Severity, wait and expression are those of the rule file."""
+    rule = next(rule for rule in rules if rule.get("alert") == name)
+    text = runbook(name)
+    assert f"| Severity | `{rule['labels']['severity']}`" in text
+    assert f"```promql\n{rule['expr']}\n```" in text
+    assert ("| Fires | at once |" in text) == (rule["for"] == "0m")
+    assert ("| Fires | once the expression has held for" in text) == (f"held for {rule['for']} |" in text)
+
+
+def test_facts_follow_the_settings() -> None:
+    """A runbook rendered with other settings states those."""
+    text = runbook("GeluwatchActivationDrift", MixinSettings(drift_for="42m", severities={"page": "p1", "ticket": "p4"}))
+    assert "held for 42m |" in text
+    assert "| Severity | `p4`" in text
+
+
+@pytest.mark.parametrize("name", names())
+def test_a_runbook_can_be_followed(name: str) -> None:
+    """A runbook holds queries, commands and code to paste, and says how to take back what it advises."""
+    text = runbook(name)
+    assert text.count("```promql") >= 3
+    assert "@{" not in text
+    mitigation = text.split("## Mitigation")[1].split("## Verify")[0]
+    assert re.search(r"way back|kubectl rollout undo|go back", mitigation, re.IGNORECASE)
+    assert "watch." in text
+
+
+@pytest.mark.parametrize("name", names())
+def test_python_snippets_are_python(name: str) -> None:
+    """Every Python fence parses as it stands."""
+    for fence in re.findall(r"^( *)```python\n(.*?)^ *```", runbook(name), re.MULTILINE | re.DOTALL):
+        assert ast.parse(textwrap.dedent(fence[1])).body
+
+
+@pytest.mark.parametrize("asked", ["GeluwatchAgentMissing", "geluwatchagentmissing", "AgentMissing", "agentmissing", " AGENTMISSING.md "])
+def test_a_runbook_is_found_however_it_is_asked_for(asked: str) -> None:
+    """Case, prefix and file ending do not matter."""
+    assert runbook("GeluwatchAgentMissing") == runbook(asked)
+
+
+@pytest.mark.parametrize("asked", ["", "NoSuchAlert", "../secrets", "Geluwatch"])
+def test_an_unknown_runbook_is_refused_with_the_list(asked: str) -> None:
+    """The message repeats what was asked and names every runbook there is."""
+    with pytest.raises(ConfigError) as caught:
+        runbook(asked)
+    assert repr(asked) in str(caught.value)
+    assert all(name in str(caught.value) for name in names())
+
+
+def test_runbooks_are_light_to_import() -> None:
+    """An agent that serves runbooks loads neither YAML nor grafanalib nor a framework for them."""
+    code = (
+        "import sys; from geluwatch.mixin import runbooks; [runbooks.runbook(name) for name in runbooks.names()];"
+        "print(sorted({'yaml', 'grafanalib', 'attr', 'torch', 'sqlalchemy', 'numpy'} & set(sys.modules)))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert "[]\n" == done.stdout
