@@ -6,11 +6,13 @@ import atexit
 import logging
 import threading
 import time
-import weakref
 from collections.abc import Mapping
+from contextlib import suppress
+from dataclasses import replace
 from types import TracebackType
 from typing import TYPE_CHECKING
 
+from geluwatch.background import Background
 from geluwatch.config import Config
 from geluwatch.core.monitor import Identity, Monitor
 from geluwatch.errors import BaselineError, ConfigError, DetachedError
@@ -86,11 +88,10 @@ def attach(
     try:
         baselines = _open_store(store)
         watch = Watch(source, baselines, clock, settings, name=name, version=version, labels=checked)
+        watch.start(model)
     except BaseException:
         source.close()
         raise
-    weakref.finalize(model, _stop_if_alive, weakref.ref(watch))
-    watch.start()
     return watch
 
 
@@ -120,8 +121,9 @@ class Watch:
         self._failures = 0
         # Guards the monitor between the background thread and the caller's; the model's threads never take it.
         self._lock = threading.RLock()
-        self._stopping = threading.Event()
-        self._thread: threading.Thread | None = None
+        self._background = Background(self.tick, self._last_flush, config.flush_seconds)
+        self._background.on_fork = self._forget_parent
+        self._gave_up = ""
         self._listener: Listener | None = None
         self._detached = False
         self._report = self._monitor.report(clock.time())
@@ -129,7 +131,8 @@ class Watch:
     @property
     def sites(self) -> tuple[Site, ...]:
         """The census: every GELU call site, "observed" or "blind" with the reason."""
-        return self._source.sites
+        sites = self._source.sites
+        return tuple(replace(site, state="blind", reason=self._gave_up) for site in sites) if self._gave_up else sites
 
     @property
     def report(self) -> Report:
@@ -223,24 +226,21 @@ class Watch:
     def detach(self) -> None:
         """Come off the model, totally: hooks, thread, listener and store connection; again does nothing."""
         self._source.close()
-        self._stopping.set()
-        if self._thread is not None and self._thread is not threading.current_thread():
-            self._thread.join(timeout=10.0)
+        self._background.stop()
         with self._lock:
             if self._detached:
                 return
-            self._fold()
-            self._publish()
             self._detached = True
+            self._last_flush()
         if self._listener is not None:
             self._listener.close()
         self._baselines.close()
-        atexit.unregister(self.detach)
 
-    def start(self) -> None:
-        """Start the background thread that flushes and closes timed windows."""
-        self._thread = threading.Thread(target=self._run, name="geluwatch", daemon=True)
-        self._thread.start()
+    def start(self, model: object = None) -> None:
+        """Start the background thread that flushes and closes timed windows; it ends with the model, where one is given."""
+        self._background.start()
+        if model is not None:
+            self._background.follow(model)
         atexit.register(self.detach)
 
     def __enter__(self) -> Watch:
@@ -253,35 +253,56 @@ class Watch:
         state = "detached" if self._detached else self._report.verdict
         return f"<geluwatch.Watch of {self._name!r} version {self._version!r}: {len(self.sites)} sites, {state}>"
 
-    def _run(self) -> None:
-        while not self._stopping.wait(self._config.flush_seconds):
-            self.tick()
-
     def tick(self) -> None:
         """Flush once, and close the window if its time is over; a failure is counted, repeated ones end the thread's work."""
-        try:
-            with self._lock:
+        with self._lock:
+            try:
                 self._fold()
                 due = self._config.window_seconds
                 if due is not None and self._clock.monotonic() - self._window_began >= due and self._monitor.ready_to_close():
                     self._close()
                 else:
                     self._publish()
-            self._failures = 0
-        except Exception as error:  # noqa: BLE001  # the background thread must outlive any single failure
-            self._failures += 1
-            self._monitor.count("flush", errors=1)
-            if self._failures == 1:
-                log.warning("geluwatch: a flush failed and will be tried again: %r", error)
-            if self._failures >= self._config.breaker_limit:
-                log.exception("geluwatch: %d flushes failed in a row; the watch takes itself off", self._failures)
-                self._source.close()
-                self._stopping.set()
+            except Exception as error:  # noqa: BLE001  # the background thread must outlive any single failure
+                self._flush_failed(error)
+            else:
+                self._failures = 0
+
+    def _flush_failed(self, error: Exception) -> None:
+        """Count a failed flush; at the limit take the watch off the model, and say so in the census and the report."""
+        self._failures += 1
+        self._monitor.count("flush", errors=1)
+        if self._failures == 1:
+            log.warning("geluwatch: a flush failed and will be tried again: %r", error)
+        if self._failures >= self._config.breaker_limit and not self._gave_up:
+            log.error("geluwatch: %d flushes failed in a row; the watch takes itself off: %r", self._failures, error)
+            self._gave_up = f"the watch took itself off after {self._failures} failed flushes: {error!r}"
+            self._source.close()
+            self._background.end_soon()
+        with suppress(Exception):  # what failed may be the very report
+            self._monitor.census(self.sites)
+            self._publish()
+
+    def _last_flush(self) -> None:
+        """Fold what is left, whatever happens, and let the interpreter forget this watch."""
+        atexit.unregister(self.detach)
+        with self._lock:
+            try:
+                self._fold()
+                self._publish()
+            except Exception as error:  # noqa: BLE001  # coming off must succeed
+                self._monitor.count("flush", errors=1)
+                log.warning("geluwatch: the last flush failed; what it held is lost: %r", error)
+
+    def _forget_parent(self) -> None:
+        """Go on in a forked child, into which whoever held the lock has not come along, nor the listener's thread."""
+        self._lock = threading.RLock()
+        self._listener = None
 
     def _fold(self) -> None:
         began = self._clock.monotonic()
         self._monitor.ingest(self._source.drain())
-        self._monitor.census(self._source.sites)
+        self._monitor.census(self.sites)
         self._monitor.count("flush", flush_seconds=self._clock.monotonic() - began)
 
     def _close(self) -> Report:
@@ -309,8 +330,10 @@ def _open_store(store: str | BaselineStore | None) -> BaselineStore:
         from geluwatch.store import SqlBaselines
 
         return SqlBaselines(store)
-    if store is not None:
+    if isinstance(store, BaselineStore):
         return store
+    if store is not None:
+        raise ConfigError(f"store must be a SQLAlchemy URL, a BaselineStore or None, got {store!r}.")
     from geluwatch.store.memory import MemoryBaselines
 
     return MemoryBaselines()
@@ -325,11 +348,3 @@ def _checked_labels(labels: Mapping[str, str]) -> dict[str, str]:
         if not isinstance(value, str):
             raise ConfigError(f"Label {key!r} must have a string value, got {value!r}.")
     return dict(labels)
-
-
-def _stop_if_alive(reference: weakref.ref[Watch]) -> None:
-    watch = reference()
-    if watch is not None:
-        watch._stopping.set()  # noqa: SLF001  # the model is gone; the thread has nothing left to do
-
-

@@ -31,17 +31,17 @@ def from_values(values: npt.ArrayLike, dtype: str = "float32") -> Histogram:
 
     Args:
         values: Any shape; taken as float32, in which every float16 and bfloat16 value is exact.
-        dtype: The dtype the values had in the model; it decides the resolution and whether counting is lossless.
+        dtype: The dtype the values had in the model; it decides the resolution.
     """
     flat = np.ascontiguousarray(values, dtype=np.float32).reshape(-1)
     bits = lattice.bits_for(dtype)
     finite = np.isfinite(flat)
-    if finite.all():
-        return Histogram(bits, *_count(flat, bits), lossless=lattice.lossless_for(dtype))
+    kept = flat if finite.all() else flat[finite]
     rest = flat[~finite]
-    cells, counts = _count(flat[finite], bits)
+    cells, counts = _count(kept, bits)
     nan, posinf = int(np.isnan(rest).sum()), int((rest == np.inf).sum())
-    return Histogram(bits, cells, counts, nan, posinf, rest.size - nan - posinf, lattice.lossless_for(dtype))
+    # Read off the values, not off the dtype: the two sides of a GELU may differ in dtype, and only one is reported.
+    return Histogram(bits, cells, counts, nan, posinf, rest.size - nan - posinf, lattice.on_lattice(kept, bits))
 
 
 def _count(values: npt.NDArray[np.float32], bits: int) -> tuple[Cells, Ints]:

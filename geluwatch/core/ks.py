@@ -6,8 +6,9 @@ functions. Inside cell i, F lies between P[i-1] and P[i] and G between Q[i-1] an
 
     max |P - Q|  <=  D  <=  max over i of max(P[i] - Q[i-1], Q[i] - P[i-1])  <=  lower end + max over i of min(p[i], q[i])
 
-Where each cell holds one value only (both histograms lossless), D is the lower end. Infinities are mass points at
-either end; NaN is left out, as it has no place in an order.
+A cell that holds one value only has no inside: both distribution functions jump at once, and the second bound does
+not apply. So it is with cell zero always, and with every cell where both histograms are lossless: then D is the lower
+end. Infinities are mass points at either end; NaN is left out, as it has no place in an order.
 """
 
 from __future__ import annotations
@@ -42,8 +43,8 @@ def distance(left: Histogram, right: Histogram) -> Interval:
     lower = float(np.abs(p - q).max())
     if left.lossless and right.lossless:
         return Interval(lower, lower)
-    inside = max(float((p[1:-1] - q[:-2]).max(initial=0.0)), float((q[1:-1] - p[:-2]).max(initial=0.0)))
-    return Interval(lower, max(lower, inside))
+    inside = np.maximum(p[1:-1] - q[:-2], q[1:-1] - p[:-2])[cells != 0]
+    return Interval(lower, float(inside.max(initial=lower)))
 
 
 def _running(histogram: Histogram, cells: Cells) -> Floats:

@@ -30,9 +30,9 @@ def bits_for(dtype: str) -> int:
     return FINE_BITS if dtype == "float16" else COARSE_BITS
 
 
-def lossless_for(dtype: str) -> bool:
-    """Return whether every value of the dtype is a lattice point of its own at `bits_for(dtype)`."""
-    return dtype in {"float16", "bfloat16"}
+def on_lattice(values: npt.NDArray[np.float32], bits: int) -> bool:
+    """Return whether every one of flat float32 values is a lattice point, so that a cell holds one value only."""
+    return not int(np.bitwise_or.reduce(values.view(np.int32))) & ((1 << (32 - bits)) - 1)
 
 
 def cell_limit(bits: int) -> int:
@@ -87,11 +87,14 @@ def edge_cells(edges: tuple[float, ...], bits: int, *, inclusive: bool) -> Cells
     cell counts; without it, for values in between, the cell above the edge does not.
 
     Raises:
-        LatticeError: An edge is no lattice point, so that no exact count exists for it.
+        LatticeError: An edge is no finite lattice point, so that no exact count exists for it.
     """
-    values = np.asarray(edges, dtype=np.float32)
+    with np.errstate(over="ignore"):  # an edge beyond float32 becomes infinite and is refused below
+        values = np.asarray(edges, dtype=np.float32)
     cells = cells_of(values, bits)
     for edge, point in zip(edges, lower_edges(cells, bits), strict=True):
-        if edge != point:
-            raise LatticeError(f"Bucket edge {edge!r} is not a point of the {bits}-bit lattice; the nearest below is {point!r}.")
+        if edge != point or not np.isfinite(edge):
+            raise LatticeError(
+                f"Bucket edge {edge!r} is no finite point of the {bits}-bit lattice; the nearest towards 0 is {float(point)!r}."
+            )
     return cells if inclusive else np.where(cells > 0, cells - 1, cells).astype(np.int32)

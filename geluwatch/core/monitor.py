@@ -31,8 +31,11 @@ from geluwatch.records import (
     Window,
 )
 
-KEPT_WINDOWS = 128
-"""Closed windows kept for the next baseline; older ones are let go, so that memory stays bounded."""
+KEPT_WINDOWS = 144
+"""Closed windows kept for the next baseline; older ones are let go, so that memory stays bounded.
+
+Enough to calibrate a horizon of 16 (`calibrate.windows_needed`) when a tenth of them is unfit.
+"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,6 +58,7 @@ class Monitor:
         self._attached = now
         self._builder = WindowBuilder(now)
         self._closed: deque[Window] = deque(maxlen=KEPT_WINDOWS)
+        self._last: Window | None = None
         self._totals = Totals()
         self._points: dict[PointKey, PointTotals] = {}
         self._judge: Judge | None = None
@@ -65,13 +69,16 @@ class Monitor:
 
     def ingest(self, drained: Drained) -> None:
         """Fold one drained batch into the open window and the totals."""
-        points = observe_rows(drained.rows)
-        self._builder.add(drained, points)
-        for key, seen in points.items():
-            self._points[key] = add_point(self._points.get(key, PointTotals()), key, seen)
+        drained = self._builder.fitting(drained)
+        # Counters first: they hold what was non-finite, and a failure among the rows must not lose it.
+        self._builder.add(drained)
         self._totals = add_drained(self._totals, drained)
         self._last_forward = drained.last_forward or self._last_forward
         self._disabled = drained.disabled
+        points = observe_rows(drained.rows)
+        self._builder.gather(points)
+        for key, seen in points.items():
+            self._points[key] = add_point(self._points.get(key, PointTotals()), key, seen)
 
     def census(self, sites: tuple[Site, ...]) -> None:
         """Take the source's present census; sites turn blind when they prove to be."""
@@ -89,12 +96,18 @@ class Monitor:
         return any(gathered) and min(rows for rows in gathered if rows) >= self._config.minimum_rows
 
     def close(self, now: float) -> None:
-        """Close the open window, judge it if a baseline is armed, and open the next."""
-        window = self._builder.close(now, self._observed())
+        """Close the open window, judge it if a baseline is armed, and open the next.
+
+        Raises:
+            BaselineError: A layer's width is not the armed baseline's; the window is closed but not judged.
+        """
+        self._last = window = self._builder.close(now, self._observed())
         self._builder = WindowBuilder(now)
         self._closed.append(window)
         self._totals = replace(self._totals, windows=self._totals.windows + 1)
-        self._judged = self._judge.judge(window.points) if self._judge else {}
+        self._judged = {}
+        if self._judge:
+            self._judged = self._judge.judge(window.points)
 
     def make_baseline(self, name: str, now: float) -> Baseline:
         """Return a baseline of the closed windows, calibrated but neither stored nor armed.
@@ -124,6 +137,7 @@ class Monitor:
             )
         self._judge, self._judged = judge, {}
         self._closed.clear()
+        self._baseline_cdf = {}
         for key, armed in judge.armed.items():
             *below, total = histogram.bucket_counts(armed.histogram, EDGES[key[1]])
             self._baseline_cdf[key] = (*(count / total for count in below), 1.0) if total else ()
@@ -131,8 +145,8 @@ class Monitor:
 
     def report(self, now: float) -> Report:
         """Return what is known at this moment, as one frozen record."""
-        last = self._closed[-1] if self._closed else None
-        first = self._builder.first_nonfinite or (last.first_nonfinite if last else None)
+        last = self._last
+        first = (last.first_nonfinite if last else None) or self._builder.first_nonfinite
         sites = {(site.layer, point): self._point(site, (site.layer, point), last) for site in self._sites for point in POINTS}
         drifting = tuple(dict.fromkeys(layer for (layer, _), seen in sites.items() if seen.drifting))
         baseline = self._judge.baseline if self._judge else None

@@ -7,7 +7,9 @@ average vector, times their number: about 1 in calm at every horizon, while a la
 
 Volume: noise from sampling shrinks with the rows in a window, noise of the traffic itself does not. A window with
 fewer rows than the reference is therefore judged against variance scaled up by the ratio of rows (the most it can
-have grown), one with more rows against the variance as it is, so that volume alone never raises a score.
+have grown), one with more rows against the variance as it is, so that volume alone never raises a score. Nor may the
+bias of few rows: the log spread of a small sample falls short of the true one by about its own variance plus half the
+relative variance of the mean. A run adds bias up where noise averages out, so a shortfall up to that size is forgiven.
 """
 
 from __future__ import annotations
@@ -18,6 +20,12 @@ import numpy as np
 
 from geluwatch.core.moments import variance
 from geluwatch.records import Floats, Moments
+
+# Keeps the score of a layer of zeros finite; far below the square of any float32 that matters.
+_TINY = 1e-60
+
+# Smallest noise that is believed in a channel's mean, as a share of the channel's size, and in its log spread.
+_RESOLUTION = 1e-3
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,8 +40,9 @@ class Reference:
 def vector(moments: Moments) -> Floats:
     """Return a window's vector (2C,): channel means, then log standard deviations."""
     by_channel = variance(moments)
-    # A channel that never moves has no log spread; a millionth of the layer's variance stands in for zero.
-    floor = 1e-6 * float(by_channel.mean()) + np.finfo(np.float64).tiny
+    # A channel that never moves has no log spread; a thousandth of the layer's deviation stands in for zero,
+    # or a millionth of its values where nothing in the layer moves.
+    floor = 1e-6 * float(by_channel.mean()) + 1e-12 * float(np.square(moments.mean).mean()) + _TINY
     return np.concatenate([moments.mean, 0.5 * np.log(by_channel + floor)])
 
 
@@ -43,15 +52,27 @@ def reference(vectors: Floats, rows: Floats) -> Reference:
 
 
 def _reference(mean: Floats, spread: Floats, rows: float) -> Reference:
-    # A component that never varied would turn the smallest rounding difference into an alarm.
-    return Reference(mean, np.maximum(spread, 1e-4 * spread.mean() + np.finfo(np.float64).tiny), rows)
+    """Return a reference without components so still that the smallest rounding difference would be an alarm.
+
+    Means and log spreads have different units, so each half has its own floor: a hundredth of its typical noise, and
+    what rounding can do. Typical is a power mean that neither a few wild channels nor many dead ones carry away.
+    """
+    halves = spread.reshape(2, -1)
+    typical = np.power(np.power(halves, 0.25).mean(axis=1, keepdims=True), 4)
+    levels, log_spreads = mean.reshape(2, -1)
+    rounding = np.square(_RESOLUTION) * np.stack([np.square(levels) + np.exp(2.0 * log_spreads), np.ones_like(levels)])
+    return Reference(mean, np.maximum(halves, np.maximum(1e-4 * typical, rounding) + _TINY).reshape(-1), rows)
 
 
 def score(calm: Reference, vectors: Floats, rows: Floats) -> float:
     """Return the score of consecutive windows: `vectors` (h, 2C), newest last, with `rows` (h,) each."""
     scarcity = float(np.maximum(1.0, calm.rows / np.maximum(rows, 1.0)).mean())
-    z_squared = np.square(vectors.mean(axis=0) - calm.mean) / (calm.variance * scarcity)
-    return float(z_squared.mean()) * len(vectors)
+    levels, log_spreads = (vectors.mean(axis=0) - calm.mean).reshape(2, -1)
+    of_levels, of_log_spreads = calm.variance.reshape(2, -1)
+    shortfall = (scarcity - 1.0) * (of_log_spreads + 0.5 * of_levels * np.exp(-2.0 * calm.mean[levels.size :]))
+    forgiven = log_spreads + np.clip(-log_spreads, 0.0, shortfall)
+    z_squared = np.concatenate([np.square(levels) / of_levels, np.square(forgiven) / of_log_spreads])
+    return float(z_squared.mean()) / scarcity * len(vectors)
 
 
 def replay(vectors: Floats, rows: Floats, horizon: int, gap: int) -> Floats:
@@ -60,7 +81,8 @@ def replay(vectors: Floats, rows: Floats, horizon: int, gap: int) -> Floats:
     Leaving the run's own block out keeps the scores those of unseen windows. Sums are updated, not taken anew, so
     the cost is linear in the number of windows.
     """
-    centred = vectors - vectors.mean(axis=0)  # the variance from sums of squares needs centred values to be exact
+    middle = vectors.mean(axis=0)
+    centred = vectors - middle  # the variance from sums of squares needs centred values to be exact
     sums = np.concatenate([np.zeros((1, centred.shape[1])), np.cumsum(centred, axis=0)])
     squares = np.concatenate([np.zeros((1, centred.shape[1])), np.cumsum(np.square(centred), axis=0)])
     scores = []
@@ -72,7 +94,7 @@ def replay(vectors: Floats, rows: Floats, horizon: int, gap: int) -> Floats:
         mean = (sums[-1] - sums[high] + sums[low]) / left
         spread = (squares[-1] - squares[high] + squares[low] - left * np.square(mean)) / (left - 1)
         others = np.concatenate([rows[:low], rows[high:]])
-        calm = _reference(mean, np.maximum(spread, 0.0), float(np.median(others)))
+        calm = _reference(middle + mean, np.maximum(spread, 0.0), float(np.median(others)))
         run = slice(start, start + horizon)
-        scores.append(score(calm, centred[run], rows[run]))
+        scores.append(score(calm, vectors[run], rows[run]))
     return np.array(scores)

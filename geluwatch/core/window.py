@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from dataclasses import replace
 
 import numpy as np
 import numpy.typing as npt
@@ -16,10 +17,10 @@ def observe(values: npt.NDArray[np.float32], dtype: str) -> PointWindow:
     counted = histogram.from_values(values, dtype)
     by_channel = moments.from_rows(values)
     finite = values if not counted.nonfinite else values[np.isfinite(values)]
-    total = float(finite.sum(dtype=np.float64))
-    magnitude = float(np.abs(finite).sum(dtype=np.float64))
+    positive = float(np.maximum(finite, 0.0).sum(dtype=np.float64))
+    negative = abs(float(np.minimum(finite, 0.0).sum(dtype=np.float64)))
     squares = float(np.einsum("i,i->", finite.reshape(-1), finite.reshape(-1), dtype=np.float64))
-    return PointWindow(counted, by_channel, (magnitude + total) / 2, (magnitude - total) / 2, squares)
+    return PointWindow(counted, by_channel, positive, negative, squares)
 
 
 def merge_points(parts: Iterable[PointWindow]) -> PointWindow:
@@ -69,23 +70,36 @@ class WindowBuilder:
         self.nonfinite: dict[str, Nonfinite] = {}
         self.first_nonfinite: str | None = None
         self._points: dict[PointKey, list[PointWindow]] = {}
+        self._widths: dict[str, int] = {}
         self._forwards = 0
         self._sampled = 0
         self._thinned = False
 
-    def add(self, drained: Drained, points: Mapping[PointKey, PointWindow]) -> None:
-        """Take one drained batch and the statistics of its rows."""
+    def fitting(self, drained: Drained) -> Drained:
+        """Return the batch without rows of another width than their layer's first in this window; they count as dropped.
+
+        Channels of different widths have no moments in common, and one such layer must not hold up the others.
+        """
+        kept = tuple(rows for rows in drained.rows if self._widths.setdefault(rows.layer, rows.pre.shape[1]) == rows.pre.shape[1])
+        dropped = sum(len(rows.pre) for rows in drained.rows) - sum(len(rows.pre) for rows in kept)
+        return replace(drained, rows=kept, dropped_rows=drained.dropped_rows + dropped) if dropped else drained
+
+    def add(self, drained: Drained) -> None:
+        """Take what one drained batch counted."""
+        self._forwards += drained.forwards
+        self._sampled += drained.sampled_forwards
+        self._thinned |= bool(drained.dropped_rows or drained.disabled)
+        self.nonfinite = merge_nonfinite(self.nonfinite, drained.nonfinite)
+        self.first_nonfinite = self.first_nonfinite or drained.first_nonfinite
+
+    def gather(self, points: Mapping[PointKey, PointWindow]) -> None:
+        """Take the statistics of one drained batch's rows."""
         for key, seen in points.items():
             # Folded in pairs, so that a long window holds a handful of parts, not one per flush.
             parts = self._points.setdefault(key, [])
             parts.append(seen)
             while len(parts) > 1 and parts[-2].moments.rows <= 2 * parts[-1].moments.rows:
                 parts[-2:] = [merge_points(parts[-2:])]
-        self._forwards += drained.forwards
-        self._sampled += drained.sampled_forwards
-        self._thinned |= bool(drained.dropped_rows or drained.disabled)
-        self.nonfinite = merge_nonfinite(self.nonfinite, drained.nonfinite)
-        self.first_nonfinite = self.first_nonfinite or drained.first_nonfinite
 
     def rows(self, key: PointKey) -> int:
         """Return the rows gathered so far at a (layer, point)."""
@@ -102,6 +116,6 @@ class WindowBuilder:
             points,
             self.nonfinite,
             self.first_nonfinite,
-            tuple(layer for layer in observed if self._forwards and (layer, "pre") not in points),
+            tuple(layer for layer in observed if self._sampled and (layer, "pre") not in points),
             self._thinned,
         )

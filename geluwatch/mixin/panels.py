@@ -15,17 +15,18 @@ from typing import Any, ClassVar
 from grafanalib import core
 
 from geluwatch.mixin import queries
+from geluwatch.mixin.alerts import DASHBOARD_UID
 
 Json = dict[str, Any]
 
 DATASOURCE = {"type": "prometheus", "uid": "${datasource}"}
 DRILL_DOWN = (
-    "/d/${__dashboard.uid}?${datasource:queryparam}&${job:queryparam}&${instance:queryparam}&${model:queryparam}"
+    f"/d/{DASHBOARD_UID}?${{datasource:queryparam}}&${{job:queryparam}}&${{instance:queryparam}}&${{model:queryparam}}"
     "&${point:queryparam}&var-layer=${__field.labels.layer}&${__url_time_range}"
 )
 """The same dashboard, for the layer of the series that was clicked."""
 
-GREEN, YELLOW, ORANGE, RED, PURPLE, BLUE, NEUTRAL = "green", "yellow", "orange", "red", "purple", "blue", "transparent"
+GREEN, ORANGE, RED, PURPLE, BLUE, NEUTRAL = "green", "orange", "red", "purple", "blue", "transparent"
 
 _METRIC = re.compile(rf"\b(?:{queries.METRIC_PREFIX}\w+|ALERTS)\b")
 

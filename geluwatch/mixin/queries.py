@@ -53,15 +53,15 @@ def recent(metric: Metric, settings: MixinSettings) -> str:
     counter = series(metric, settings.selector)
     attached = series(catalog.ATTACHED, settings.selector)
     match = f" ignoring ({', '.join(metric.labels)})" if metric.labels else ""
-    return "\n".join(
-        [
-            f"  (increase({counter}[{window}]) > 0)",
-            "or",
-            f"  (({counter} > 0) unless ({counter} offset {window}) unless{match} (time() - {attached} > {seconds(settings.grace)}))",
-            "or",
-            f"  (({counter} > 0) and{match} (changes({attached}[{window}]) > 0))",
-        ]
-    )
+    born = [
+        f"({counter} > 0)",
+        "unless",
+        f"({counter} offset {window})",
+        f"unless{match}",
+        f"(time() - {attached} > {seconds(settings.grace)})",
+    ]
+    restarted = [f"({counter} > 0)", f"and{match}", f"(changes({attached}[{window}]) > 0)"]
+    return "\n".join([f"    (increase({counter}[{window}]) > 0)", "or", _chain(*born), "or", _chain(*restarted)])
 
 
 def grown(metric: Metric, window: str, where: str) -> str:
@@ -105,6 +105,11 @@ def _aggregate(operator: str, expression: str, labels: tuple[str, ...]) -> str:
     return f"{head} (\n{indent(expression, '  ')}\n)" if "\n" in expression else f"{head} ({expression})"
 
 
+def _chain(*parts: str) -> str:
+    """Return operands and the operators between them, each on a line of its own."""
+    return "\n".join(f"{'' if place % 2 else '  '}  {part}" for place, part in enumerate(parts))
+
+
 def nonfinite_passes(settings: MixinSettings) -> str:
     """Return the forward passes with a NaN or an Inf within the rate window, by model version; absent when none."""
     return total(recent(catalog.NONFINITE_FORWARDS, settings), *GROUP)
@@ -142,7 +147,9 @@ def agents_missing(settings: MixinSettings, seen: str) -> str:
     on_target, on_model, on_job = (f"on ({', '.join(labels)})" for labels in (TARGET, MODEL_GROUP, JOB))
     target = f"up{{{settings.selector}}}" if settings.selector else "up"
     bare = f"({target} unless {on_target} {agent})"
-    lost = f"  ({seen} and {on_target} {bare})\nor\n  (({seen} unless {on_model} {agent}) and {on_job} {bare})"
+    stripped = _chain(seen, f"and {on_target}", bare)
+    vanished = _chain(f"({seen} unless {on_model} {agent})", f"and {on_job}", bare)
+    lost = f"{stripped}\nor\n{vanished}"
     missing = number(lost, *MODEL_GROUP)
     if not settings.expected_targets:
         return missing
@@ -160,4 +167,4 @@ def baseline_missing(settings: MixinSettings) -> str:
     """Return how many agents of a model version take traffic without an armed baseline."""
     unarmed = f"{series(catalog.BASELINE_ARMED, settings.selector)} == 0"
     traffic = f"increase({series(catalog.FORWARDS, settings.selector)}[{settings.baseline_missing_for}]) > 0"
-    return number(f"  ({unarmed})\nand\n  ({traffic})", *GROUP)
+    return number(_chain(f"({unarmed})", "and", f"({traffic})"), *GROUP)

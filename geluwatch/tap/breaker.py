@@ -7,6 +7,7 @@ the model never sees it.
 from __future__ import annotations
 
 import logging
+from contextlib import suppress
 
 log = logging.getLogger("geluwatch")
 
@@ -27,8 +28,11 @@ class Breaker:
         """Count a failure of a part."""
         count = self.failures.get(part, 0) + 1
         self.failures[part] = count
-        if count == 1:
-            log.warning("geluwatch: %s failed and goes on: %r", part, error)
-        if count >= self._limit and part not in self.disabled:
+        switch_off = count >= self._limit and part not in self.disabled
+        if switch_off:
             self.disabled = (*self.disabled, part)
-            log.error("geluwatch: %s failed %d times and is switched off; the model is not affected: %r", part, count, error)
+        with suppress(Exception):  # a log handler is the user's, and may raise
+            if count == 1:
+                log.warning("geluwatch: %s failed and goes on: %r", part, error)
+            if switch_off:
+                log.error("geluwatch: %s failed %d times and is switched off; the model is not affected: %r", part, count, error)

@@ -5,8 +5,10 @@ Classes of other libraries are known by name, so that nothing is imported to loo
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import count
 
 from torch import nn
 
@@ -45,12 +47,21 @@ def discover(model: nn.Module, extra: tuple[type, ...] = ()) -> tuple[Found, ...
     """Return the GELU call sites of a model in module order; a module that is shared has one site per caller."""
     fused = fused_parts(model)
     found: list[Found] = []
-    for layer, caller, module in _gelus(model, extra):
+    held = tuple(_gelus(model, extra))
+    for layer, (_, caller, module) in zip(_distinct([layer for layer, _, _ in held]), held, strict=True):
         variant = variant_of(module, extra) or "other"
         state: State = "blind" if module in fused else "observed"
         site = Site(layer, len(found), "module", type(module).__name__, variant, state, _FUSED if module in fused else "")
-        found.append(Found(site, module, caller, clips=variant == "other" or type(module).__name__ in _CLIPPING))
+        clips = variant == "other" or any(cls.__name__ in _CLIPPING for cls in type(module).__mro__)
+        found.append(Found(site, module, caller, clips))
     return tuple(found)
+
+
+def _distinct(layers: list[str]) -> list[str]:
+    """Return names numbered "#0", "#1", ... where several would be the same without the wrappers' parts."""
+    often = Counter(layers)
+    numbers = {layer: count() for layer in often}
+    return [f"{layer}#{next(numbers[layer])}" if often[layer] > 1 else layer for layer in layers]
 
 
 def variant_of(module: nn.Module, extra: tuple[type, ...] = ()) -> str | None:
@@ -91,4 +102,6 @@ def _gelus(model: nn.Module, extra: tuple[type, ...]) -> Iterator[tuple[str, nn.
             seen.add(module)
             # The public iterators drop a child that is held twice, and a shared GELU is just that.
             children = module._modules.items()  # noqa: SLF001
-            stack.extend((f"{path}.{name}", module, child) for name, child in reversed(children) if child is not None)
+            # A list or a dictionary of modules is never called itself: its owner is the caller.
+            owner = caller if caller is not None and isinstance(module, (nn.ModuleList, nn.ModuleDict)) else module
+            stack.extend((f"{path}.{name}", owner, child) for name, child in reversed(children) if child is not None)

@@ -6,7 +6,7 @@ well. It may also overflow by itself; that is why a hit is confirmed element by 
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 import torch
@@ -46,21 +46,29 @@ def suspicious_column(output: torch.Tensor) -> bool:
 def confirm(pre: torch.Tensor, post: torch.Tensor, mask: Callable[[], torch.Tensor | None]) -> Hit | None:
     """Return the exact counts of a suspected hit, or None where every value is finite.
 
+    An element counts before the GELU if it was non-finite there, and after it only where it had been finite before.
+
     Args:
         pre: Input of the GELU.
-        post: Its output.
+        post: Its output, of the same shape.
         mask: Returns a boolean mask of valid rows, shape (rows,) for `post.flatten(0, -2)`, or None if all are valid.
     """
-    point: Point = "pre" if not bool(torch.isfinite(pre).all()) else "post"
-    arisen = (pre if point == "pre" else post).detach()
-    if point == "post" and bool(torch.isfinite(arisen).all()):
+    # Detached, for a tensor saved for backward here would be missing when a checkpoint recomputes the forward.
+    pre, post = pre.detach(), post.detach()
+    before = ~torch.isfinite(pre)
+    arisen: dict[Point, torch.Tensor] = {"pre": before, "post": ~torch.isfinite(post) & ~before}
+    if not any(bool(bad.any()) for bad in arisen.values()):
         return None
     valid = mask()
-    if valid is not None and arisen.dim() > 1:
-        arisen = arisen.reshape(-1, arisen.shape[-1])[valid]
-    counts = {
-        "nan": int(torch.isnan(arisen).sum()),
-        "posinf": int(torch.isposinf(arisen).sum()),
-        "neginf": int(torch.isneginf(arisen).sum()),
-    }
-    return Hit({(point, kind): count for kind, count in counts.items() if count})
+    if valid is not None:
+        arisen = {point: bad & valid.reshape(*bad.shape[:-1], 1) for point, bad in arisen.items()}
+    sides: dict[Point, torch.Tensor] = {"pre": pre, "post": post}
+    return Hit({key: count for point, bad in arisen.items() for key, count in _kinds(point, sides[point][bad])})
+
+
+def _kinds(point: Point, values: torch.Tensor) -> Iterator[tuple[tuple[Point, str], int]]:
+    """Yield ((point, kind), count) of non-finite values, kinds that do not occur left out."""
+    nan, posinf = int(values.isnan().sum()), int((values == torch.inf).sum())
+    for kind, count in (("nan", nan), ("posinf", posinf), ("neginf", values.numel() - nan - posinf)):
+        if count:
+            yield (point, kind), count

@@ -2,16 +2,42 @@
 
 from __future__ import annotations
 
+import inspect
 from typing import Any
 
 import torch
+from torch import nn
 
 from geluwatch.config import PaddingFunction
 
+_ARGUMENT = "attention_mask"
 
-def from_call(args: tuple[Any, ...], kwargs: dict[str, Any], user: PaddingFunction | None) -> torch.Tensor | None:
-    """Return a boolean mask (batch, tokens) of the root call, or None where there is none of that shape."""
-    mask = user(args, kwargs) if user is not None else kwargs.get("attention_mask")
+
+def argument_position(model: nn.Module) -> int | None:
+    """Return where a model's forward takes its attention mask if it is given by position, or None if it cannot be."""
+    try:
+        parameters = list(inspect.signature(model.forward).parameters.values())
+    except (TypeError, ValueError):  # a forward without a readable signature
+        return None
+    named = [parameter.name for parameter in parameters if parameter.kind is parameter.POSITIONAL_OR_KEYWORD]
+    return named.index(_ARGUMENT) if _ARGUMENT in named else None
+
+
+def from_call(
+    args: tuple[Any, ...], kwargs: dict[str, Any], user: PaddingFunction | None, position: int | None = None
+) -> torch.Tensor | None:
+    """Return a boolean mask (batch, tokens) of the root call, or None where there is none of that shape.
+
+    Args:
+        args: Positional arguments of the root call.
+        kwargs: Its keyword arguments.
+        user: The user's own function, which decides alone where there is one.
+        position: Where among `args` an attention mask may stand.
+    """
+    if user is not None:
+        mask = user(args, kwargs)
+    else:
+        mask = args[position] if position is not None and position < len(args) else kwargs.get(_ARGUMENT)
     if not isinstance(mask, torch.Tensor) or mask.dim() != 2:
         return None
     if not mask.is_cpu:

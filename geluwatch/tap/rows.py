@@ -7,6 +7,8 @@ from dataclasses import dataclass
 
 import torch
 
+from geluwatch.tap._compat import batched
+
 _DTYPES = {torch.float32: "float32", torch.float16: "float16", torch.bfloat16: "bfloat16", torch.float64: "float64"}
 
 
@@ -77,6 +79,8 @@ def capture(layer: str, pre: torch.Tensor, post: torch.Tensor, indices: torch.Te
 def watchable(pre: torch.Tensor, post: torch.Tensor) -> str:
     """Return why a pair of tensors cannot be watched, or an empty string when it can."""
     for side in (pre, post):
+        if side.is_nested or batched(side):
+            return "inside torch.func.vmap" if batched(side) else "unsupported nested tensor"
         if type(side) is not torch.Tensor and type(side) is not torch.nn.Parameter:
             return f"unsupported tensor type {type(side).__name__}"
         if side.layout is not torch.strided or side.device.type == "meta":

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import weakref
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
 
 import torch
@@ -14,9 +14,12 @@ from geluwatch.config import Config
 from geluwatch.errors import AlreadyAttachedError, AttachError, NoGeluError
 from geluwatch.ports import Clock
 from geluwatch.records import Drained, Nonfinite, Point, Rows, Site
-from geluwatch.tap.discover import discover, fused_parts
-from geluwatch.tap.hooks import CallerBegin, ConsumerHook, LearnConsumer, RootBegin, RootEnd, SiteHook, Tap, dense
+from geluwatch.tap import padding
+from geluwatch.tap._compat import compiled_before
+from geluwatch.tap.discover import Found, discover, fused_parts
+from geluwatch.tap.hooks import CallerBegin, CallerEnd, ConsumerHook, LearnConsumer, RootBegin, RootEnd, SiteHook, dense
 from geluwatch.tap.rows import Captured
+from geluwatch.tap.shared import Tap
 from geluwatch.tap.state import Counters, SiteCounters
 
 _attached: weakref.WeakSet[nn.Module] = weakref.WeakSet()
@@ -43,13 +46,14 @@ class TorchSource:
                 "name the class in Config(gelu_classes=...)."
             )
         self._model = weakref.ref(model)
-        self._tap = Tap(found, config, clock)
+        self._tap = Tap(tuple(item.site for item in found), config, clock, padding.argument_position(model))
+        self._tap.compiled = compiled_before(model)
         self._handles: list[RemovableHandle] = []
         self._learning: list[RemovableHandle] = []
-        self._guarded: set[int] = set()
         self._seen = _Seen(len(found))
+        self._firsts: list[tuple[float, int]] = []
         self._closed = False
-        self._put_on(model)
+        self._put_on(model, [item for item in found if item.site.state == "observed"])
         _attached.add(model)
 
     @property
@@ -60,32 +64,38 @@ class TorchSource:
     @property
     def sites(self) -> tuple[Site, ...]:
         """The census as it stands: a site that does not run, or cannot be watched, is blind with the reason."""
-        forwards = sum(state.counters.forwards for state in self._tap.states) + self._seen.gone.forwards
-        return tuple(self._state_of(item.site, forwards) for item in self._tap.found)
-
-    def _state_of(self, site: Site, forwards: int) -> Site:
         tap = self._tap
-        if site.state == "blind":
-            return site
+        tap.follow_traces()
+        ran = self._seen.gone.forwards + sum(state.counters.forwards for state in tuple(tap.states)) > 0
+        reasons = [site.reason or self._blindness(site.position, ran=ran) for site in tap.sites]
+        return tuple(
+            replace(site, state="blind" if reason else "observed", reason=reason) for site, reason in zip(tap.sites, reasons, strict=True)
+        )
+
+    def _blindness(self, position: int, *, ran: bool) -> str:
+        """Return why a site cannot be seen at present, or an empty string where it can."""
+        tap = self._tap
         if not tap.breaker.allows("guard"):
-            return replace(site, state="blind", reason="the guard failed repeatedly and was switched off")
-        if site.position in tap.unwatchable:
-            return replace(site, state="blind", reason=tap.unwatchable[site.position])
-        if forwards and site.position not in tap.called:
-            return replace(site, state="blind", reason="never executed: unused, or compiled so that its hooks do not run")
-        return site
+            return "the guard failed repeatedly and was switched off"
+        if (reason := tap.unwatchable.get(position) or tap.rowless.get(position)) is not None:
+            return reason
+        if position in tap.called:
+            return ""
+        if tap.compiled:
+            return "not seen to run: code of this model has been compiled, and hooks do not run in compiled code"
+        return "never executed: the forward passes so far have not called it" if ran else ""
 
     def drain(self) -> Drained:
         """Return what was seen since the last call; called from one thread at a time."""
         tap = self._tap
         self._settle_learning()
-        rows = tuple(_arrays(captured) for captured in self._take_rows())
+        rows = tuple(self._take_rows())
         before = self._seen
         self._seen = after = self._add_up()
         by_site = {
-            item.site.layer: delta
-            for item in tap.found
-            if (delta := _nonfinite_delta(before.sites[item.site.position], after.sites[item.site.position])) is not None
+            site.layer: delta
+            for site in tap.sites
+            if (delta := _nonfinite_delta(before.sites[site.position], after.sites[site.position])) is not None
         }
         return Drained(
             forwards=after.total.forwards - before.total.forwards,
@@ -113,22 +123,22 @@ class TorchSource:
         if model is not None:
             _attached.discard(model)
 
-    def _put_on(self, model: nn.Module) -> None:
-        tap = self._tap
-        self._handles += [
-            model.register_forward_pre_hook(RootBegin(tap), with_kwargs=True, prepend=True),
-            model.register_forward_hook(RootEnd(tap), with_kwargs=True, always_call=True),
-        ]
-        observed = [item for item in tap.found if item.site.state == "observed"]
-        by_module: dict[nn.Module, list[int]] = {}
+    def _put_on(self, model: nn.Module, observed: list[Found]) -> None:
+        if not observed:
+            return  # a hook that can see nothing could still cost a fused kernel
+        tap, keep = self._tap, self._handles.append
+        keep(model.register_forward_pre_hook(RootBegin(tap), with_kwargs=True, prepend=True))
+        by_module: dict[nn.Module, list[Found]] = {}
         for item in observed:
-            by_module.setdefault(item.module, []).append(item.site.position)
-        for module, positions in by_module.items():
-            shared = len(positions) > 1
-            hook = SiteHook(tap, positions[0], clips=tap.found[positions[0]].clips, shared=shared)
-            self._handles.append(module.register_forward_hook(hook))
-            for position in positions if shared else ():
-                self._handles.append(tap.found[position].caller.register_forward_pre_hook(CallerBegin(tap, id(module), position)))
+            by_module.setdefault(item.module, []).append(item)
+        for module, items in by_module.items():
+            group, shared = items[0].site.position, len(items) > 1
+            keep(module.register_forward_hook(SiteHook(tap, group, clips=items[0].clips, shared=shared)))
+            for item in items if shared else ():
+                keep(item.caller.register_forward_pre_hook(CallerBegin(tap, group, item.site.position)))
+                keep(item.caller.register_forward_hook(CallerEnd(tap, group), always_call=True))
+        # After all others, for the model may be the GELU itself.
+        keep(model.register_forward_hook(RootEnd(tap), with_kwargs=True, always_call=True))
         fused = fused_parts(model)
         self._learning = [
             module.register_forward_pre_hook(LearnConsumer(tap)) for module in model.modules() if dense(module) and module not in fused
@@ -142,29 +152,36 @@ class TorchSource:
         for handle in self._learning:
             handle.remove()
         self._learning = []
-        for site in tuple(tap.wants_consumer_hook - self._guarded):
-            self._guarded.add(site)
+        for site in tuple(tap.large - tap.relayed):
             consumer = tap.consumers.get(site)
             if consumer is not None and dense(consumer):
                 # First in line, so that no other hook has changed the output before it is looked at.
                 self._handles.append(consumer.register_forward_hook(ConsumerHook(tap), prepend=True))
+                tap.relayed |= {site}
 
-    def _take_rows(self) -> Iterable[Captured]:
-        for state in tuple(self._tap.states):
+    def _take_rows(self) -> Iterator[Rows]:
+        tap = self._tap
+        for state in tuple(tap.states):
             while state.rows:
                 captured = state.rows.popleft()
-                self._tap.pending_bytes -= captured.nbytes
-                yield captured
+                state.bytes_out += captured.nbytes
+                try:
+                    yield _arrays(captured)
+                except Exception as error:  # noqa: BLE001  # one batch of rows must not cost the others
+                    tap.breaker.trip("rows", error)
 
     def _add_up(self) -> _Seen:
         """Return the counters of all threads; those of threads that have ended are folded together."""
         tap = self._tap
         gone, gone_sites = self._seen.gone, self._seen.gone_sites
-        for state in [state for state in tap.states if not state.thread.is_alive() and not state.rows]:
+        for state in [state for state in tap.states if state.ended and not state.rows]:
             tap.states.remove(state)
             gone, gone_sites = _add(gone, state.counters), _add_sites(gone_sites, state.sites)
+            self._firsts += state.firsts
         total, sites = gone, gone_sites
         for state in tuple(tap.states):
+            if self._closed and state.depth:
+                state.end()  # its end hook has been taken off under way
             total, sites = _add(total, state.counters), _add_sites(sites, state.sites)
         forwards, firsts, passes = tap.device_guard.counts(final=self._closed)
         sites = tuple(
@@ -175,12 +192,13 @@ class TorchSource:
         return _Seen(len(sites), total, sites, gone, gone_sites, dict(tap.breaker.failures))
 
     def _first(self, by_site: dict[str, Nonfinite]) -> str | None:
-        """Return the first layer of the earliest pass among several: the queue's head, else the earliest that was first."""
-        heads = [state.firsts.popleft() for state in tuple(self._tap.states) if state.firsts]
+        """Return the first layer of the earliest pass with a hit; where that was on a device, of the first layer that was hit."""
+        firsts, self._firsts = self._firsts, []
         for state in tuple(self._tap.states):
-            state.firsts.clear()
-        if heads:
-            return self._tap.found[heads[0]].site.layer
+            while state.firsts:
+                firsts.append(state.firsts.popleft())
+        if firsts:
+            return self._tap.sites[min(firsts)[1]].layer
         return next((layer for layer, seen in by_site.items() if seen.first), None)
 
 

@@ -5,9 +5,10 @@ Counters only grow and have a single writer, queues are deques whose ends are at
 
 from __future__ import annotations
 
-import threading
+import weakref
 from collections import deque
 from dataclasses import dataclass, field
+from time import perf_counter
 from typing import Any
 
 import torch
@@ -44,16 +45,35 @@ class Counters:
 class Pending:
     """A GELU's input and output, waiting for the dense layer behind it to be looked at instead."""
 
-    site: Any
+    site: int
+    training: bool
+    version: int | None
+    """How often the output had been written to, or None where that is not tracked (inference mode)."""
     pre: torch.Tensor
     post: torch.Tensor
+
+
+@dataclass(slots=True, eq=False)
+class Latest:
+    """The last GELU output of the first pass; `total` is its sum, to see whether it was changed in place."""
+
+    site: int
+    post: torch.Tensor
+    total: float
+
+
+class Token:
+    """Lives in a thread's locals and dies with them.
+
+    The thread object would not do: one that was started outside Python has a dummy that counts as alive for ever.
+    """
 
 
 class ThreadState:
     """State of one thread; the fields up to `hits` describe the forward pass under way."""
 
-    def __init__(self, sites: int) -> None:
-        self.thread = threading.current_thread()
+    def __init__(self, sites: int, token: Token) -> None:
+        self._token = weakref.ref(token)
         self.depth = 0
         self.call: tuple[tuple[Any, ...], dict[str, Any]] = ((), {})
         self.mask: torch.Tensor | None = None
@@ -62,13 +82,22 @@ class ThreadState:
         self.indices: dict[torch.Size, torch.Tensor | Choice] = {}
         self.spent = 0.0
         self.pending: Pending | None = None
-        self.latest: tuple[int, torch.Tensor] | None = None
+        self.latest: Latest | None = None
         self.hits: dict[int, bool] = {}
-        self.callers: dict[int, int] = {}
+        self.callers: dict[int, list[int]] = {}
         self.counters = Counters()
         self.sites = [SiteCounters() for _ in range(sites)]
         self.rows: deque[Captured] = deque()
-        self.firsts: deque[int] = deque(maxlen=64)
+        self.bytes_in = 0
+        self.bytes_out = 0
+        """Bytes of rows ever queued, and of those ever drained; the drain alone writes the second."""
+        self.firsts: deque[tuple[float, int]] = deque(maxlen=64)
+        """(moment, site) of the first hit of a pass."""
+
+    @property
+    def ended(self) -> bool:
+        """Whether the thread is gone, so that nothing more will be written."""
+        return self._token() is None
 
     def begin(self, args: tuple[Any, ...], kwargs: dict[str, Any], *, sampled: bool) -> None:
         """Start a forward pass."""
@@ -77,24 +106,27 @@ class ThreadState:
         self.sampled = sampled
         self.spent = 0.0
 
-    def end(self, now: float) -> None:
+    def end(self) -> None:
         """Finish a forward pass: count it, and let go of every tensor that was held for it."""
         counters = self.counters
         counters.forwards += 1
-        counters.last_forward = now
         if self.sampled:
             counters.sampled_forwards += 1
             counters.hook_seconds += self.spent
             self.indices = {}
             self.sampled = False
         if self.hits:
-            self._count_hits()
+            self.count_hits()
+        self.depth = 0
+        self.callers.clear()
         self.call = ((), {})
         self.mask = self.pending = self.latest = None
 
-    def _count_hits(self) -> None:
-        valid = [position for position, counts in self.hits.items() if counts]
-        for position, counts in self.hits.items():
+    def count_hits(self) -> None:
+        """Count the sites that were hit, and the pass with its first site; padding apart."""
+        hits, self.hits = self.hits, {}
+        valid = [position for position, counts in hits.items() if counts]
+        for position, counts in hits.items():
             if counts:
                 self.sites[position].forwards += 1
             else:
@@ -102,5 +134,4 @@ class ThreadState:
         if valid:
             self.counters.nonfinite_forwards += 1
             self.sites[valid[0]].first += 1
-            self.firsts.append(valid[0])
-        self.hits = {}
+            self.firsts.append((perf_counter(), valid[0]))

@@ -24,8 +24,6 @@ WEIGHTS_SHA256 = "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9
 
 TOKENS = 64
 """Tokens a text is cut to."""
-BATCH = 8
-"""Texts in one forward pass."""
 
 _INSTALL = "install the demonstration's parts with: pip install 'geluwatch[demo]'"
 
@@ -38,13 +36,10 @@ class Encoder:
     tokenizer: Any
 
     def forward(self, texts: Sequence[str]) -> torch.Tensor:
-        """Send texts through the model, `BATCH` at a time; return the hidden states (batch, tokens, 384) of the last batch."""
-        hidden = torch.empty(0)
-        for start in range(0, len(texts), BATCH):
-            batch = self.tokenizer(list(texts[start : start + BATCH]), padding=True, truncation=True, max_length=TOKENS, return_tensors="pt")
-            with torch.inference_mode():
-                hidden = self.model(**batch).last_hidden_state
-        return hidden
+        """Send texts through the model in one forward pass; return the hidden states (texts, tokens, 384)."""
+        batch = self.tokenizer(list(texts), padding=True, truncation=True, max_length=TOKENS, return_tensors="pt")
+        with torch.inference_mode():
+            return self.model(**batch).last_hidden_state  # type: ignore[no-any-return]  # modules are untyped
 
 
 def load() -> Encoder:
@@ -101,6 +96,6 @@ def _quiet() -> Iterator[None]:
         warnings.simplefilter("ignore")
         from transformers.utils import logging
 
-        logging.set_verbosity_error()
-        logging.disable_progress_bar()
+        logging.set_verbosity_error()  # type: ignore[no-untyped-call]  # as transformers declares it
+        logging.disable_progress_bar()  # type: ignore[no-untyped-call]
         yield

@@ -1,0 +1,32 @@
+"""Every test leaves the process as it found it: no thread of ours, no watched model."""
+
+from __future__ import annotations
+
+import gc
+import sys
+import threading
+import time
+from collections.abc import Iterator
+
+import pytest
+
+
+@pytest.fixture(autouse=True)
+def _nothing_left_behind() -> Iterator[None]:
+    """Fail a test that leaves a geluwatch thread running or a model attached; fixtures of wider scope keep theirs."""
+    before = _ours()
+    yield
+    left = _ours() - before
+    if left:  # a thread may be on its last line, a model in a cycle
+        time.sleep(0.2)
+        gc.collect()
+        left = _ours() - before
+    assert not left, f"left behind: {sorted(name for name, _ in left)}"
+
+
+def _ours() -> set[tuple[str, int]]:
+    """Return (name, identity) of every thread of ours and every watched model."""
+    threads = {(thread.name, id(thread)) for thread in threading.enumerate() if thread.name.startswith("geluwatch")}
+    # Looked up, not imported: tests of parts that do without torch stay without it.
+    source = sys.modules.get("geluwatch.tap.source")
+    return threads | ({(type(model).__name__, id(model)) for model in source._attached} if source else set())

@@ -1,0 +1,43 @@
+"""Builders of calm windows, handed out through fixtures, so that hypothesis may use them too."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+import pytest
+from hypothesis import settings
+
+from geluwatch.core import histogram
+from geluwatch.records import Moments, PointKey, PointWindow, Window
+
+# Time limits per example fail on a busy machine, and say nothing about numbers.
+settings.register_profile("numbers", deadline=None)
+settings.load_profile("numbers")
+
+MomentsMaker = Callable[..., Moments]
+WindowMaker = Callable[..., Window]
+
+
+def gaussian_moments(rng: np.random.Generator, rows: int, channels: int, level: float | np.ndarray = 0.0, scale: float = 1.0) -> Moments:
+    """Moments of `rows` independent normal rows, drawn from their exact distribution instead of row by row."""
+    mean = level + scale * rng.standard_normal(channels) / np.sqrt(rows)
+    return Moments(rows, mean, scale**2 * rng.chisquare(rows - 1, channels))
+
+
+def build_window(points: dict[PointKey, Moments], started: float = 0.0, seconds: float = 60.0, **others: object) -> Window:
+    """A clean window with the given moments and nothing in its histograms."""
+    filled = {key: PointWindow(histogram.empty(), moments) for key, moments in points.items()}
+    return Window(started, started + seconds, 10, 10, filled, **others)  # type: ignore[arg-type]  # passed through
+
+
+@pytest.fixture(scope="session")
+def make_moments() -> MomentsMaker:
+    """The drawer of moments: `make_moments(rng, rows, channels, level, scale)`."""
+    return gaussian_moments
+
+
+@pytest.fixture(scope="session")
+def make_window() -> WindowMaker:
+    """The builder of windows: `make_window({(layer, point): moments}, started, seconds, ...)`."""
+    return build_window

@@ -1,0 +1,70 @@
+"""The guard and the row capture of accelerators, run on the CPU's tensors: the same operations, without a wait to spare."""
+
+from __future__ import annotations
+
+import torch
+from geluwatch.tap.deferred import DeviceGuard, DeviceRows
+
+
+def test_hits_first_hits_and_passes_are_counted() -> None:
+    """Over 50 passes with planted values, hits by site, first hits and passes with any come out exactly."""
+    guard = DeviceGuard(3)
+    clean = torch.ones(4, 8)
+    expected_hits, expected_firsts, expected_passes = [0, 0, 0], [0, 0, 0], 0
+    for turn in range(50):
+        bad = [site for site in range(3) if (turn * 7 + site * 3) % 10 < 2]
+        for site in range(3):
+            values = clean.clone()
+            if site in bad:
+                values[turn % 4, site] = (float("nan"), float("inf"), float("-inf"))[turn % 3]
+                expected_hits[site] += 1
+            guard.look(site, (values,), None)
+        if bad:
+            expected_firsts[bad[0]] += 1
+            expected_passes += 1
+        guard.end_pass()
+    assert (expected_hits, expected_firsts, expected_passes) == guard.counts(final=True)
+
+
+def test_counts_arrive_without_a_final_wait() -> None:
+    """A copy of the counters is picked up by a later pass, and never counts more than there was."""
+    guard = DeviceGuard(1)
+    for _ in range(40):
+        guard.look(0, (torch.tensor([[float("nan")]]),), None)
+        guard.end_pass()
+    hits, _, passes = guard.counts()
+    assert hits == [passes]
+    assert 16 <= passes <= 40
+
+
+def test_padding_rows_do_not_count() -> None:
+    """A NaN in a row that the mask hides is no hit; the same NaN in a valid row is."""
+    guard = DeviceGuard(1)
+    values = torch.ones(2, 2, 4)
+    values[1, 1, 0] = float("nan")
+    for mask, expected in (([True, True, True, False], 0), ([True, True, False, True], 1)):
+        guard.look(0, (values,), torch.tensor(mask))
+        guard.end_pass()
+        assert expected == guard.counts(final=True)[2]
+
+
+def test_only_valid_rows_are_captured_in_pairs() -> None:
+    """With fewer valid rows than wanted, exactly the valid ones arrive, pre and post of the same rows."""
+    rows = DeviceRows(8)
+    pre = torch.arange(24.0).reshape(2, 6, 2)
+    mask = torch.tensor([True] * 3 + [False] * 3 + [True] * 2 + [False] * 4)
+    choice = rows.pick(12, mask, torch.device("cpu"))
+    rows.capture("layer", pre, pre * 10, choice)
+    (captured,) = rows.arrived()
+    assert {0.0, 2.0, 4.0, 12.0, 14.0} == set(captured.pre[:, 0].tolist())
+    assert torch.equal(captured.pre * 10, captured.post)
+    assert [] == list(rows.arrived())
+
+
+def test_drawing_rows_leaves_the_global_generator_alone() -> None:
+    """Picking rows changes nothing that the model's dropout would draw."""
+    torch.manual_seed(3)
+    expected = torch.rand(4)
+    torch.manual_seed(3)
+    DeviceRows(4).pick(100, None, torch.device("cpu"))
+    assert torch.equal(expected, torch.rand(4))

@@ -1,0 +1,40 @@
+"""The README's promises, run as a newcomer would."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent.parent
+
+
+def test_readme_quick_start_prints_what_it_says(tmp_path: Path) -> None:
+    """The README's first Python block runs as it stands, and each printed line starts with its comment."""
+    block = re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)[0]
+    script = tmp_path / "quick_start.py"
+    script.write_text(block)
+    run = subprocess.run([sys.executable, script], capture_output=True, text=True, timeout=120, check=False)
+    assert (0, "") == (run.returncode, run.stderr)
+    printed = run.stdout.splitlines()
+    expected = [line.split("#", 1)[1].strip() if "#" in line else "" for line in block.splitlines() if "print(" in line]
+    assert len(expected) == len(printed)
+    for promise, line in zip(expected, printed, strict=True):
+        if promise and not promise.startswith("/metrics"):
+            assert promise == line
+
+
+def test_readme_names_files_that_exist() -> None:
+    """Every relative link of the README and the design page leads to a file."""
+    for page in ("README.md", "DESIGN.md", "CONTRIBUTING.md"):
+        for target in re.findall(r"\]\((?!http)([^)#]+)\)", (ROOT / page).read_text()):
+            assert (ROOT / target).exists(), f"{page} links to {target}, which does not exist"
+
+
+def test_make_targets_of_the_readme_exist() -> None:
+    """Every `make` target that the pages name is in the Makefile."""
+    targets = set(re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(), re.MULTILINE))
+    for page in ("README.md", "CONTRIBUTING.md"):
+        named = set(re.findall(r"`?make ([a-z-]+)", (ROOT / page).read_text()))
+        assert set() == named - targets, f"{page} names targets that the Makefile lacks"

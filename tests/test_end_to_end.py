@@ -1,0 +1,171 @@
+"""The main job on real parts: a trained transformer, Prometheus, Alertmanager, a webhook, runbooks that open."""
+
+from __future__ import annotations
+
+import itertools
+import json
+import os
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from types import SimpleNamespace
+
+import geluwatch
+import pytest
+import torch
+from geluwatch.cli.demo import model as demo_model
+from geluwatch.cli.demo import texts as demo_texts
+from geluwatch.cli.demo.servers import Alertmanager, Prometheus, find, get
+from geluwatch.cli.demo.webhook import Alert, WebhookReceiver
+from geluwatch.errors import MissingPartError
+from geluwatch.mixin.dashboards import overview
+from geluwatch.mixin.rulefile import rule_file
+from geluwatch.mixin.settings import MixinSettings
+from torch import nn
+
+pytestmark = pytest.mark.e2e
+
+CALM_WINDOWS = 40
+TEXTS_A_WINDOW = 32
+BATCH = 8
+
+
+class Trainer(nn.Module):
+    """A small network to be trained to death."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.body = nn.Sequential(nn.Linear(8, 32), nn.GELU(), nn.Linear(32, 32), nn.GELU(), nn.Linear(32, 8))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.body(x)
+
+
+class Traffic:
+    """Serves texts through the encoder, a window at a time."""
+
+    def __init__(self, encoder: demo_model.Encoder, watch: geluwatch.Watch) -> None:
+        self.encoder, self.watch = encoder, watch
+
+    def window(self, texts: Iterator[str]) -> geluwatch.Report:
+        for _ in range(TEXTS_A_WINDOW // BATCH):
+            self.encoder.forward(list(itertools.islice(texts, BATCH)))
+        return self.watch.close_window()
+
+
+@pytest.fixture(scope="module")
+def stage(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SimpleNamespace]:
+    """A watched MiniLM with an armed baseline of prose, scraped by Prometheus, whose alerts reach a webhook."""
+    try:
+        find("prometheus"), find("alertmanager", "prometheus-alertmanager")
+    except MissingPartError as missing:
+        if os.environ.get("CI"):
+            raise
+        pytest.skip(str(missing))
+    folder = tmp_path_factory.mktemp("stage")
+    corpus, encoder = demo_texts.load(), demo_model.load()
+    config = geluwatch.Config(window_seconds=None, flush_seconds=0.5, cost_budget=1.0, rows_per_forward=256)
+    with (
+        geluwatch.attach(encoder.model, name="minilm", store=f"sqlite:///{folder / 'baselines.db'}", config=config) as watch,
+        WebhookReceiver() as inbox,
+        Alertmanager(folder / "alertmanager", inbox.url) as alertmanager,
+        Prometheus(folder / "prometheus", rule_file(MixinSettings.quick()), alertmanager.url) as prometheus,
+    ):
+        traffic = Traffic(encoder, watch)
+        prose = iter(corpus.baseline)
+        for _ in range(CALM_WINDOWS):
+            traffic.window(prose)
+        watch.record_baseline("prose", arm=True)
+        prometheus.scrape({"serving": watch.serve()})
+        assert prometheus.wait_until_scraped("serving")
+        yield SimpleNamespace(
+            corpus=corpus, encoder=encoder, watch=watch, traffic=traffic, inbox=inbox, prometheus=prometheus, calm=itertools.cycle(corpus.held_out)
+        )
+
+
+def opens(alert: Alert) -> str:
+    """Return the text of the runbook that an alert links to, which has to be that alert's own."""
+    status, body = get(alert.runbook_url)
+    assert 200 == status
+    page = body.decode()
+    assert alert.runbook_url.endswith(f"/runbooks/{alert.name}")
+    assert f"<h1>{alert.name}</h1>" in page
+    return page
+
+
+def test_main_job(stage: SimpleNamespace) -> None:
+    """Calm traffic alerts nobody; a drift ticket, a NaN page and a training NaN page arrive, each with a runbook that opens."""
+    # Calm, for longer than any of the incidents below takes.
+    calm_began = time.time()
+    while time.time() - calm_began < 30:
+        assert "ok" == stage.traffic.window(stage.calm).verdict
+    assert () == stage.inbox.alerts
+    calm_seconds = time.time() - calm_began
+
+    code = itertools.cycle(stage.corpus.code)
+    began, ticket = time.time(), None
+    while ticket is None and time.time() - began < 90:
+        report = stage.traffic.window(code)
+        ticket = stage.inbox.find("GeluwatchActivationDrift", "minilm")
+    assert "ticket" == report.verdict
+    assert ticket is not None
+    assert "warning" == ticket.severity
+    assert "encoder.layer." in ticket.annotations["description"]
+    opens(ticket)
+    drift_seconds = time.time() - began
+
+    weight = stage.encoder.model.encoder.layer[3].intermediate.dense.weight
+    kept = weight.detach().clone()
+    with torch.no_grad():
+        weight[7] = 3e38 * weight[7].sign()
+    began = time.time()
+    report = stage.traffic.window(stage.calm)
+    with torch.no_grad():
+        weight.copy_(kept)
+    layer = "encoder.layer.3.intermediate.intermediate_act_fn"
+    assert ("page", layer) == (report.verdict, report.first_nonfinite)
+    page = stage.inbox.wait("GeluwatchNonFiniteActivations", "minilm", timeout=60)
+    assert page is not None
+    assert "critical" == page.severity
+    assert f"first at layer {layer}" in page.annotations["description"]
+    opens(page)
+    nan_seconds = time.time() - began
+
+    torch.manual_seed(0)
+    trainer = Trainer()
+    optimizer = torch.optim.SGD(trainer.parameters(), lr=1e6)
+    with geluwatch.attach(trainer, name="trainer", config=geluwatch.Config(flush_seconds=0.5)) as watch:
+        stage.prometheus.scrape({"serving": stage.watch.serve(), "training": watch.serve()})
+        assert stage.prometheus.wait_until_scraped("training")
+        began = time.time()
+        for _ in range(50):
+            loss = (trainer(torch.randn(16, 8)) - 1).square().mean()
+            optimizer.zero_grad()
+            loss.backward()
+            optimizer.step()
+        assert not loss.isfinite()
+        page = stage.inbox.wait("GeluwatchNonFiniteActivations", "trainer", timeout=60)
+        assert page is not None
+        assert "first at layer body." in page.annotations["description"]
+        opens(page)
+    training_seconds = time.time() - began
+    print(f"\nseconds to the webhook: drift {drift_seconds:.1f}, NaN {nan_seconds:.1f}, training NaN {training_seconds:.1f}; calm {calm_seconds:.1f}")
+    assert calm_seconds >= max(nan_seconds, training_seconds)
+    expected = {("GeluwatchActivationDrift", "minilm"), ("GeluwatchNonFiniteActivations", "minilm"), ("GeluwatchNonFiniteActivations", "trainer")}
+    assert expected == {(alert.name, alert.model) for alert in stage.inbox.alerts}
+
+
+def test_every_dashboard_expression_returns_data(stage: SimpleNamespace) -> None:
+    """After a drift and a NaN, each expression of the dashboard finds series in the Prometheus that saw them."""
+    panels = json.loads(overview(MixinSettings.quick()))["panels"]
+    asked = [(panel["title"], target["expr"]) for panel in panels for target in panel.get("targets", ())]
+    assert len(asked) > 30
+    filled = {"$__rate_interval": "5m", "$__range": "15m", "$point": "pre"}
+    names = ("job", "instance", "model", "layer", "agent", "datasource")
+    empty = []
+    for title, expression in asked:
+        for variable, text in {**filled, **{f"${name}": ".+" for name in names}}.items():
+            expression = expression.replace(variable, text)  # noqa: PLW2901  # one variable after the other
+        if not stage.prometheus.query(expression):
+            empty.append((title, expression))
+    assert [] == empty
