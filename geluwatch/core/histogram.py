@@ -36,28 +36,38 @@ def from_values(values: npt.ArrayLike, dtype: str = "float32") -> Histogram:
     flat = np.ascontiguousarray(values, dtype=np.float32).reshape(-1)
     bits = lattice.bits_for(dtype)
     finite = np.isfinite(flat)
-    kept = flat if finite.all() else flat[finite]
-    rest = flat[~finite]
-    cells, counts = _count(kept, bits)
+    if finite.all():
+        # Read off the values, not off the dtype: the two sides of a GELU may differ in dtype, and only one is reported.
+        return Histogram(bits, *_count(flat, bits), lossless=lattice.on_lattice(flat, bits))
+    kept, rest = flat[finite], flat[~finite]
     nan, posinf = int(np.isnan(rest).sum()), int((rest == np.inf).sum())
-    # Read off the values, not off the dtype: the two sides of a GELU may differ in dtype, and only one is reported.
-    return Histogram(bits, cells, counts, nan, posinf, rest.size - nan - posinf, lattice.on_lattice(kept, bits))
+    return Histogram(bits, *_count(kept, bits), nan, posinf, rest.size - nan - posinf, lattice.on_lattice(kept, bits))
 
 
 def _count(values: npt.NDArray[np.float32], bits: int) -> tuple[Cells, Ints]:
-    """Return the occupied cells and their counts of finite values."""
+    """Return the occupied cells and their counts of finite values.
+
+    Many values are counted by their leading bits as they stand, and only the occupied patterns are turned into cells:
+    an order of magnitude quicker than turning every value into a cell.
+    """
     if values.size < 1024:
         cells, counts = np.unique(lattice.cells_of(values, bits), return_counts=True)
         return cells, counts.astype(np.int64)
-    limit = lattice.cell_limit(bits)
-    dense = np.zeros(2 * limit + 1, np.int64)
-    for start in range(0, values.size, _CHUNK):
-        offsets = lattice.cells_of(values[start : start + _CHUNK], bits) + limit
-        low = int(offsets.min())
-        found = np.bincount(offsets - low)
-        dense[low : low + found.size] += found
-    occupied = np.flatnonzero(dense)
-    return (occupied - limit).astype(np.int32), dense[occupied]
+    patterns = np.zeros(1 << bits, np.int64)
+    for start in range(0, values.size, max(_CHUNK, 1 << bits)):
+        chunk = values[start : start + max(_CHUNK, 1 << bits)].view(np.uint32)
+        patterns += np.bincount(chunk >> np.uint32(32 - bits), minlength=1 << bits)
+    # The first pattern of either sign holds zero and the smallest subnormals; these few are told apart one by one.
+    signs = 1 << (bits - 1)
+    if patterns[0] or patterns[signs]:
+        patterns[[0, signs]] = 0
+        smallest = values[(values.view(np.uint32) & np.uint32(0x7FFFFFFF)) >> np.uint32(32 - bits) == 0]
+        near_zero = np.unique(lattice.cells_of(smallest, bits), return_counts=True)
+    else:
+        near_zero = (np.empty(0, np.int32), np.empty(0, np.int64))
+    occupied = np.flatnonzero(patterns)
+    cells = np.where(occupied < signs, occupied + 1, signs - 1 - occupied).astype(np.int32)
+    return _sum_by_cell(np.concatenate([cells, near_zero[0]]), np.concatenate([patterns[occupied], near_zero[1]]))
 
 
 def coarsen(histogram: Histogram) -> Histogram:

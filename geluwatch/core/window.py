@@ -11,15 +11,22 @@ import numpy.typing as npt
 from geluwatch.core import histogram, moments
 from geluwatch.records import Drained, Nonfinite, PointKey, PointWindow, Rows, Window
 
+# Values summed at a time: a block and its temporaries in float64 stay in the cache.
+_BLOCK = 1 << 14
+
 
 def observe(values: npt.NDArray[np.float32], dtype: str) -> PointWindow:
     """Return the statistics of captured rows of shape (n, C) whose tensor had the given dtype."""
     counted = histogram.from_values(values, dtype)
     by_channel = moments.from_rows(values)
     finite = values if not counted.nonfinite else values[np.isfinite(values)]
-    positive = float(np.maximum(finite, 0.0).sum(dtype=np.float64))
-    negative = abs(float(np.minimum(finite, 0.0).sum(dtype=np.float64)))
-    squares = float(np.einsum("i,i->", finite.reshape(-1), finite.reshape(-1), dtype=np.float64))
+    positive = negative = squares = 0.0
+    flat = finite.reshape(-1)
+    for start in range(0, flat.size, _BLOCK):
+        block = flat[start : start + _BLOCK].astype(np.float64)
+        positive += float(np.maximum(block, 0.0).sum())
+        negative -= float(np.minimum(block, 0.0).sum())
+        squares += float(np.square(block, out=block).sum())  # not a dot product: BLAS would start threads
     return PointWindow(counted, by_channel, positive, negative, squares)
 
 
