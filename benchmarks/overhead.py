@@ -27,11 +27,12 @@ from dataclasses import asdict, dataclass
 from importlib.resources import files
 from pathlib import Path
 
-import geluwatch
 import numpy as np
 import torch
 from torch import nn
 from transformers import AutoModel, logging
+
+import geluwatch
 
 ROOT = Path(__file__).resolve().parent.parent
 RESULTS = ROOT / "benchmarks" / "results"

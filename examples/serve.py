@@ -15,10 +15,11 @@ import threading
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from importlib.resources import files
 
-import geluwatch
 import torch
-from geluwatch.errors import BaselineError
 from transformers import AutoModel, AutoTokenizer
+
+import geluwatch
+from geluwatch.errors import BaselineError
 
 
 def main() -> None:

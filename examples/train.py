@@ -12,10 +12,11 @@ import argparse
 import inspect
 import textwrap
 
-import geluwatch
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
+
+import geluwatch
 
 
 class Block(nn.Module):

@@ -7,12 +7,13 @@ import json
 import os
 import time
 from collections.abc import Iterator
-from pathlib import Path
 from types import SimpleNamespace
 
-import geluwatch
 import pytest
 import torch
+from torch import nn
+
+import geluwatch
 from geluwatch.cli.demo import model as demo_model
 from geluwatch.cli.demo import texts as demo_texts
 from geluwatch.cli.demo.servers import Alertmanager, Prometheus, find, get
@@ -21,7 +22,6 @@ from geluwatch.errors import MissingPartError
 from geluwatch.mixin.dashboards import overview
 from geluwatch.mixin.rulefile import rule_file
 from geluwatch.mixin.settings import MixinSettings
-from torch import nn
 
 pytestmark = pytest.mark.e2e
 
@@ -79,7 +79,13 @@ def stage(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SimpleNamespace]
         prometheus.scrape({"serving": watch.serve()})
         assert prometheus.wait_until_scraped("serving")
         yield SimpleNamespace(
-            corpus=corpus, encoder=encoder, watch=watch, traffic=traffic, inbox=inbox, prometheus=prometheus, calm=itertools.cycle(corpus.held_out)
+            corpus=corpus,
+            encoder=encoder,
+            watch=watch,
+            traffic=traffic,
+            inbox=inbox,
+            prometheus=prometheus,
+            calm=itertools.cycle(corpus.held_out),
         )
 
 
@@ -149,9 +155,15 @@ def test_main_job(stage: SimpleNamespace) -> None:
         assert "first at layer body." in page.annotations["description"]
         opens(page)
     training_seconds = time.time() - began
-    print(f"\nseconds to the webhook: drift {drift_seconds:.1f}, NaN {nan_seconds:.1f}, training NaN {training_seconds:.1f}; calm {calm_seconds:.1f}")
+    print(
+        f"\nseconds to the webhook: drift {drift_seconds:.1f}, NaN {nan_seconds:.1f}, training NaN {training_seconds:.1f}; calm {calm_seconds:.1f}"
+    )
     assert calm_seconds >= max(nan_seconds, training_seconds)
-    expected = {("GeluwatchActivationDrift", "minilm"), ("GeluwatchNonFiniteActivations", "minilm"), ("GeluwatchNonFiniteActivations", "trainer")}
+    expected = {
+        ("GeluwatchActivationDrift", "minilm"),
+        ("GeluwatchNonFiniteActivations", "minilm"),
+        ("GeluwatchNonFiniteActivations", "trainer"),
+    }
     assert expected == {(alert.name, alert.model) for alert in stage.inbox.alerts}
 
 

@@ -16,9 +16,7 @@ EXAMPLES = Path(__file__).resolve().parent.parent / "examples"
 
 def test_training_example_learns() -> None:
     """At a sane learning rate the training example runs to its end without a non-finite pass, and the loss falls."""
-    run = subprocess.run(
-        [sys.executable, EXAMPLES / "train.py", "--steps", "61"], capture_output=True, text=True, timeout=120, check=False
-    )
+    run = subprocess.run([sys.executable, EXAMPLES / "train.py", "--steps", "61"], capture_output=True, text=True, timeout=120, check=False)
     assert (0, "") == (run.returncode, run.stderr)
     losses = [float(loss) for loss in re.findall(r"loss +([\d.]+)", run.stdout)]
     assert losses[-1] < losses[0]

@@ -9,8 +9,9 @@ import sys
 import zipfile
 from pathlib import Path
 
-import geluwatch
 import pytest
+
+import geluwatch
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -39,7 +40,12 @@ def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_wheel_carries_templates_pages_and_migrations(wheel: Path) -> None:
     """The wheel holds the package data, and nothing of the tests."""
     names = zipfile.ZipFile(wheel).namelist()
-    for part in ("geluwatch/py.typed", "geluwatch/web/index.html", "geluwatch/mixin/templates/runbooks/", "geluwatch/store/migrations/versions/"):
+    for part in (
+        "geluwatch/py.typed",
+        "geluwatch/web/index.html",
+        "geluwatch/mixin/templates/runbooks/",
+        "geluwatch/store/migrations/versions/",
+    ):
         assert any(name.startswith(part) for name in names), f"{part} is not in the wheel"
     assert not [name for name in names if name.startswith(("tests/", "benchmarks/"))]
 

@@ -42,6 +42,15 @@ class Only(nn.Module):
         return self.act(x)
 
 
+@pytest.fixture(autouse=True, scope="session")
+def _one_thread() -> Iterator[None]:
+    """Run operations on one thread: on tensors as small as these, two wait for each other."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
 @pytest.fixture
 def block() -> type[Block]:
     """Return the class of a small feed-forward block."""

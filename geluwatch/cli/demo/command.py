@@ -33,12 +33,15 @@ def run(arguments: argparse.Namespace) -> int:
     """
     if util.find_spec("rich") is None:
         raise MissingPartError("The demonstration needs the package rich, which is not installed; run: pip install 'geluwatch[demo]'")
+    import torch
     from rich.console import Console
 
     from geluwatch.cli.demo import summary
     from geluwatch.cli.demo.stage import Stage
     from geluwatch.cli.demo.story import Story
 
+    # Threads of a pool wait for each other: where servers and others use the cores too, two took five times as long as one.
+    torch.set_num_threads(1)
     console = Console(highlight=False, width=None if sys.stdout.isatty() else _LOG_COLUMNS)
     with ExitStack() as stack:
         stack.enter_context(_signals_interrupt())
