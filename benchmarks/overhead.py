@@ -173,7 +173,8 @@ def measure(name: str, pairs: int, seconds: float) -> Row:
                 steps += done
         ratios.append(cost[True] / cost[False])
         plain.append(cost[False])
-        print(f"\r{name}: pair {len(ratios)} of {pairs}, median {100 * (statistics.median(ratios) - 1):+.2f} %   ", end="", file=sys.stderr)
+        median = 100 * (statistics.median(ratios) - 1)
+        print(f"\r{name}: pair {len(ratios)} of {pairs}, median {median:+.2f} %   ", end="", file=sys.stderr)
     print(file=sys.stderr)
     low, high = bootstrap(ratios)
     typical = statistics.median(plain)
@@ -202,7 +203,8 @@ def source_hash() -> str:
 def table(rows: list[Row]) -> str:
     """Return the rows as a Markdown table."""
     lines = [
-        "| work (texts x tokens) | step | overhead, median of pairs | 95 % interval | per site | rows a site and minute | peak memory off / on | |",
+        "| work (texts x tokens) | step | overhead, median of pairs | 95 % interval | per site | rows a site and minute | "
+        "peak memory off / on | |",
         "|---|---|---|---|---|---|---|---|",
     ]
     lines += [

@@ -155,9 +155,8 @@ def test_main_job(stage: SimpleNamespace) -> None:
         assert "first at layer body." in page.annotations["description"]
         opens(page)
     training_seconds = time.time() - began
-    print(
-        f"\nseconds to the webhook: drift {drift_seconds:.1f}, NaN {nan_seconds:.1f}, training NaN {training_seconds:.1f}; calm {calm_seconds:.1f}"
-    )
+    seen = f"drift {drift_seconds:.1f}, NaN {nan_seconds:.1f}, training NaN {training_seconds:.1f}; calm {calm_seconds:.1f}"
+    print(f"\nseconds to the webhook: {seen}")
     assert calm_seconds >= max(nan_seconds, training_seconds)
     expected = {
         ("GeluwatchActivationDrift", "minilm"),

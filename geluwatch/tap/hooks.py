@@ -281,6 +281,8 @@ class LearnConsumer(_Hook):
         if torch.compiler.is_compiling():
             return
         tap = self.tap
+        if not tap.learning:
+            return
         try:
             latest = tap.state().latest
             if latest is None or not args or args[0] is not latest.post or not dense(module):

@@ -149,9 +149,12 @@ class TorchSource:
         tap = self._tap
         if tap.learning or self._closed:
             return
-        for handle in self._learning:
-            handle.remove()
-        self._learning = []
+        tap.follow_traces()
+        # Compiled code guards the number of hooks that it was compiled with: to take one off is to have it compiled again.
+        if not tap.compiled or len(tap.called) == len(tap.sites):
+            for handle in self._learning:
+                handle.remove()
+            self._learning = []
         for site in tuple(tap.large - tap.relayed):
             consumer = tap.consumers.get(site)
             if consumer is not None and dense(consumer):

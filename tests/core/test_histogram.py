@@ -145,13 +145,23 @@ def test_shapes_and_sequences_are_taken_as_they_come() -> None:
 
 
 @pytest.mark.parametrize("dtype", ["float32", "float16"])
-@pytest.mark.parametrize("size", [1023, 1024, 1025, 65_535, 65_536, 65_537, 131_073])
+@pytest.mark.parametrize("size", [1023, 1024, 1025, 65_535, 65_536, 65_537, 131_073, 524_287, 524_289])
 def test_chunked_counting_equals_unique(size: int, dtype: str) -> None:
-    """Around the sizes at which the way of counting changes, the counts are those of np.unique."""
-    values = np.random.default_rng(size).normal(0, 3, size).astype(np.float32)
+    """Around the sizes at which the way of counting changes, zeros and subnormals included, the counts are np.unique's."""
+    values = awkward(np.random.default_rng(size), size)
     seen = histogram.from_values(values, dtype)
+    values = values[np.isfinite(values)]
     cells, counts = np.unique(lattice.cells_of(values, lattice.bits_for(dtype)), return_counts=True)
     assert (cells.tolist(), counts.tolist()) == (seen.cells.tolist(), seen.counts.tolist())
+
+
+@given(values=hnp.arrays(np.float32, st.integers(1, 30), elements=st.floats(width=32, allow_nan=False)), dtype=dtypes)
+def test_many_values_are_counted_like_few(values: np.ndarray, dtype: str) -> None:
+    """Any values repeated until the quick way of counting is taken have their counts multiplied, and nothing else changed."""
+    times = 1024 // values.size + 1
+    few, many = histogram.from_values(values, dtype), histogram.from_values(np.tile(values, times), dtype)
+    assert (few.cells.tolist(), (few.counts * times).tolist()) == (many.cells.tolist(), many.counts.tolist())
+    assert (few.posinf * times, few.neginf * times, few.lossless) == (many.posinf, many.neginf, many.lossless)
 
 
 def test_the_outermost_cells_are_counted_in_chunks_too() -> None:

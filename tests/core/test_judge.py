@@ -63,7 +63,7 @@ def test_a_shift_is_evidence_at_its_layer_only(baseline: Baseline, rng: np.rando
 def test_a_small_lasting_shift_is_found_at_the_longer_horizon(baseline: Baseline, rng: np.random.Generator, make_moments) -> None:
     """A shift too small for one window is drift once four of them are averaged, and the horizon says so."""
     judge = Judge(baseline, 64)
-    found = [judge.judge({KEY: point(make_moments(rng, ROWS, CHANNELS, level=0.023), rng)})[KEY] for _ in range(6)]
+    found = [judge.judge({KEY: point(make_moments(rng, ROWS, CHANNELS, level=0.028), rng)})[KEY] for _ in range(6)]
     assert all(seen.evidence < 1.0 and seen.horizon == 1 for seen in found[:3])
     assert all(seen.evidence > 1.0 and seen.horizon == 4 for seen in found[3:])
 

@@ -282,7 +282,7 @@ def test_rows_that_cannot_be_counted_do_not_take_a_nan_with_them() -> None:
     """When folding rows fails, the batch's passes and its non-finite values have been counted already."""
     traffic = Traffic()
     crooked = Rows(LAYERS[0], "float32", np.ones((2, 3), np.float32), np.ones(5, np.float32))
-    with pytest.raises(Exception, match="axis"):
+    with pytest.raises((IndexError, ValueError)):
         traffic.monitor.ingest(replace(NAN_AT_1, rows=(crooked,)))
     assert ("page", 1) == (traffic.report().verdict, traffic.report().totals.nonfinite_forwards)
 

@@ -22,7 +22,7 @@ def batches() -> list[dict[str, torch.Tensor]]:
     """Return token batches of several shapes, one of them padded."""
     generator = torch.Generator().manual_seed(3)
     made = []
-    for batch, tokens, padding in ((1, 3, 0), (2, 16, 0), (3, 24, 9), (8, 40, 0)):
+    for batch, tokens, padding in ((1, 3, 0), (2, 16, 0), (3, 24, 9)):
         mask = torch.ones(batch, tokens, dtype=torch.long)
         mask[-1, tokens - padding :] = 0
         made.append({"input_ids": torch.randint(1000, 20000, (batch, tokens), generator=generator), "attention_mask": mask})
@@ -40,7 +40,7 @@ def test_serving_is_identical_to_the_bit(
 
     def outputs() -> list[torch.Tensor]:
         with mode(), torch.autocast("cpu", torch.bfloat16, enabled=autocast):
-            return [tensor.detach() for batch in batches() for tensor in (minilm(**batch)[0], minilm(**batch)[1])]
+            return [tensor.detach() for batch in batches() for tensor in minilm(**batch)[:2]]
 
     expected = outputs()
     watch = attach(minilm, cost_budget=1.0)
@@ -48,7 +48,7 @@ def test_serving_is_identical_to_the_bit(
         assert all(torch.equal(left, right) for left, right in zip(expected, outputs(), strict=True))
         watch.flush()
     totals = watch.report.totals
-    assert (24, 0, {}) == (totals.forwards, totals.nonfinite_forwards, totals.errors)
+    assert (9, 0, {}) == (totals.forwards, totals.nonfinite_forwards, totals.errors)
     assert totals.sampled_forwards > 3
     watch.detach()
     assert all(torch.equal(left, right) for left, right in zip(expected, outputs(), strict=True))

@@ -9,7 +9,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from geluwatch.cli.demo.servers import Alertmanager, Prometheus, ServerError, get
-from geluwatch.cli.demo.webhook import Alert, WebhookReceiver
+from geluwatch.cli.demo.webhook import Alert, Status, WebhookReceiver
 from geluwatch.mixin.rulefile import rule_file
 from geluwatch.mixin.settings import MixinSettings
 
@@ -40,9 +40,9 @@ class Monitoring:
         """From now on this alert is no false one."""
         self._expected.setdefault((name, model), time.time())
 
-    def alert(self, name: str, model: str, timeout: float = 0.0) -> Alert | None:
-        """Return the alert once it was expected and has come, or None when the time is over."""
-        return self._receiver.wait(name, model, since=self._expected[name, model], timeout=timeout)
+    def alert(self, name: str, model: str, status: Status, timeout: float = 0.0) -> Alert | None:
+        """Return the alert that came in this status since it is expected, or None when the time is over."""
+        return self._receiver.wait(name, model, status=status, since=self._expected[name, model], timeout=timeout)
 
     @property
     def unexpected(self) -> tuple[Alert, ...]:

@@ -10,6 +10,7 @@ from geluwatch.cli.demo.display import Event, Tone, interval, layer_rows, number
 from geluwatch.records import Report
 
 _MARKS: dict[Tone, str] = {"info": "      ", "good": "ok    ", "ticket": "TICKET", "page": "PAGE  ", "bad": "FAILED"}
+_INDENT = 18  # where the text of an event begins
 
 
 class PlainDisplay:
@@ -39,7 +40,8 @@ class PlainDisplay:
 
     def event(self, event: Event) -> None:
         """Print the event with its time and its tone in a word."""
-        self._print(f"{event.at:6.1f} s  {_MARKS[event.tone]}  {event.text}")
+        text = event.text.replace("\n", "\n" + " " * _INDENT)
+        self._print(f"{event.at:6.1f} s  {_MARKS[event.tone]}  {text}")
 
     def end(self, phase: int, *, good: bool) -> None:
         """Print how the layers stand."""
@@ -61,4 +63,4 @@ def table(report: Report) -> list[str]:
         for r in layer_rows(report)
     ]
     widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
-    return [" " * 12 + "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]
+    return [" " * _INDENT + "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]

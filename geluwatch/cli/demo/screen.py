@@ -150,7 +150,7 @@ class ScreenDisplay:
         used = 0
         for event in reversed(events):
             line = _line(event)
-            used += -(-line.cell_len // max(width, 1))
+            used += sum(max(-(-part.cell_len // max(width, 1)), 1) for part in line.split(allow_blank=True))
             if used > room and text:
                 break
             text.append(line)
@@ -190,4 +190,6 @@ def _table(rows: Sequence[LayerRow], *, wide: bool) -> Table:
 
 def _line(event: Event) -> Text:
     mark, style = _TONES[event.tone]
-    return Text.assemble((f"{event.at:6.1f} s ", "dim"), (f"{mark} ", style), (event.text, "" if event.tone == "info" else style))
+    first, *more = event.text.split("\n")
+    rest = "".join(f"\n{'':11}{line}" for line in more)
+    return Text.assemble((f"{event.at:6.1f} s ", "dim"), (f"{mark} ", style), (first, "" if event.tone == "info" else style), rest)

@@ -9,6 +9,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
+from geluwatch.cli.demo import words
 from geluwatch.cli.demo.display import Display, Event, Tone, short_name
 from geluwatch.cli.demo.monitoring import Monitoring, monitoring, opens
 from geluwatch.cli.demo.outcome import Finding
@@ -95,9 +96,9 @@ class Stage:
         if self.servers is not None:
             self.servers.expect(name, model)
 
-    def alert(self, name: str, model: str, timeout: float = 0.0) -> Alert | None:
-        """Return an expected alert once it has come; None without servers or when the time is over."""
-        return self.servers.alert(name, model, timeout) if self.servers is not None else None
+    def alert(self, name: str, model: str, *, resolved: bool = False, timeout: float = 0.0) -> Alert | None:
+        """Return an expected alert once it fires, or is resolved; None without servers or when the time is over."""
+        return self.servers.alert(name, model, "resolved" if resolved else "firing", timeout) if self.servers else None
 
     def judge(self, promise: str, alert: str, found: Detection, note: str, *, right: bool) -> bool:
         """Add a finding about something that had to be detected; return whether the promise was kept.
@@ -145,9 +146,8 @@ class Stage:
         if alert.status == "resolved":
             self.say("good", f"resolved: {what}")
             return
-        description = " ".join(alert.annotations.get("description", "").split())
         answer = "opens" if opens(alert.runbook_url) else "does not open"
         self.say(
             "page" if alert.severity == "critical" else "ticket",
-            f"alert received: {what}, severity {alert.severity}. {description} Runbook {answer}: {alert.runbook_url}",
+            f"alert received: {what}, severity {alert.severity}\n{words.description(alert)}\nrunbook {answer}: {alert.runbook_url}",
         )

@@ -15,9 +15,6 @@ def show(outcome: Outcome, console: Console) -> None:
     """Print the outcome: a table of the promises, a sentence, the runbooks to read and the pages to open."""
     console.print()
     console.print(_table(outcome))
-    for finding in outcome.findings:
-        console.print(Text.assemble(("✔ " if finding.kept else "✘ ", _style(finding)), f"{finding.promise}: {finding.note}"))
-    console.print()
     console.print(Text(outcome.verdict, style="bold green" if outcome.good else "bold red"))
     console.print(Text(f"It took {duration(outcome.seconds)}.", style="dim"))
     names = dict.fromkeys(finding.alert for finding in outcome.findings if finding.alert)
@@ -41,7 +38,7 @@ def _table(outcome: Outcome) -> Table:
     for finding in outcome.findings:
         table.add_row(
             Text("✔" if finding.kept else "✘", style=_style(finding)),
-            finding.promise,
+            Text.assemble(finding.promise, (f"\n{finding.note}", "dim")),
             _seconds(finding.seen_after),
             finding.layer or "-",
             finding.alert or "-",

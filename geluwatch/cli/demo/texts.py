@@ -16,6 +16,8 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from geluwatch.errors import MissingPartError
+
 SHORTEST = 100
 """Characters a text has at least."""
 LONGEST = 400
@@ -40,14 +42,17 @@ class Texts:
     """Program code: traffic that has drifted."""
 
 
-def load(*, baseline: int = 1536, held_out: int = 1024, code: int = 640, seed: int = 6) -> Texts:
-    """Return texts from the installed standard library; fewer of the later kinds where it is small.
+def load(*, baseline: int = 2048, held_out: int = 1024, code: int = 640, seed: int = 6) -> Texts:
+    """Return texts from the installed standard library.
 
     Args:
         baseline: Prose texts for the baseline.
-        held_out: Further prose texts, none of them in the baseline.
-        code: Program texts.
+        held_out: Further prose texts, none of them in the baseline; fewer where the library is small.
+        code: Program texts; fewer where the library is small.
         seed: Chooses files and order.
+
+    Raises:
+        MissingPartError: The library has no sources, or too few.
     """
     order = random.Random(seed)  # noqa: S311  # no secret is drawn
     files = _source_files(Path(sysconfig.get_paths()["stdlib"]))
@@ -61,6 +66,10 @@ def load(*, baseline: int = 1536, held_out: int = 1024, code: int = 640, seed: i
         # Twice as many as are needed, so that texts of one file lie far apart once they are shuffled.
         if len(prose) >= 2 * (baseline + held_out) and len(programs) >= 2 * code:
             break
+    if len(prose) < baseline + held_out // 4 or not programs:
+        raise MissingPartError(
+            f"The standard library's sources yield {len(prose)} texts, too few for the demonstration; use a Python installed with them."
+        )
     shuffled, chunks = list(prose.values()), list(programs.values())
     order.shuffle(shuffled)
     order.shuffle(chunks)

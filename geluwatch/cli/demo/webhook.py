@@ -11,6 +11,8 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from types import TracebackType
 from typing import Any, Literal, Self
 
+Status = Literal["firing", "resolved"]
+
 _LARGEST_BODY = 1 << 20
 
 
@@ -18,7 +20,7 @@ _LARGEST_BODY = 1 << 20
 class Alert:
     """One alert of one notification."""
 
-    status: Literal["firing", "resolved"]
+    status: Status
     name: str
     labels: Mapping[str, str]
     annotations: Mapping[str, str]
@@ -66,12 +68,12 @@ class WebhookReceiver:
         with self._arrived:
             return tuple(self._alerts)
 
-    def find(self, name: str, model: str, *, status: str = "firing", since: float = 0.0) -> Alert | None:
+    def find(self, name: str, model: str, *, status: Status = "firing", since: float = 0.0) -> Alert | None:
         """Return the first alert of that name about that model received since a moment, or None."""
         wanted = (name, model, status)
         return next((a for a in self.alerts if (a.name, a.model, a.status) == wanted and a.received >= since), None)
 
-    def wait(self, name: str, model: str, *, status: str = "firing", since: float = 0.0, timeout: float = 30.0) -> Alert | None:
+    def wait(self, name: str, model: str, *, status: Status = "firing", since: float = 0.0, timeout: float = 30.0) -> Alert | None:
         """Return that alert as soon as it has come, or None when the time is over."""
         with self._arrived:
             self._arrived.wait_for(lambda: self.find(name, model, status=status, since=since) is not None, timeout)

@@ -6,6 +6,7 @@ import math
 
 from torch import nn
 
+from geluwatch.cli.demo.webhook import Alert
 from geluwatch.records import Certificate, Report
 
 
@@ -31,6 +32,13 @@ def drift(report: Report) -> str:
     """Return how far the layers in drift are beyond their thresholds."""
     most = max(report.sites.values(), key=lambda site: site.evidence if site.drifting else 0.0)
     return f"{len(report.drifting)} layers in drift, evidence up to {most.evidence:.1f} times the threshold"
+
+
+def description(alert: Alert) -> str:
+    """Return an alert's description in one line: of the layers that it lists, the first."""
+    head, *listed = alert.annotations.get("description", "").strip().splitlines() or [""]
+    more = f", and {len(listed) - 1} more" if len(listed) > 1 else ""
+    return " ".join([head, *(line.strip() for line in listed[:1])]) + more
 
 
 def weights(model: nn.Module) -> str:

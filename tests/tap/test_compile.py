@@ -1,0 +1,244 @@
+"""Compilers, exporters and tracers: they see no hook, and what they make blind is said to be."""
+
+from __future__ import annotations
+
+import math
+import warnings
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+import torch
+from geluwatch.tap._compat import Traces
+from torch import nn
+from torch._dynamo.utils import counters
+
+BAD = torch.full((2, 8), math.nan)
+
+
+@pytest.fixture(autouse=True)
+def _fresh_compiler() -> Iterator[None]:
+    """Start and leave with no compiled code."""
+    torch._dynamo.reset()
+    counters.clear()
+    yield
+    torch._dynamo.reset()
+
+
+def compiled_outside(model: nn.Module) -> nn.Module:
+    """Return the model in torch.compile's wrapper."""
+    wrapped: nn.Module = torch.compile(model, backend="aot_eager", fullgraph=True)
+    return wrapped
+
+
+def compiled_in_place(model: nn.Module) -> nn.Module:
+    """Compile the model's own call."""
+    model.compile(backend="aot_eager", fullgraph=True)
+    return model
+
+
+HOW = [compiled_outside, compiled_in_place]
+
+
+@pytest.mark.parametrize("compiled", HOW)
+@pytest.mark.parametrize("warm", [False, True], ids=["at once", "after eager passes"])
+def test_a_model_compiled_while_watched_gives_the_same_bits_and_is_blind(
+    compiled: Callable[[nn.Module], nn.Module], warm: bool, attach: Callable[..., Any], block: Callable[..., Any]
+) -> None:
+    """Compiled in one graph under the watch, a model computes what it did, and its sites are blind with the reason."""
+    model = block()
+    x = torch.randn(2, 8)
+    expected = model(x)
+    watch = attach(model)
+    if warm:
+        model(x)
+        watch.flush()
+        assert ["observed"] == [site.state for site in watch.sites]
+    fast = compiled(model)
+    for _ in range(3):
+        assert torch.equal(expected, fast(x))
+    report = watch.flush()
+    assert ["blind"] == [site.state for site in watch.sites]
+    assert "compiled" in watch.sites[0].reason
+    assert ("blind", {}) == (report.verdict, report.totals.errors)
+
+
+@pytest.mark.parametrize("compiled", HOW)
+@pytest.mark.parametrize("outer", [False, True], ids=["the model", "what the compiler returned"])
+def test_a_model_compiled_before_it_is_watched_is_blind(
+    compiled: Callable[[nn.Module], nn.Module], outer: bool, attach: Callable[..., Any], block: Callable[..., Any]
+) -> None:
+    """Hooks put on compiled code never run, and nothing would say so: the census does, before and after passes."""
+    model = block()
+    x = torch.randn(2, 8)
+    fast = compiled(model)
+    expected = fast(x)
+    watch = attach(fast if outer else model)
+    for _ in range(2):
+        assert [("act", "blind")] == [(site.layer, site.state) for site in watch.sites]
+        assert "compiled" in watch.sites[0].reason
+        assert torch.equal(expected, fast(x))
+        watch.flush()
+    assert "blind" == watch.report.verdict
+
+
+def test_a_container_compiled_before_is_blind_too(attach: Callable[..., Any]) -> None:
+    """Where compilation begins in torch's own code, for a Sequential, it is seen all the same."""
+    model = nn.Sequential(nn.Linear(8, 8), nn.GELU())
+    fast = torch.compile(model, backend="eager")
+    fast(torch.randn(2, 8))
+    assert ["blind"] == [site.state for site in attach(model).sites]
+
+
+def test_a_site_that_runs_eagerly_again_is_observed_again(attach: Callable[..., Any], block: Callable[..., Any]) -> None:
+    """Blindness by compilation ends with the first eager pass, in which a NaN is caught."""
+    model = block()
+    fast = torch.compile(model, backend="eager")
+    fast(torch.randn(2, 8))
+    watch = attach(model)
+    torch.compiler.reset()
+    model(BAD)
+    assert 1 == watch.flush().totals.nonfinite_forwards
+    assert ["observed"] == [site.state for site in watch.sites]
+
+
+def test_detaching_from_a_compiled_model_is_harmless(attach: Callable[..., Any], block: Callable[..., Any]) -> None:
+    """Compiled code goes on when the watch comes off, with the same bits."""
+    model = block()
+    watch = attach(model)
+    fast = compiled_outside(model)
+    x = torch.randn(2, 8)
+    expected = fast(x)
+    watch.flush()
+    watch.detach()
+    assert torch.equal(expected, fast(x))
+
+
+def test_blocks_share_their_compiled_code_as_before(attach: Callable[..., Any], block: Callable[..., Any]) -> None:
+    """Equal blocks compiled one by one share one graph, watched or not, and no flush has them compiled again."""
+
+    def graphs(watched: bool) -> int:
+        torch._dynamo.reset()
+        counters.clear()
+        model = nn.Sequential(*(block() for _ in range(12)))
+        watch = attach(model) if watched else None
+        for part in model:
+            part.compile(backend="eager", fullgraph=True)
+        with torch.no_grad():
+            model(torch.randn(2, 8))
+            if watch:
+                watch.flush()
+            with torch.compiler.set_stance("fail_on_recompile"):
+                model(torch.randn(2, 8))
+        if watch:
+            assert {"blind"} == {site.state for site in watch.sites}
+            assert 2 == watch.flush().totals.forwards
+        return int(counters["stats"]["unique_graphs"])
+
+    assert graphs(watched=False) == graphs(watched=True)
+
+
+def test_other_watched_models_prove_themselves_again(attach: Callable[..., Any], block: Callable[..., Any]) -> None:
+    """When one watched model is compiled, another that runs eagerly is observed again from its next pass."""
+    eager, other = block(), block()
+    watch = attach(eager)
+    attach(other)
+    eager(torch.randn(2, 8))
+    before = Traces.count
+    compiled_outside(other)(torch.randn(2, 8))
+    assert Traces.count > before
+    watch.flush()
+    eager(BAD)
+    assert 1 == watch.flush().totals.nonfinite_forwards
+    assert ["observed"] == [site.state for site in watch.sites]
+
+
+@pytest.mark.parametrize("strict", [False, True])
+def test_a_watched_model_can_be_exported(strict: bool, attach: Callable[..., Any], block: Callable[..., Any]) -> None:
+    """torch.export of a watched model gives a program with the same operations and bits as of a bare one."""
+    model = block()
+    x = torch.randn(2, 8)
+    bare = torch.export.export(model, (x,), strict=strict)
+    watch = attach(model)
+    model(x)
+    exported = torch.export.export(model, (x,), strict=strict)
+    assert [str(node.target) for node in bare.graph.nodes] == [str(node.target) for node in exported.graph.nodes]
+    assert torch.equal(model(x), exported.module()(x))
+    assert (2, {}) == (watch.flush().totals.forwards, watch.report.totals.errors)
+
+
+def test_a_watched_model_can_be_traced(attach: Callable[..., Any], block: Callable[..., Any]) -> None:
+    """torch.jit.trace of a watched model warns of nothing, records nothing of ours, and counts no pass."""
+    model = block()
+    x = torch.randn(2, 8)
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message=".*is deprecated", category=DeprecationWarning)
+        bare = torch.jit.trace(model, x, check_trace=False)
+        watch = attach(model)
+        traced = torch.jit.trace(model, x, check_trace=False)
+    assert [node.kind() for node in bare.inlined_graph.nodes()] == [node.kind() for node in traced.inlined_graph.nodes()]
+    assert torch.equal(model(x), traced(x))
+    assert (1, {}) == (watch.flush().totals.forwards, watch.report.totals.errors)
+
+
+def test_a_watched_model_can_be_traced_symbolically(attach: Callable[..., Any], block: Callable[..., Any]) -> None:
+    """torch.fx traces through a watched GELU of transformers, which is no leaf to it, and finds nothing of ours in it."""
+    from transformers.activations import ACT2FN
+
+    model = block(ACT2FN["gelu_new"])
+    bare = torch.fx.symbolic_trace(model)
+    watch = attach(model)
+    model(torch.randn(2, 8))
+    traced = torch.fx.symbolic_trace(model)
+    assert [node.format_node() for node in bare.graph.nodes] == [node.format_node() for node in traced.graph.nodes]
+    model(BAD)
+    assert (1, {}) == (watch.flush().totals.nonfinite_forwards, watch.report.totals.errors)
+
+
+def test_vmap_over_a_watched_model_is_right_and_blind(attach: Callable[..., Any], block: Callable[..., Any]) -> None:
+    """Under vmap values cannot be read: the result is right, the site blind with the reason, and the guard stays on."""
+    model = block()
+    x = torch.randn(5, 2, 8)
+    expected = torch.func.vmap(model)(x)
+    watch = attach(model)
+    for _ in range(10):
+        assert torch.equal(expected, torch.func.vmap(model)(x))
+    assert "vmap" in watch.sites[0].reason
+    model(BAD)
+    assert (1, {}) == (watch.flush().totals.nonfinite_forwards, watch.report.totals.errors)
+    assert ["observed"] == [site.state for site in watch.sites]
+
+
+@pytest.mark.parametrize(
+    "transform",
+    [
+        lambda model: torch.func.grad(lambda x: model(x).sum()),
+        lambda model: torch.func.jacrev(lambda x: model(x).sum(0)),
+        lambda model: torch.func.vmap(torch.func.grad(lambda x: model(x).sum())),
+        lambda model: torch.func.jacfwd(lambda x: model(x).sum(0)),
+        lambda model: lambda x: torch.func.jvp(model, (x,), (torch.ones_like(x),))[1],
+    ],
+    ids=["grad", "jacrev", "vmap of grad", "jacfwd", "jvp"],
+)
+@pytest.mark.filterwarnings("ignore:.torch.jit.script. is deprecated")
+def test_function_transforms_of_a_watched_model_are_right(
+    transform: Callable[[nn.Module], Callable[[torch.Tensor], torch.Tensor]], attach: Callable[..., Any], block: Callable[..., Any]
+) -> None:
+    """Gradients and Jacobians through a watched model are the same bits, sampled or not, and no failure is counted."""
+    model = block()
+    x = torch.randn(2, 8)
+    expected = transform(model)(x)
+    watch = attach(model, cost_budget=1.0)
+    for _ in range(10):
+        assert torch.equal(expected, transform(model)(x))
+        watch.flush()
+    assert ({}, ()) == (watch.report.totals.errors, watch.report.disabled)
+
+
+def test_a_functional_call_is_watched(attach: Callable[..., Any], block: Callable[..., Any]) -> None:
+    """torch.func.functional_call with other weights runs the hooks on those weights' values."""
+    model = block()
+    watch = attach(model)
+    weights = {name: torch.full_like(value, math.nan) for name, value in model.named_parameters()}
+    torch.func.functional_call(model, weights, (torch.randn(2, 8),))
+    assert {("pre", "nan"): 32} == watch.flush().totals.nonfinite["act"].elements

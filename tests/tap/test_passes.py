@@ -1,0 +1,367 @@
+"""What counts as a pass, and as a hit in it: masks, errors, recursion, recomputation, threads."""
+
+from __future__ import annotations
+
+import math
+import threading
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
+from typing import Any
+
+import pytest
+import torch
+from geluwatch.records import Nonfinite, Report
+from torch import nn
+from torch.utils.checkpoint import CheckpointPolicy, checkpoint, create_selective_checkpoint_contexts
+
+
+def bad(*shape: int, at: tuple[int, ...] = (), value: float = math.nan) -> torch.Tensor:
+    """Return random values with one planted."""
+    x = torch.randn(*shape)
+    x[at or (0,) * len(shape)] = value
+    return x
+
+
+def seen(report: Report, layer: str = "act") -> Nonfinite:
+    """Return what was counted at a layer since attach."""
+    return report.totals.nonfinite.get(layer, Nonfinite())
+
+
+MASK = torch.tensor([[1, 1, 1], [1, 1, 0]])
+
+
+@pytest.mark.parametrize("dtype", [torch.long, torch.bool, torch.float32, torch.int32])
+@pytest.mark.parametrize("by_name", [True, False], ids=["by name", "by position"])
+def test_values_at_padding_are_counted_apart(dtype: torch.dtype, by_name: bool, attach: Callable[..., Any], only: Callable[..., Any]) -> None:
+    """A NaN at a padding row alone is counted as padding and pages nobody; one at a valid row pages."""
+    model = only()
+    watch = attach(model)
+    mask = MASK.to(dtype)
+    run = (lambda x: model(x, attention_mask=mask)) if by_name else (lambda x: model(x, mask))
+    run(bad(2, 3, 4, at=(1, 2, 0)))
+    report = watch.flush()
+    assert (0, 0, 1, {}) == (seen(report).forwards, seen(report).first, seen(report).padding_forwards, seen(report).elements)
+    assert (0, None) == (report.totals.nonfinite_forwards, report.first_nonfinite)
+    assert "page" != report.verdict
+    run(bad(2, 3, 4, at=(1, 1, 0)))
+    report = watch.flush()
+    assert (1, 1, 1, {("pre", "nan"): 1}) == (seen(report).forwards, seen(report).first, seen(report).padding_forwards, seen(report).elements)
+    assert ("act", "page") == (report.first_nonfinite, report.verdict)
+
+
+def test_of_values_on_both_sides_of_the_mask_the_valid_are_counted(attach: Callable[..., Any], only: Callable[..., Any]) -> None:
+    """A pass with values at padding and at valid rows is a hit, and only the valid elements are counted."""
+    model = only()
+    watch = attach(model)
+    x = bad(2, 3, 4, at=(1, 2, 0))
+    x[0, 0, :2] = math.inf
+    model(x, attention_mask=MASK)
+    assert (1, 0, {("pre", "posinf"): 2}) == (
+        seen(watch.flush()).forwards,
+        seen(watch.report).padding_forwards,
+        seen(watch.report).elements,
+    )
+
+
+class Spoils(nn.Module):
+    """A GELU with a fault of its own at one place."""
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """Return the input, one element of it spoilt."""
+        y = x.clone()
+        y[0, 0, 0] = math.nan
+        return y
+
+
+def test_padding_before_the_gelu_does_not_hide_what_arises_in_it(attach: Callable[..., Any], only: Callable[..., Any]) -> None:
+    """An infinity at a padding row of the input does not cover for a NaN that the GELU makes at a valid row."""
+    model = only(Spoils())
+    watch = attach(model, gelu_classes=(Spoils,))
+    model(bad(2, 3, 4, at=(1, 2, 1), value=math.inf), attention_mask=MASK)
+    assert (1, {("post", "nan"): 1}) == (watch.flush().totals.nonfinite_forwards, seen(watch.report).elements)
+
+
+@pytest.mark.parametrize(
+    "mask",
+    [
+        (1.0 - MASK.float()) * -1e9,
+        torch.zeros(2, 3),
+        MASK * 2,
+        MASK[:, None, None, :],
+        torch.tensor([[1, 1], [1, 0]]),
+        torch.zeros(2, 3, dtype=torch.bool),
+        "no tensor",
+        None,
+    ],
+    ids=["additive", "additive without padding", "odd values", "four dimensions", "another shape", "nothing valid", "a string", "none"],
+)
+def test_masks_that_may_mean_something_else_are_not_trusted(mask: Any, attach: Callable[..., Any], only: Callable[..., Any]) -> None:
+    """A mask that is not plainly one of padding hides nothing: a NaN anywhere is a hit."""
+    model = only()
+    watch = attach(model)
+    model(bad(2, 3, 4, at=(1, 2, 0)), attention_mask=mask)
+    assert (1, {}) == (watch.flush().totals.nonfinite_forwards, watch.report.totals.errors)
+
+
+def test_the_users_own_mask_function_decides(attach: Callable[..., Any], only: Callable[..., Any]) -> None:
+    """A padding function sees the root call's arguments, and what it returns is honoured over any argument's name."""
+    calls: list[tuple[int, list[str]]] = []
+
+    def padding(args: tuple[Any, ...], kwargs: dict[str, Any]) -> torch.Tensor:
+        calls.append((len(args), list(kwargs)))
+        return MASK
+
+    model = only()
+    watch = attach(model, padding=padding, cost_budget=1e-9)
+    model(torch.randn(2, 3, 4))
+    calls.clear()
+    model(bad(2, 3, 4, at=(1, 2, 0)), attention_mask=torch.ones(2, 3))
+    assert (0, 1) == (watch.flush().totals.nonfinite_forwards, seen(watch.report).padding_forwards)
+    assert [(1, ["attention_mask"])] == calls
+
+
+def test_the_mask_function_is_asked_about_root_calls_alone(attach: Callable[..., Any], block: Callable[..., Any]) -> None:
+    """A part that is called by itself has no root call, so the user's function is not asked, let alone blamed."""
+
+    def padding(args: tuple[Any, ...], kwargs: dict[str, Any]) -> torch.Tensor:
+        raise LookupError("asked without a root call")
+
+    model = nn.Sequential(block())
+    watch = attach(model, padding=padding)
+    model[0](bad(2, 8))
+    assert (1, {}) == (watch.flush().totals.nonfinite_forwards, watch.report.totals.errors)
+
+
+class Raises(nn.Module):
+    """A block whose forward can be made to raise after its GELU."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.act = nn.GELU()
+        self.error: BaseException | None = None
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """Apply the GELU, then raise if asked to."""
+        y: torch.Tensor = self.act(x)
+        if self.error:
+            raise self.error
+        return y
+
+
+@pytest.mark.parametrize("error", [RuntimeError("out of memory"), KeyboardInterrupt(), SystemExit(), GeneratorExit()], ids=repr)
+def test_a_forward_that_raises_leaves_a_clean_state(error: BaseException, attach: Callable[..., Any]) -> None:
+    """Whatever leaves the forward, an interrupt by hand included, its hit is counted once and the next passes count as ever."""
+    model = Raises()
+    watch = attach(model)
+    model.error = error
+    with pytest.raises(type(error)):
+        model(bad(2, 4))
+    model.error = None
+    model(torch.randn(2, 4))
+    model(bad(2, 4))
+    totals = watch.flush().totals
+    assert (3, 2, {}) == (totals.forwards, totals.nonfinite_forwards, totals.errors)
+    assert (2, 2, {("pre", "nan"): 2}) == (seen(watch.report).forwards, seen(watch.report).first, seen(watch.report).elements)
+
+
+class Recursive(nn.Module):
+    """A model that calls itself, as tree networks do."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.act = nn.GELU()
+        self.fail_at = -1
+
+    def forward(self, x: torch.Tensor, depth: int = 3) -> torch.Tensor:
+        """Apply the GELU at every level."""
+        if depth == self.fail_at:
+            raise KeyboardInterrupt
+        y: torch.Tensor = self.act(x)
+        return self(y, depth - 1) if depth else y
+
+
+def test_a_model_that_calls_itself_runs_one_pass(attach: Callable[..., Any]) -> None:
+    """Four nested calls of the root are one pass; its hit counts once, its elements at every level."""
+    model = Recursive()
+    watch = attach(model)
+    for _ in range(3):
+        model(bad(2, 4))
+    totals = watch.flush().totals
+    assert (3, 3) == (totals.forwards, totals.nonfinite_forwards)
+    assert (3, {("pre", "nan"): 12}) == (seen(watch.report).forwards, seen(watch.report).elements)
+
+
+def test_an_interrupted_recursion_is_over_too(attach: Callable[..., Any]) -> None:
+    """After an interrupt three levels deep, the next pass is a pass of its own."""
+    model = Recursive()
+    watch = attach(model)
+    model.fail_at = 1
+    with pytest.raises(KeyboardInterrupt):
+        model(torch.randn(2, 4))
+    model.fail_at = -1
+    model(bad(2, 4))
+    model(torch.randn(2, 4))
+    totals = watch.flush().totals
+    assert (3, 1) == (totals.forwards, totals.nonfinite_forwards)
+
+
+def test_a_part_called_by_itself_is_guarded(attach: Callable[..., Any], block: Callable[..., Any]) -> None:
+    """A hit in a part that is called without the root is counted at its layer, though no pass is."""
+    model = nn.Sequential(block())
+    watch = attach(model)
+    model[0](bad(3, 8))
+    model[0](torch.randn(3, 8))
+    totals = watch.flush().totals
+    assert (0, 1, "0.act") == (totals.forwards, totals.nonfinite_forwards, watch.report.first_nonfinite)
+
+
+class Holder(nn.Module):
+    """A block that holds another with the same GELU, and uses it before and after."""
+
+    def __init__(self, act: nn.Module) -> None:
+        super().__init__()
+        self.act = act
+        self.inner = nn.Sequential(act)
+
+    def forward(self, x: torch.Tensor, spoil: int) -> torch.Tensor:
+        """Apply the GELU three times: here, inside, here; spoil the input of one."""
+        for turn, part in enumerate((self.act, self.inner, self.act)):
+            x = torch.zeros_like(x).fill_(math.nan) if turn == spoil else torch.zeros_like(x)
+            x = part(x)
+        return x
+
+
+@pytest.mark.parametrize(("spoil", "layer"), [(0, "act"), (1, "inner.0"), (2, "act")])
+def test_a_shared_gelu_is_told_apart_by_its_caller(spoil: int, layer: str, attach: Callable[..., Any]) -> None:
+    """A hit in a GELU that nested blocks share is counted at the block whose call it was, also after the inner one returned."""
+    model = Holder(nn.GELU())
+    watch = attach(model)
+    model(torch.randn(2, 4), spoil)
+    assert [layer] == list(watch.flush().totals.nonfinite)
+    assert ["observed", "observed"] == [site.state for site in watch.sites]
+
+
+class Checkpointed(nn.Module):
+    """A block under activation checkpointing; the gradient depends on the order of tensors saved."""
+
+    def __init__(self, block: nn.Module, **how: Any) -> None:
+        super().__init__()
+        self.block, self.how = block, how
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """Run the block without keeping its activations."""
+
+        def run(x: torch.Tensor) -> torch.Tensor:
+            y: torch.Tensor = self.block(x.view(-1, 8)).view(x.shape)
+            return y + x.view(-1).sum()
+
+        result: torch.Tensor = checkpoint(run, x, **self.how)
+        return result
+
+
+SAVE_ALL = partial(create_selective_checkpoint_contexts, lambda *_args, **_kwargs: CheckpointPolicy.MUST_SAVE)
+HOW = [{"use_reentrant": True}, {"use_reentrant": False}, {"use_reentrant": False, "context_fn": SAVE_ALL}]
+
+
+@pytest.mark.parametrize("how", HOW, ids=["reentrant", "not reentrant", "selective"])
+@pytest.mark.parametrize("planted", [False, True], ids=["calm", "with NaN"])
+def test_recomputation_is_not_counted_twice_and_gradients_do_not_change(
+    how: dict[str, Any], planted: bool, attach: Callable[..., Any], block: Callable[..., Any]
+) -> None:
+    """Under every kind of checkpointing each pass and hit counts once, backward runs, and gradients are the same bits."""
+    model = Checkpointed(block(), **how)
+
+    def gradients() -> list[torch.Tensor | None]:
+        model.zero_grad()
+        x = torch.linspace(-1, 1, 96).reshape(4, 3, 8).requires_grad_()
+        if planted:
+            x.data[0, 0, 0] = math.nan
+        model(x).square().sum().backward()
+        return [parameter.grad for parameter in model.parameters()]
+
+    expected = gradients()
+    watch = attach(model, cost_budget=1.0)
+    actual = gradients()
+    assert all(torch.equal(left.nan_to_num(), right.nan_to_num()) for left, right in zip(expected, actual, strict=True))  # type: ignore[union-attr]
+    totals = watch.flush().totals
+    assert (1, int(planted), {}) == (totals.forwards, totals.nonfinite_forwards, totals.errors)
+    assert ({("pre", "nan"): 16} if planted else {}) == seen(watch.report, "block.act").elements
+
+
+@pytest.mark.parametrize("how", HOW[:2], ids=["reentrant", "not reentrant"])
+def test_a_root_that_is_recomputed_runs_one_pass(how: dict[str, Any], attach: Callable[..., Any], block: Callable[..., Any]) -> None:
+    """Where the whole model stands under a checkpoint, its recomputation is no second pass."""
+    model = block()
+    watch = attach(model)
+    x = bad(4, 8).requires_grad_()
+    checkpoint(model, x, **how).sum().backward()
+    totals = watch.flush().totals
+    assert (1, 1, {("pre", "nan"): 16}) == (totals.forwards, totals.nonfinite_forwards, seen(watch.report).elements)
+
+
+def test_threads_that_serve_one_model_are_added_up_exactly(attach: Callable[..., Any], block: Callable[..., Any]) -> None:
+    """Eight threads, fifty passes each, a known share of them bad, drained all the while: every count is exact."""
+    model = nn.Sequential(block(), block())
+    watch = attach(model)
+    done = threading.Event()
+
+    def serve(worker: int) -> None:
+        for turn in range(50):
+            with torch.no_grad():
+                model(bad(3, 8, value=math.inf) if (turn + worker) % 5 == 0 else torch.randn(3, 8))
+
+    def drain() -> None:
+        while not done.is_set():
+            watch.flush()
+
+    drainer = threading.Thread(target=drain)
+    drainer.start()
+    with ThreadPoolExecutor(8) as pool:
+        list(pool.map(serve, range(8)))
+    done.set()
+    drainer.join()
+    totals = watch.flush().totals
+    assert (400, 80, 1200) == (totals.forwards, totals.nonfinite_forwards, totals.samples)
+    assert (80, 80, 0) == (seen(watch.report, "0.act").forwards, seen(watch.report, "0.act").first, seen(watch.report, "1.act").first)
+    assert 80 * 16 == sum(seen(watch.report, "0.act").elements.values())
+    assert {} == totals.errors
+
+
+def test_counts_of_ended_threads_are_folded_and_their_memory_let_go(attach: Callable[..., Any], only: Callable[..., Any]) -> None:
+    """A server that starts a thread a request keeps every count, and one state, not one a thread."""
+    model = only()
+    watch = attach(model)
+    for turn in range(30):
+        thread = threading.Thread(target=model, args=(bad(2, 4) if turn % 3 == 0 else torch.randn(2, 4),))
+        thread.start()
+        thread.join()
+        watch.flush()
+    totals = watch.report.totals
+    assert (30, 10, 10) == (totals.forwards, totals.nonfinite_forwards, seen(watch.report).first)
+    assert len(watch._source._tap.states) <= 1
+
+
+def test_the_first_layer_is_that_of_the_earliest_pass(attach: Callable[..., Any]) -> None:
+    """Of several bad passes in several threads between two flushes, the first in time names the layer."""
+    model = nn.ModuleDict({"a": nn.GELU(), "b": nn.GELU()})
+    model.forward = lambda which: model[which](bad(2, 4))  # type: ignore[method-assign]
+    watch = attach(model)
+    for which in ("b", "a", "b"):
+        thread = threading.Thread(target=model, args=(which,))
+        thread.start()
+        thread.join()
+    assert "b" == watch.flush().first_nonfinite
+
+
+def test_sites_without_calls_are_blind_until_they_run(attach: Callable[..., Any]) -> None:
+    """A GELU that the passes so far have not called is blind with the reason, and observed as soon as it runs."""
+    model = nn.ModuleDict({"a": nn.GELU(), "b": nn.GELU()})
+    model.forward = lambda which: model[which](torch.randn(2, 4))  # type: ignore[method-assign]
+    watch = attach(model)
+    assert ["observed", "observed"] == [site.state for site in watch.sites]
+    model("a")
+    assert ["observed", "blind"] == [site.state for site in watch.sites]
+    assert "never executed" in watch.sites[1].reason
+    model("b")
+    assert ["observed", "observed"] == [site.state for site in watch.sites]
