@@ -202,11 +202,8 @@ def source_hash() -> str:
 
 def table(rows: list[Row]) -> str:
     """Return the rows as a Markdown table."""
-    lines = [
-        "| work (texts x tokens) | step | overhead, median of pairs | 95 % interval | per site | rows a site and minute | "
-        "peak memory off / on | |",
-        "|---|---|---|---|---|---|---|---|",
-    ]
+    heads = ("work (texts x tokens)", "step", "overhead, median of pairs", "95 % interval", "per site", "rows a site and minute")
+    lines = [f"| {' | '.join((*heads, 'peak memory off / on', ''))} |", "|---" * (len(heads) + 2) + "|"]
     lines += [
         f"| {row.name} | {row.step_ms:.1f} ms | {row.overhead:+.2f} % | {row.low:+.2f} to {row.high:+.2f} % | {row.per_site_us:.1f} us | "
         f"{row.rows_per_site_and_minute:.0f} | +{row.peak_mib_off:.0f} / +{row.peak_mib_on:.0f} MiB | {row.verdict} |"

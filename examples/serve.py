@@ -12,7 +12,7 @@ from __future__ import annotations
 import argparse
 import json
 import threading
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import BaseHTTPRequestHandler, HTTPServer
 from importlib.resources import files
 
 import torch
@@ -54,7 +54,8 @@ def main() -> None:
             def log_message(self, *_: object) -> None:
                 pass
 
-        server = ThreadingHTTPServer(("127.0.0.1", options.port), Embed)
+        # One thread: the model uses every core for each request, and a thread of its own for each would only cost.
+        server = HTTPServer(("127.0.0.1", options.port), Embed)
         print(f"embeddings  http://127.0.0.1:{server.server_port}/", flush=True)
         print(f"geluwatch   {watch.serve(port=options.metrics_port)}", flush=True)
         try:

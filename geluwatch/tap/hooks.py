@@ -164,7 +164,7 @@ class SiteHook(_Hook):
             else:
                 self._look(tap, state, site, module, args[0], output)
         except Exception as error:  # noqa: BLE001  # nothing may leave a hook
-            self._failed(site, args, output, error)
+            self._failed("guard", site, args, output, error)
 
     def _admit(self, site: int, args: tuple[Any, ...], output: Any) -> bool:
         """Note that a site runs, or why it cannot be watched; return whether it can."""
@@ -176,8 +176,8 @@ class SiteHook(_Hook):
         self.tap.called.add(site)
         return True
 
-    def _failed(self, site: int, args: tuple[Any, ...], output: Any, error: Exception) -> None:
-        """Blame a failure on a call that cannot be watched, else on the guard."""
+    def _failed(self, part: str, site: int, args: tuple[Any, ...], output: Any, error: Exception) -> None:
+        """Blame a failure on a call that cannot be watched, else on a part of the agent."""
         try:
             if not self._admit(site, args, output):
                 return
@@ -187,7 +187,7 @@ class SiteHook(_Hook):
                 return
         except Exception:  # noqa: BLE001, S110  # the failure to be counted is the first
             pass
-        self.tap.breaker.trip("guard", error)
+        self.tap.breaker.trip(part, error)
 
     def _look(self, tap: Tap, state: ThreadState, site: int, module: nn.Module, pre: torch.Tensor, post: torch.Tensor) -> None:
         if tap.breaker.allows("guard"):
@@ -196,14 +196,20 @@ class SiteHook(_Hook):
             if tap.learning:
                 state.latest = Latest(site, post, _total(post))
             if not post.is_cpu:
-                tap.device_guard.look(site, (post, pre) if self.clips else (post,), tap.mask(state, post.shape))
+                self._look_there(tap, state, site, pre, post)
             elif post.numel() < LARGE or not self._relayed(tap, state, site, module.training):
                 if guard.suspicious(post) or (self.clips and guard.suspicious(pre)):
                     tap.check(state, site, pre, post)
             else:
                 state.pending = Pending(site, module.training, _version(post), pre, post)
-        if state.sampled and tap.breaker.allows("rows"):
+        if state.sampled and site in tap.called and tap.breaker.allows("rows"):
             self._capture(tap, state, site, pre, post)
+
+    def _look_there(self, tap: Tap, state: ThreadState, site: int, pre: torch.Tensor, post: torch.Tensor) -> None:
+        if post.is_meta:
+            self._admit(site, (pre,), post)
+        else:
+            tap.device_guard.look(site, (post, pre) if self.clips else (post,), tap.mask(state, post.shape))
 
     def _relayed(self, tap: Tap, state: ThreadState, site: int, training: bool) -> bool:
         """Return whether a large output is left to its consumer in this pass; ask for the consumer's hook where not."""
@@ -223,7 +229,7 @@ class SiteHook(_Hook):
             else:
                 self._capture_there(tap, state, site, pre, post)
         except Exception as error:  # noqa: BLE001  # nothing may leave a hook
-            tap.breaker.trip("rows", error)
+            self._failed("rows", site, (pre,), post, error)
         finally:
             state.spent += perf_counter() - began
 

@@ -61,5 +61,5 @@ def batch_size(args: tuple[Any, ...], kwargs: dict[str, Any]) -> int:
     """Return the first dimension of the call's first tensor; 0 where there is none."""
     for value in (*args, *kwargs.values()):
         if isinstance(value, torch.Tensor):
-            return int(value.shape[0]) if value.dim() else 1
+            return int(value.size(0)) if value.dim() else 1
     return 0

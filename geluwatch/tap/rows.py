@@ -56,15 +56,15 @@ class RowPicker:
 
     def __init__(self, most: int) -> None:
         self._most = most
-        self._generator = torch.Generator()
+        self._generator = torch.Generator("cpu")
         self._generator.manual_seed(0x6E1)
 
     def pick(self, rows: int, mask: torch.Tensor | None) -> torch.Tensor:
         """Return indices (k,) int64 of at most `most` of `rows` rows; `mask` (rows,) is true where a row is valid."""
-        valid = torch.arange(rows) if mask is None else mask.nonzero().squeeze(1)
+        # The device is named, for the default one may be another, and the factories would follow it.
+        valid = torch.arange(rows, device="cpu") if mask is None else mask.nonzero().squeeze(1)
         if valid.numel() <= self._most:
             return valid
-        # The default device may be another one, and torch.randperm would follow it.
         order = torch.randperm(valid.numel(), generator=self._generator, device="cpu")[: self._most]
         return valid[order.sort().values]
 

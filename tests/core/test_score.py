@@ -105,7 +105,7 @@ def test_fewer_rows_never_raise_the_expected_score(make_moments, draw: str, rows
     scarce = np.stack([score.vector(take(rng, rows)) for _ in range(160)])
     for horizon in (1, 4, 16):
         runs = [score.score(calm, scarce[k : k + horizon], full(horizon, rows)) for k in range(0, 160, horizon)]
-        assert np.mean(runs) < 1.05 * (1 + horizon / 100)
+        assert np.mean(runs) < 1.1 * (1 + horizon / 100)
 
 
 def test_more_rows_never_raise_the_expected_score() -> None:
@@ -123,6 +123,27 @@ def test_forgiving_few_rows_does_not_forgive_a_collapse(make_moments) -> None:
     calm = score.reference(calm_vectors(make_moments, rng, 100), full(100))
     narrow = calm_vectors(make_moments, rng, 16, rows=200, scale=0.9)
     assert score.score(calm, narrow, full(16, 200)) > 10.0
+
+
+def test_an_odd_text_does_not_carry_the_score_away(make_moments) -> None:
+    """Channels thrown out by a heavy tail, as one unusual text does it, raise the score far less than the mean of squares."""
+    rng = np.random.default_rng(12)
+    calm = score.reference(calm_vectors(make_moments, rng, 60, channels=512), full(60))
+    thrown = calm_vectors(make_moments, rng, 1, channels=512)
+    at = rng.choice(512, 10, replace=False)
+    thrown[0, at] += rng.choice([-1, 1], 10) * 15 / np.sqrt(ROWS)
+    plain = float((np.square(thrown[0] - calm.mean) / calm.variance).mean())
+    assert plain > 3.0
+    assert score.score(calm, thrown, full(1)) < 1.4
+
+
+def test_a_few_dead_channels_still_count(make_moments) -> None:
+    """One channel in fifty going silent is seen in a single window."""
+    rng = np.random.default_rng(13)
+    calm = score.reference(calm_vectors(make_moments, rng, 60, channels=500), full(60))
+    drawn = make_moments(rng, ROWS, 500)
+    drawn.m2[:10], drawn.mean[:10] = 0.0, -0.17
+    assert score.score(calm, score.vector(drawn)[None], full(1)) > 1.8
 
 
 def test_constant_channels_do_not_explode(make_moments) -> None:

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import math
 import threading
 import time
-from collections import deque
-from collections.abc import Sequence
+from collections import defaultdict, deque
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from types import TracebackType
 from typing import Self
@@ -29,9 +30,11 @@ _TONES: dict[Tone, tuple[str, str]] = {
 }
 _VERDICTS = {"blind": "dim", "warming": "cyan", "ok": "green", "ticket": "yellow", "page": "bold red"}
 _STATES = {"blind": "dim", "watched": "cyan", "calm": "green", "drift": "yellow", "non-finite": "red", "first": "bold red"}
+_HEIGHTS = "▁▂▃▄▅▆▇█"
 _SPINNER = "⠋⠙⠹⠸⠼⠴⠦⠧⠇⠏"
 _PHASES_WIDTH = 38
-_WIDE = 130  # columns from which every column of the table has room
+_WIDE = 130  # columns from which the layers' table has room for all it can show
+_WINDOWS_SHOWN = 32
 _KEPT_EVENTS = 200
 
 
@@ -56,6 +59,8 @@ class ScreenDisplay:
         self._phases: list[_Phase] = []
         self._events: deque[Event] = deque(maxlen=_KEPT_EVENTS)
         self._report: Report | None = None
+        self._trails: defaultdict[str, deque[float]] = defaultdict(lambda: deque(maxlen=_WINDOWS_SHOWN))
+        self._window = ("", 0)
 
     def __enter__(self) -> Self:
         self._live.start()
@@ -79,8 +84,13 @@ class ScreenDisplay:
                 phase.done, phase.total = done, total
 
     def report(self, report: Report) -> None:
-        """Show this report in the table."""
-        self._report = report
+        """Show this report in the table, and follow the evidence from window to window."""
+        window = (report.model, report.totals.windows)
+        with self._lock:
+            if window != self._window and report.totals.windows:
+                for row in layer_rows(report):
+                    self._trails[row.name].append(row.evidence)
+            self._window, self._report = window, report
 
     def event(self, event: Event) -> None:
         """Add a line below."""
@@ -137,9 +147,11 @@ class ScreenDisplay:
             return Panel(waiting, title="layers", title_align="left", border_style="dim")
         rows = layer_rows(self._report)
         wide = width + _PHASES_WIDTH >= _WIDE
-        note = Text("evidence: drift score over its calibrated threshold, which is │", style="dim", no_wrap=True, overflow="ellipsis")
+        with self._lock:
+            trails = {row.name: trail(self._trails[row.name]) for row in rows} if wide else None
+        note = Text("evidence: drift score over its calibrated threshold, which is at ┃", style="dim", no_wrap=True, overflow="ellipsis")
         title = f"{self._report.model}: window {self._report.totals.windows}, {self._report.totals.forwards} forward passes"
-        body = Group(_table(rows, wide=wide), Text(), note)
+        body = Group(_table(rows, trails), Text(), note)
         return Panel(body, title=title, title_align="left", border_style=_VERDICTS[self._report.verdict])
 
     def _newest(self, room: int, width: int) -> Text:
@@ -164,24 +176,34 @@ def evidence_bar(evidence: float, width: int) -> Text:
     style = "green" if evidence < 1 else "yellow"
     below, above = min(filled, half), max(filled - half, 0)
     return Text.assemble(
-        ("█" * below, style), ("░" * (half - below), "dim"), ("│", "bold"), ("█" * above, style), ("░" * (half - above), "dim")
+        ("━" * below, style), ("─" * (half - below), "dim"), ("┃", "bold"), ("━" * above, style), ("─" * (half - above), "dim")
     )
 
 
-def _table(rows: Sequence[LayerRow], *, wide: bool) -> Table:
+def trail(evidence: Iterable[float]) -> Text:
+    """Return evidence of consecutive windows as one character each: half height is the threshold, a dot was not judged."""
+    text = Text()
+    for value in evidence:
+        if math.isnan(value):
+            text.append("·", style="dim")
+        else:
+            text.append(_HEIGHTS[min(int(value * 4), 7)], style="green" if value < 1 else "yellow")
+    return text
+
+
+def _table(rows: Sequence[LayerRow], trails: Mapping[str, Text] | None) -> Table:
+    """Return the layers as a table; without trails a narrow one."""
     table = Table(box=None, padding=(0, 1), pad_edge=False, expand=False, header_style="dim")
-    for name in ("layer", "state", *(("mean", "std", "KS to baseline") if wide else ("KS",)), "evidence", "", "non-finite"):
-        right = name in ("mean", "std", "", "non-finite")
-        table.add_column(name, justify="right" if right else "left", no_wrap=True)
+    readings = ("KS",) if trails is None else ("mean", "std", "KS to baseline", "last windows")
+    for name in ("layer", "state", *readings, "evidence", "", "non-finite"):
+        table.add_column(name, justify="right" if name in ("mean", "std", "", "non-finite") else "left", no_wrap=True)
     for row in rows:
-        readings = [interval(row.ks, row.ks_upper)]
-        if wide:
-            readings = [number(row.mean), number(row.std), *readings]
+        distance = interval(row.ks, row.ks_upper)
         table.add_row(
             row.name,
             Text("first NaN/Inf" if row.state == "first" else row.state, style=_STATES[row.state]),
-            *readings,
-            evidence_bar(row.evidence, 24 if wide else 10),
+            *((distance,) if trails is None else (number(row.mean), number(row.std), distance, trails[row.name])),
+            evidence_bar(row.evidence, 10 if trails is None else 32),
             number(row.evidence),
             Text(f"{row.nonfinite:,}", style="red" if row.nonfinite else "dim"),
         )

@@ -1,0 +1,68 @@
+"""Settings refuse what cannot work, in a sentence that names the field and the value."""
+
+from __future__ import annotations
+
+import math
+import re
+from dataclasses import FrozenInstanceError, fields
+
+import pytest
+from geluwatch.config import Config
+from geluwatch.errors import ConfigError
+
+
+def test_the_default_is_valid_and_frozen() -> None:
+    """The default needs no argument and cannot be changed afterwards."""
+    with pytest.raises(FrozenInstanceError):
+        Config().window_seconds = 1.0  # type: ignore[misc]
+
+
+@pytest.mark.parametrize("name", ["window_seconds", "flush_seconds", "tickets_per_month", "cost_budget"])
+@pytest.mark.parametrize("value", [0, -1.0, math.nan, math.inf, True, "60"])
+def test_spans_and_rates_must_be_positive_numbers(name: str, value: object) -> None:
+    """Zero, negatives, NaN, infinity, booleans and text are refused by name and value."""
+    with pytest.raises(ConfigError, match=rf"^{name} must be a positive finite number, got {re.escape(repr(value))}\.$"):
+        Config(**{name: value})  # type: ignore[arg-type]  # that is the point
+
+
+@pytest.mark.parametrize("name", ["rows_per_window", "rows_per_forward", "minimum_rows", "breaker_limit", "pending_bytes"])
+@pytest.mark.parametrize("value", [0, -3, 1.5, True, None])
+def test_counts_must_be_whole_numbers_from_one(name: str, value: object) -> None:
+    """Zero, negatives, fractions, booleans and None are refused by name and value."""
+    with pytest.raises(ConfigError, match=rf"^{name} must be a whole number of at least 1, got {re.escape(repr(value))}\.$"):
+        Config(**{name: value})  # type: ignore[arg-type]  # that is the point
+
+
+@pytest.mark.parametrize("horizons", [(), (4, 1), (1, 1, 4), (0, 4), (1.0, 4.0), (True,)])
+def test_horizons_must_ascend_from_one(horizons: tuple[object, ...]) -> None:
+    """No horizon, disorder, repeats, zero and fractions are refused."""
+    with pytest.raises(ConfigError, match="horizons must be"):
+        Config(horizons=horizons)  # type: ignore[arg-type]  # that is the point
+
+
+def test_a_cost_budget_above_the_whole_is_refused() -> None:
+    """More than all of the time cannot be spent; the message gives an example."""
+    with pytest.raises(ConfigError, match=r"cost_budget must be a share of at most 1, got 5; 0\.01 is one percent"):
+        Config(cost_budget=5)
+
+
+def test_gelu_classes_must_be_classes() -> None:
+    """An instance in place of its class is refused."""
+    with pytest.raises(ConfigError, match="pass the class, not an instance"):
+        Config(gelu_classes=(object(),))  # type: ignore[arg-type]  # that is the point
+
+
+def test_windows_may_be_closed_by_hand() -> None:
+    """None for the window's length is the one value that is no number."""
+    assert Config(window_seconds=None).window_seconds is None
+
+
+def test_errors_are_value_errors_too() -> None:
+    """A caller that knows nothing of geluwatch's errors may catch ValueError."""
+    with pytest.raises(ValueError, match="minimum_rows"):
+        Config(minimum_rows=0)
+
+
+def test_every_setting_is_given_by_name() -> None:
+    """Settings are keyword-only, so that adding one breaks no caller."""
+    assert all(field.kw_only for field in fields(Config))
