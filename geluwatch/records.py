@@ -239,7 +239,7 @@ class PointReport:
     ks_upper: float = float("nan")
     """Certified upper end."""
     score: float = float("nan")
-    """Mean squared channel z, at the horizon with the largest share of its threshold."""
+    """Typical squared channel z, at the horizon with the largest share of its threshold."""
     threshold: float = float("nan")
     horizon: int = 0
     evidence: float = float("nan")

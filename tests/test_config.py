@@ -7,6 +7,7 @@ import re
 from dataclasses import FrozenInstanceError, fields
 
 import pytest
+
 from geluwatch.config import Config
 from geluwatch.errors import ConfigError
 

@@ -73,13 +73,6 @@ def lower_edges(cells: Cells, bits: int) -> Floats:
     return np.copysign(magnitude.view(np.float32).astype(np.float64), cells)
 
 
-def middles(cells: Cells, bits: int) -> Floats:
-    """Return the value in the middle of each cell, for reading moments or quantiles off a histogram."""
-    inner = lower_edges(cells, bits)
-    outer = lower_edges(np.where(cells == 0, 0, cells + np.sign(cells)).astype(np.int32), bits)
-    return np.where(np.isfinite(outer), (inner + outer) / 2, inner)
-
-
 def edge_cells(edges: tuple[float, ...], bits: int, *, inclusive: bool) -> Cells:
     """Return for each edge the last cell that counts as "value <= edge".
 

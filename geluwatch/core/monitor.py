@@ -14,7 +14,7 @@ from geluwatch.config import Config
 from geluwatch.core import calibrate, histogram, moments
 from geluwatch.core.judge import Judge, Judgement
 from geluwatch.core.totals import add_counts, add_drained, add_point
-from geluwatch.core.window import WindowBuilder, observe_rows
+from geluwatch.core.window import WindowBuilder, nbytes, observe_rows
 from geluwatch.errors import BaselineError
 from geluwatch.records import (
     POINTS,
@@ -36,6 +36,9 @@ KEPT_WINDOWS = 144
 
 Enough to calibrate a horizon of 16 (`calibrate.windows_needed`) when a tenth of them is unfit.
 """
+
+KEPT_BYTES = 256 * 2**20
+"""Most memory of kept windows: 300 of MiniLM's in float32 fit, fewer of wider models or of float16's finer lattice."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,9 +94,13 @@ class Monitor:
         self._totals = replace(self._totals, flush_seconds=self._totals.flush_seconds + flush_seconds)
 
     def ready_to_close(self) -> bool:
-        """Return whether the open window has enough rows at every site that gave any; with none it is carried over."""
-        gathered = [self._builder.rows((layer, "pre")) for layer in self._observed()]
-        return any(gathered) and min(rows for rows in gathered if rows) >= self._config.minimum_rows
+        """Return whether the open window can be judged: at some site at least; a thinner one is carried over.
+
+        A site that starves, as an expert without work does, holds nobody up: its own rows are left unjudged. Nor does
+        a NaN wait for rows.
+        """
+        gathered = (self._builder.rows((layer, "pre")) for layer in self._observed())
+        return max(gathered, default=0) >= self._config.minimum_rows or self._builder.first_nonfinite is not None
 
     def close(self, now: float) -> None:
         """Close the open window, judge it if a baseline is armed, and open the next.
@@ -103,11 +110,17 @@ class Monitor:
         """
         self._last = window = self._builder.close(now, self._observed())
         self._builder = WindowBuilder(now)
-        self._closed.append(window)
+        self._keep(window)
         self._totals = replace(self._totals, windows=self._totals.windows + 1)
         self._judged = {}
         if self._judge:
             self._judged = self._judge.judge(window.points)
+
+    def _keep(self, window: Window) -> None:
+        """Keep a closed window for the next baseline, and let the oldest go where they take too much memory."""
+        self._closed.append(window)
+        while len(self._closed) > 1 and sum(map(nbytes, self._closed)) > KEPT_BYTES:
+            self._closed.popleft()
 
     def make_baseline(self, name: str, now: float) -> Baseline:
         """Return a baseline of the closed windows, calibrated but neither stored nor armed.

@@ -69,6 +69,14 @@ def observe_rows(rows: Iterable[Rows]) -> dict[PointKey, PointWindow]:
     return found
 
 
+def nbytes(window: Window) -> int:
+    """Return the memory that a window's arrays take."""
+    return sum(
+        point.histogram.cells.nbytes + point.histogram.counts.nbytes + point.moments.mean.nbytes + point.moments.m2.nbytes
+        for point in window.points.values()
+    )
+
+
 class WindowBuilder:
     """Gathers observations until the window is closed."""
 

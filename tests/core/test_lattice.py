@@ -142,14 +142,3 @@ def test_inclusive_edges_count_lattice_values_exactly(edge: float, cells: list[i
     (end,) = lattice.edge_cells((edge,), 16, inclusive=True)
     values = array([*lattice.lower_edges(np.array(cells, np.int32), 16), edge])
     assert (values <= edge).tolist() == (lattice.cells_of(values, 16) <= end).tolist()
-
-
-@pytest.mark.parametrize("bits", BOTH)
-@given(values=st.lists(floats32, min_size=1, max_size=20))
-def test_the_middle_of_a_cell_lies_in_the_cell(bits: int, values: list[float]) -> None:
-    """A cell's middle, rounded to a float, is in the cell."""
-    cells = lattice.cells_of(array(values), bits)
-    middles = lattice.middles(cells, bits).astype(np.float32)
-    inner = lattice.lower_edges(cells, bits).astype(np.float32)
-    # The innermost cell's middle may be zero itself where its only magnitudes round away.
-    assert ((lattice.cells_of(middles, bits) == cells) | (inner == middles)).all()

@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from geluwatch.config import Config
 from geluwatch.core import calibrate
 from geluwatch.core.monitor import KEPT_WINDOWS, Identity, Monitor
+from geluwatch.core.window import nbytes
 from geluwatch.errors import BaselineError
 from geluwatch.records import POINTS, Baseline, Drained, Nonfinite, Report, Rows, Site
 
@@ -220,6 +221,29 @@ def test_a_thin_timed_window_is_carried_over() -> None:
     traffic.monitor.close(MINUTE)
     assert {64} == {seen.rows for seen in traffic.report().sites.values()}
     assert not traffic.monitor.ready_to_close()
+
+
+def test_a_starving_site_does_not_hold_the_window_open() -> None:
+    """With enough rows at one site the window is ready, though another has a single one; so it is after a NaN without rows."""
+    traffic = Traffic()
+    traffic.monitor.ingest(traffic.batch(rows=1))
+    assert not traffic.monitor.ready_to_close()
+    traffic.monitor.ingest(traffic.batch(rows=64, layers=LAYERS[:1]))
+    assert traffic.monitor.ready_to_close()
+    traffic.monitor.close(MINUTE)
+    traffic.monitor.ingest(Drained(forwards=1, nonfinite_forwards=1, first_nonfinite=LAYERS[0]))
+    assert traffic.monitor.ready_to_close()
+
+
+def test_kept_windows_are_bounded_in_bytes(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where windows are large, fewer are kept than the number allows, the newest ones."""
+    traffic = Traffic()
+    traffic.minute(traffic.batch(rows=64))
+    monkeypatch.setattr("geluwatch.core.monitor.KEPT_BYTES", 4 * nbytes(traffic.monitor._closed[0]))
+    for _ in range(20):
+        traffic.minute(traffic.batch(rows=64))
+    assert 2 <= len(traffic.monitor._closed) <= 5
+    assert traffic.report().totals.windows == 21
 
 
 def test_a_window_closed_by_hand_with_few_rows_is_not_judged() -> None:

@@ -37,7 +37,7 @@ class Only(nn.Module):
         super().__init__()
         self.act = act if act is not None else nn.GELU()
 
-    def forward(self, x: torch.Tensor, attention_mask: torch.Tensor | None = None) -> torch.Tensor:
+    def forward(self, x: torch.Tensor, attention_mask: torch.Tensor | None = None) -> torch.Tensor:  # noqa: ARG002  # for the hooks
         """Apply the activation."""
         return self.act(x)
 

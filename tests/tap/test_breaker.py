@@ -9,23 +9,24 @@ from typing import Any
 
 import pytest
 import torch
-from geluwatch.tap import guard, hooks, padding, shared
-from geluwatch.tap.breaker import Breaker
 from hypothesis import given
 from hypothesis import strategies as st
 from torch import nn
+
+from geluwatch.tap import guard, hooks, padding, shared
+from geluwatch.tap.breaker import Breaker
 
 LIMIT = 3
 PASSES = 10
 
 
-class Broken(RuntimeError):
+class BrokenPartError(RuntimeError):
     """What the broken part raises."""
 
 
 def broken(*_args: Any, **_kwargs: Any) -> Any:
     """Fail, whatever is asked."""
-    raise Broken("on purpose")
+    raise BrokenPartError("on purpose")
 
 
 @given(st.lists(st.sampled_from(["guard", "rows"]), max_size=20), st.integers(1, 6))
@@ -33,7 +34,7 @@ def test_a_part_is_on_until_it_has_failed_as_often_as_the_limit(failures: list[s
     """Each part's failures are counted apart, and a part is off exactly from its limit on."""
     breaker = Breaker(limit)
     for part in failures:
-        breaker.trip(part, Broken())
+        breaker.trip(part, BrokenPartError())
     for part in ("guard", "rows"):
         count = failures.count(part)
         assert count == breaker.failures.get(part, 0)
@@ -45,7 +46,7 @@ class Raising(logging.Handler):
 
     def emit(self, _record: logging.LogRecord) -> None:
         """Fail."""
-        raise Broken("the handler")
+        raise BrokenPartError("the handler")
 
 
 @pytest.fixture
@@ -61,8 +62,8 @@ def raising_handler() -> Iterator[None]:
 def test_a_log_handler_that_raises_is_no_way_out() -> None:
     """A failure is counted, and the part switched off, also where logging it fails."""
     breaker = Breaker(2)
-    breaker.trip("guard", Broken())
-    breaker.trip("guard", Broken())
+    breaker.trip("guard", BrokenPartError())
+    breaker.trip("guard", BrokenPartError())
     assert (2, False) == (breaker.failures["guard"], breaker.allows("guard"))
 
 

@@ -9,9 +9,10 @@ from typing import Any
 
 import pytest
 import torch
-from geluwatch.tap._compat import Traces
 from torch import nn
 from torch._dynamo.utils import counters
+
+from geluwatch.tap._compat import Traces
 
 BAD = torch.full((2, 8), math.nan)
 

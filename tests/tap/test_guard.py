@@ -8,10 +8,11 @@ from typing import Any
 
 import pytest
 import torch
-from geluwatch.tap import guard, hooks
 from hypothesis import given
 from hypothesis import strategies as st
 from torch import nn
+
+from geluwatch.tap import guard
 
 KINDS = {"nan": math.nan, "posinf": math.inf, "neginf": -math.inf}
 DTYPES = [torch.float32, torch.bfloat16, torch.float16, torch.float64]
@@ -40,7 +41,11 @@ def test_a_finite_sum_is_proof(values: list[float], dtype: torch.dtype, strided:
     assert guard.suspicious(tensor) or bool(torch.isfinite(tensor).all())
 
 
-@given(st.lists(_ANY_FLOAT, min_size=8, max_size=8), st.lists(_ANY_FLOAT, min_size=8, max_size=8), st.lists(st.booleans(), min_size=4, max_size=4))
+@given(
+    st.lists(_ANY_FLOAT, min_size=8, max_size=8),
+    st.lists(_ANY_FLOAT, min_size=8, max_size=8),
+    st.lists(st.booleans(), min_size=4, max_size=4),
+)
 def test_confirmation_counts_each_element_once_where_it_arose(before: list[float], after: list[float], valid: list[bool]) -> None:
     """An element counts before the GELU if it is non-finite there, else after it, by kind, at valid rows only."""
     expected: dict[tuple[str, str], int] = {}
@@ -127,220 +132,3 @@ def test_what_arises_in_the_gelu_is_counted_after_it(attach: Callable[..., Any],
     x[1, 2] = math.inf
     model(x)
     assert {("post", "nan"): 1, ("pre", "posinf"): 1} == watch.flush().totals.nonfinite["act"].elements
-
-
-@pytest.fixture
-def through_consumers(monkeypatch: pytest.MonkeyPatch) -> dict[str, int]:
-    """Leave outputs of any size to their consumers, and count how often each look is taken."""
-    looks = {"suspicious": 0, "suspicious_column": 0}
-
-    def counted(name: str) -> None:
-        look = getattr(guard, name)
-
-        def wrapper(values: torch.Tensor) -> bool:
-            looks[name] += 1
-            result: bool = look(values)
-            return result
-
-        monkeypatch.setattr(guard, name, wrapper)
-
-    monkeypatch.setattr(hooks, "LARGE", 1)
-    for name in looks:
-        counted(name)
-    return looks
-
-
-def learn(model: nn.Module, watch: Any, looks: dict[str, int], x: torch.Tensor) -> None:
-    """Run one pass and one flush, after which large outputs go through their consumers."""
-    model(x)
-    watch.flush()
-    looks.update(dict.fromkeys(looks, 0))
-
-
-def test_large_outputs_are_looked_at_through_their_consumer_alone(
-    through_consumers: dict[str, int], attach: Callable[..., Any], block: Callable[..., Any]
-) -> None:
-    """After the first pass and a flush, a clean pass takes one look a site, at a column, and none at the whole."""
-    model = nn.Sequential(block(), block())
-    watch = attach(model)
-    x = torch.randn(4, 8)
-    learn(model, watch, through_consumers, x)
-    assert [1, 1] == [len(part.down._forward_hooks) for part in model]
-    model(x)
-    assert {"suspicious": 0, "suspicious_column": 2} == through_consumers
-
-
-def test_consumers_are_learnt_from_a_small_pass_too(
-    through_consumers: dict[str, int], monkeypatch: pytest.MonkeyPatch, attach: Callable[..., Any], block: Callable[..., Any]
-) -> None:
-    """A model that warmed up on small batches goes through consumers once its batches grow."""
-    model = block()
-    watch = attach(model)
-    monkeypatch.setattr(hooks, "LARGE", 1000)
-    model(torch.randn(4, 8))
-    watch.flush()
-    model(torch.randn(400, 8))
-    watch.flush()
-    through_consumers.update(suspicious=0, suspicious_column=0)
-    model(torch.randn(400, 8))
-    assert {"suspicious": 0, "suspicious_column": 1} == through_consumers
-
-
-def test_a_first_pass_that_raises_teaches_later(
-    through_consumers: dict[str, int], attach: Callable[..., Any], block: Callable[..., Any]
-) -> None:
-    """A first pass that fails (out of memory, say) does not end the learning."""
-    model = block()
-    watch = attach(model)
-    with pytest.raises(RuntimeError, match="shapes cannot be multiplied"):
-        model(torch.randn(4, 9))
-    watch.flush()
-    model(torch.randn(4, 8))
-    watch.flush()
-    assert 1 == len(model.down._forward_hooks)
-
-
-@pytest.mark.parametrize("kind", KINDS)
-def test_hits_through_a_consumer_are_counted_exactly(
-    kind: str, through_consumers: dict[str, int], attach: Callable[..., Any], block: Callable[..., Any]
-) -> None:
-    """A value planted before either of two GELUs is found through the consumer, at the right layer, with exact counts."""
-    model = nn.Sequential(block(), block())
-    watch = attach(model)
-    learn(model, watch, through_consumers, torch.randn(4, 8))
-    with torch.no_grad():
-        model[1].up.bias[3] = KINDS[kind]
-    model(torch.randn(4, 8))
-    nonfinite = watch.flush().totals.nonfinite
-    assert ["1.act"] == list(nonfinite)
-    assert (1, 1, {("pre", kind): 4}) == (nonfinite["1.act"].forwards, nonfinite["1.act"].first, nonfinite["1.act"].elements)
-
-
-def test_overflow_in_the_consumer_is_not_blamed_on_the_gelu(
-    through_consumers: dict[str, int], attach: Callable[..., Any], block: Callable[..., Any]
-) -> None:
-    """A consumer whose own product overflows, or whose weights are NaN, is looked into, and the GELU found clean."""
-    model = block()
-    watch = attach(model)
-    learn(model, watch, through_consumers, torch.randn(4, 8))
-    with torch.no_grad():
-        model.down.weight.fill_(3e38)
-        model.up.bias.fill_(100.0)
-    assert bool(torch.isinf(model(torch.randn(4, 8))).any())
-    with torch.no_grad():
-        model.down.weight.fill_(math.nan)
-    model(torch.randn(4, 8))
-    totals = watch.flush().totals
-    assert (3, 0, {}) == (totals.forwards, totals.nonfinite_forwards, totals.nonfinite)
-    assert 2 == through_consumers["suspicious_column"]
-
-
-class Between(nn.Module):
-    """Dense, GELU, something, dense."""
-
-    def __init__(self, between: Callable[[torch.Tensor], torch.Tensor]) -> None:
-        super().__init__()
-        self.up, self.act, self.down = nn.Linear(8, 16), nn.GELU(), nn.Linear(16, 8)
-        self.between = between
-
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        """Map (..., 8) to the same shape."""
-        return self.down(self.between(self.act(self.up(x))))
-
-
-def test_a_consumer_that_gets_another_tensor_hides_nothing(through_consumers: dict[str, int], attach: Callable[..., Any]) -> None:
-    """With dropout switched on between the two, the output is looked at whole, at once from the second pass on."""
-    model = Between(nn.Dropout(0.5)).eval()
-    watch = attach(model)
-    learn(model, watch, through_consumers, torch.randn(4, 8))
-    model.train()
-    x = torch.randn(4, 8)
-    x[0, 0] = math.nan
-    for passes in (1, 2):
-        model(x)
-        totals = watch.flush().totals
-        assert (passes, {("pre", "nan"): 16 * passes}) == (totals.nonfinite_forwards, totals.nonfinite["act"].elements)
-    assert 0 == through_consumers["suspicious_column"]
-    model.eval()
-    model(x)
-    assert (3, 1) == (watch.flush().totals.nonfinite_forwards, through_consumers["suspicious_column"])
-
-
-@pytest.mark.parametrize("mode", [torch.no_grad, torch.inference_mode])
-def test_an_output_changed_in_place_is_not_left_to_the_consumer(
-    mode: Callable[[], Any], through_consumers: dict[str, int], attach: Callable[..., Any]
-) -> None:
-    """Where the model overwrites the GELU's output before the dense layer, NaNs are found before they are overwritten."""
-    model = Between(lambda x: x.clamp_(-1.0, 1.0).nan_to_num_())
-    watch = attach(model)
-    with mode():
-        learn(model, watch, through_consumers, torch.randn(4, 8))
-        x = torch.randn(4, 8)
-        x[2, 2] = math.nan
-        assert bool(torch.isfinite(model(x)).all())
-    assert 1 == watch.flush().totals.nonfinite_forwards
-    assert 0 == len(model.down._forward_hooks)
-
-
-def test_a_consumer_that_is_skipped_hides_nothing(through_consumers: dict[str, int], attach: Callable[..., Any]) -> None:
-    """Where the dense layer does not run at all (early exit), the output is looked at whole at the end of the pass."""
-    model = Between(nn.Identity())
-    watch = attach(model)
-    learn(model, watch, through_consumers, torch.randn(4, 8))
-    model.down.forward = lambda x: x  # type: ignore[method-assign]  # another library patches an instance
-    x = torch.full((4, 8), math.inf)
-    model(x)
-    assert 1 == watch.flush().totals.nonfinite_forwards
-    del model.down.forward  # type: ignore[method-assign]
-    down, model.down = model.down, nn.Identity()
-    model(x)
-    assert 2 == watch.flush().totals.nonfinite_forwards
-    model.down = down
-
-
-@pytest.mark.parametrize(
-    "replaced",
-    [
-        lambda: nn.Sequential(nn.Linear(16, 8)),
-        lambda: nn.Conv1d(4, 4, 1),
-        lambda: type("Sub", (nn.Linear,), {})(16, 8),
-        lambda: nn.LazyLinear(8),
-    ],
-    ids=["inner dense layer", "convolution", "subclass", "lazy"],
-)
-def test_other_consumers_are_found_or_done_without(
-    replaced: Callable[[], nn.Module], through_consumers: dict[str, int], attach: Callable[..., Any]
-) -> None:
-    """Whatever stands behind the GELU, a planted value is counted once."""
-    model = Between(nn.Identity())
-    model.down = replaced()  # type: ignore[assignment]  # stands in for any consumer
-    watch = attach(model)
-    learn(model, watch, through_consumers, torch.randn(4, 8))
-    x = torch.randn(4, 8)
-    x[0, 0] = math.inf
-    model(x)
-    totals = watch.flush().totals
-    assert (2, 1) == (totals.forwards, totals.nonfinite_forwards)
-
-
-class Hides(nn.Module):
-    """A GELU that hides what is not finite, as clipping does."""
-
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        """Return finite values, whatever the input."""
-        return nn.functional.gelu(x).nan_to_num(0.0, 10.0, -10.0)
-
-
-@pytest.mark.parametrize("kind", KINDS)
-def test_a_gelu_that_hides_keeps_the_whole_look_on_both_sides(
-    kind: str, through_consumers: dict[str, int], attach: Callable[..., Any], block: Callable[..., Any]
-) -> None:
-    """Where the output can be finite though the input is not, the input is looked at, however large it is."""
-    model = block(Hides())
-    watch = attach(model, gelu_classes=(Hides,))
-    learn(model, watch, through_consumers, torch.randn(4, 8))
-    with torch.no_grad():
-        model.up.bias[0] = KINDS[kind]
-        assert bool(torch.isfinite(model(torch.randn(4, 8))).all())
-    assert {("pre", kind): 4} == watch.flush().totals.nonfinite["act"].elements
-    assert 0 == through_consumers["suspicious_column"]

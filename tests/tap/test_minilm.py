@@ -10,8 +10,9 @@ from typing import Any
 
 import pytest
 import torch
-from geluwatch.tap import guard, hooks
 from torch import nn
+
+from geluwatch.tap import guard, hooks
 
 FORWARDS = 1000
 LAYERS = [f"encoder.layer.{k}.intermediate.intermediate_act_fn" for k in range(6)]
@@ -131,7 +132,10 @@ def test_a_thousand_passes_a_tenth_of_them_bad_all_found_none_false(
     assert 6 == len(firsts), "every layer was first at least once"
     if large == 1:
         assert len(columns) == 6 * FORWARDS
-        assert all(any(isinstance(hook, hooks.ConsumerHook) for hook in layer.output.dense._forward_hooks.values()) for layer in minilm.encoder.layer)  # type: ignore[union-attr]
+        assert all(
+            any(isinstance(hook, hooks.ConsumerHook) for hook in layer.output.dense._forward_hooks.values())
+            for layer in minilm.encoder.layer
+        )
     else:
         assert not columns
 
@@ -141,7 +145,7 @@ def test_a_thousand_passes_a_tenth_of_them_bad_all_found_none_false(
 def test_elements_are_counted_exactly(value: float, site: int, minilm: nn.Module, attach: Callable[..., Any]) -> None:
     """One planted bias makes exactly one element a token non-finite before its GELU, and poisons every later layer."""
     watch = attach(minilm)
-    bias = minilm.encoder.layer[site].intermediate.dense.bias  # type: ignore[union-attr]
+    bias = minilm.encoder.layer[site].intermediate.dense.bias
     with torch.inference_mode():
         before = bias[17].clone()
         bias[17] = value

@@ -11,9 +11,10 @@ from typing import Any
 
 import pytest
 import torch
-from geluwatch.records import Nonfinite, Report
 from torch import nn
 from torch.utils.checkpoint import CheckpointPolicy, checkpoint, create_selective_checkpoint_contexts
+
+from geluwatch.records import Nonfinite, Report
 
 
 def bad(*shape: int, at: tuple[int, ...] = (), value: float = math.nan) -> torch.Tensor:
@@ -26,111 +27,6 @@ def bad(*shape: int, at: tuple[int, ...] = (), value: float = math.nan) -> torch
 def seen(report: Report, layer: str = "act") -> Nonfinite:
     """Return what was counted at a layer since attach."""
     return report.totals.nonfinite.get(layer, Nonfinite())
-
-
-MASK = torch.tensor([[1, 1, 1], [1, 1, 0]])
-
-
-@pytest.mark.parametrize("dtype", [torch.long, torch.bool, torch.float32, torch.int32])
-@pytest.mark.parametrize("by_name", [True, False], ids=["by name", "by position"])
-def test_values_at_padding_are_counted_apart(dtype: torch.dtype, by_name: bool, attach: Callable[..., Any], only: Callable[..., Any]) -> None:
-    """A NaN at a padding row alone is counted as padding and pages nobody; one at a valid row pages."""
-    model = only()
-    watch = attach(model)
-    mask = MASK.to(dtype)
-    run = (lambda x: model(x, attention_mask=mask)) if by_name else (lambda x: model(x, mask))
-    run(bad(2, 3, 4, at=(1, 2, 0)))
-    report = watch.flush()
-    assert (0, 0, 1, {}) == (seen(report).forwards, seen(report).first, seen(report).padding_forwards, seen(report).elements)
-    assert (0, None) == (report.totals.nonfinite_forwards, report.first_nonfinite)
-    assert "page" != report.verdict
-    run(bad(2, 3, 4, at=(1, 1, 0)))
-    report = watch.flush()
-    assert (1, 1, 1, {("pre", "nan"): 1}) == (seen(report).forwards, seen(report).first, seen(report).padding_forwards, seen(report).elements)
-    assert ("act", "page") == (report.first_nonfinite, report.verdict)
-
-
-def test_of_values_on_both_sides_of_the_mask_the_valid_are_counted(attach: Callable[..., Any], only: Callable[..., Any]) -> None:
-    """A pass with values at padding and at valid rows is a hit, and only the valid elements are counted."""
-    model = only()
-    watch = attach(model)
-    x = bad(2, 3, 4, at=(1, 2, 0))
-    x[0, 0, :2] = math.inf
-    model(x, attention_mask=MASK)
-    assert (1, 0, {("pre", "posinf"): 2}) == (
-        seen(watch.flush()).forwards,
-        seen(watch.report).padding_forwards,
-        seen(watch.report).elements,
-    )
-
-
-class Spoils(nn.Module):
-    """A GELU with a fault of its own at one place."""
-
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        """Return the input, one element of it spoilt."""
-        y = x.clone()
-        y[0, 0, 0] = math.nan
-        return y
-
-
-def test_padding_before_the_gelu_does_not_hide_what_arises_in_it(attach: Callable[..., Any], only: Callable[..., Any]) -> None:
-    """An infinity at a padding row of the input does not cover for a NaN that the GELU makes at a valid row."""
-    model = only(Spoils())
-    watch = attach(model, gelu_classes=(Spoils,))
-    model(bad(2, 3, 4, at=(1, 2, 1), value=math.inf), attention_mask=MASK)
-    assert (1, {("post", "nan"): 1}) == (watch.flush().totals.nonfinite_forwards, seen(watch.report).elements)
-
-
-@pytest.mark.parametrize(
-    "mask",
-    [
-        (1.0 - MASK.float()) * -1e9,
-        torch.zeros(2, 3),
-        MASK * 2,
-        MASK[:, None, None, :],
-        torch.tensor([[1, 1], [1, 0]]),
-        torch.zeros(2, 3, dtype=torch.bool),
-        "no tensor",
-        None,
-    ],
-    ids=["additive", "additive without padding", "odd values", "four dimensions", "another shape", "nothing valid", "a string", "none"],
-)
-def test_masks_that_may_mean_something_else_are_not_trusted(mask: Any, attach: Callable[..., Any], only: Callable[..., Any]) -> None:
-    """A mask that is not plainly one of padding hides nothing: a NaN anywhere is a hit."""
-    model = only()
-    watch = attach(model)
-    model(bad(2, 3, 4, at=(1, 2, 0)), attention_mask=mask)
-    assert (1, {}) == (watch.flush().totals.nonfinite_forwards, watch.report.totals.errors)
-
-
-def test_the_users_own_mask_function_decides(attach: Callable[..., Any], only: Callable[..., Any]) -> None:
-    """A padding function sees the root call's arguments, and what it returns is honoured over any argument's name."""
-    calls: list[tuple[int, list[str]]] = []
-
-    def padding(args: tuple[Any, ...], kwargs: dict[str, Any]) -> torch.Tensor:
-        calls.append((len(args), list(kwargs)))
-        return MASK
-
-    model = only()
-    watch = attach(model, padding=padding, cost_budget=1e-9)
-    model(torch.randn(2, 3, 4))
-    calls.clear()
-    model(bad(2, 3, 4, at=(1, 2, 0)), attention_mask=torch.ones(2, 3))
-    assert (0, 1) == (watch.flush().totals.nonfinite_forwards, seen(watch.report).padding_forwards)
-    assert [(1, ["attention_mask"])] == calls
-
-
-def test_the_mask_function_is_asked_about_root_calls_alone(attach: Callable[..., Any], block: Callable[..., Any]) -> None:
-    """A part that is called by itself has no root call, so the user's function is not asked, let alone blamed."""
-
-    def padding(args: tuple[Any, ...], kwargs: dict[str, Any]) -> torch.Tensor:
-        raise LookupError("asked without a root call")
-
-    model = nn.Sequential(block())
-    watch = attach(model, padding=padding)
-    model[0](bad(2, 8))
-    assert (1, {}) == (watch.flush().totals.nonfinite_forwards, watch.report.totals.errors)
 
 
 class Raises(nn.Module):
@@ -216,6 +112,17 @@ def test_a_part_called_by_itself_is_guarded(attach: Callable[..., Any], block: C
     assert (0, 1, "0.act") == (totals.forwards, totals.nonfinite_forwards, watch.report.first_nonfinite)
 
 
+def test_a_bare_gelu_is_a_whole_model(attach: Callable[..., Any]) -> None:
+    """Where the model itself is the GELU, its passes, hits and rows are counted as of any other."""
+    model = nn.GELU()
+    watch = attach(model)
+    model(torch.randn(3, 4))
+    model(bad(3, 4))
+    report = watch.close_window()
+    assert (2, 1, "model") == (report.totals.forwards, report.totals.nonfinite_forwards, report.first_nonfinite)
+    assert 3 == report.sites["model", "post"].rows
+
+
 class Holder(nn.Module):
     """A block that holds another with the same GELU, and uses it before and after."""
 
@@ -283,7 +190,7 @@ def test_recomputation_is_not_counted_twice_and_gradients_do_not_change(
     expected = gradients()
     watch = attach(model, cost_budget=1.0)
     actual = gradients()
-    assert all(torch.equal(left.nan_to_num(), right.nan_to_num()) for left, right in zip(expected, actual, strict=True))  # type: ignore[union-attr]
+    assert all(torch.equal(left.nan_to_num(), right.nan_to_num()) for left, right in zip(expected, actual, strict=True))
     totals = watch.flush().totals
     assert (1, int(planted), {}) == (totals.forwards, totals.nonfinite_forwards, totals.errors)
     assert ({("pre", "nan"): 16} if planted else {}) == seen(watch.report, "block.act").elements
@@ -345,7 +252,7 @@ def test_counts_of_ended_threads_are_folded_and_their_memory_let_go(attach: Call
 def test_the_first_layer_is_that_of_the_earliest_pass(attach: Callable[..., Any]) -> None:
     """Of several bad passes in several threads between two flushes, the first in time names the layer."""
     model = nn.ModuleDict({"a": nn.GELU(), "b": nn.GELU()})
-    model.forward = lambda which: model[which](bad(2, 4))  # type: ignore[method-assign]
+    model.forward = lambda which: model[which](bad(2, 4))
     watch = attach(model)
     for which in ("b", "a", "b"):
         thread = threading.Thread(target=model, args=(which,))
@@ -357,7 +264,7 @@ def test_the_first_layer_is_that_of_the_earliest_pass(attach: Callable[..., Any]
 def test_sites_without_calls_are_blind_until_they_run(attach: Callable[..., Any]) -> None:
     """A GELU that the passes so far have not called is blind with the reason, and observed as soon as it runs."""
     model = nn.ModuleDict({"a": nn.GELU(), "b": nn.GELU()})
-    model.forward = lambda which: model[which](torch.randn(2, 4))  # type: ignore[method-assign]
+    model.forward = lambda which: model[which](torch.randn(2, 4))
     watch = attach(model)
     assert ["observed", "observed"] == [site.state for site in watch.sites]
     model("a")

@@ -7,13 +7,12 @@ from collections.abc import Callable
 from typing import Any
 
 import numpy as np
-import pytest
 import torch
-from geluwatch.tap import padding
-from geluwatch.tap.rows import Pacer, RowPicker
 from hypothesis import given
 from hypothesis import strategies as st
 from torch import nn
+
+from geluwatch.tap.rows import Pacer, RowPicker
 
 _MASKS = st.lists(st.booleans(), min_size=1, max_size=60)
 
@@ -105,63 +104,3 @@ def test_captured_rows_hold_no_graph(attach: Callable[..., Any], block: Callable
     model(torch.randn(2, 8, requires_grad=True)).sum().backward()
     for state in watch._source._tap.states:
         assert not any(side.requires_grad for captured in state.rows for side in (captured.pre, captured.post))
-
-
-MASK = torch.tensor([[1, 1, 0], [1, 0, 0]])
-
-
-@pytest.mark.parametrize("shape", [(2, 3), (2, 4, 8), (6, 8), (2, 3, 5, 8), (3, 2, 8), (8,), ()])
-def test_a_mask_applies_only_where_its_shape_fits(shape: tuple[int, ...]) -> None:
-    """A mask (batch, tokens) is for tensors (batch, tokens, channels) and for no other shape."""
-    assert padding.for_rows(MASK.bool(), torch.Size(shape)) is None
-
-
-def test_a_mask_that_fits_is_flattened_and_one_that_hides_nothing_is_none() -> None:
-    """The fitting mask comes as one flag a row; a mask without padding costs nothing later."""
-    flags = padding.for_rows(MASK.bool(), torch.Size((2, 3, 8)))
-    assert flags is not None
-    assert [True, True, False, True, False, False] == flags.tolist()
-    assert padding.for_rows(torch.ones(2, 3, dtype=torch.bool), torch.Size((2, 3, 8))) is None
-
-
-@pytest.mark.parametrize(
-    ("args", "kwargs", "expected"),
-    [
-        ((torch.zeros(3, 2),), {}, 3),
-        ((), {"a": None, "b": torch.zeros(5)}, 5),
-        (("text", torch.tensor(1.0)), {}, 1),
-        (("text",), {"flag": True}, 0),
-        ((), {}, 0),
-    ],
-)
-def test_the_batch_size_is_read_off_the_first_tensor(args: tuple[Any, ...], kwargs: dict[str, Any], expected: int) -> None:
-    """The batch is the first dimension of the first tensor among the arguments, 0 where there is none."""
-    assert expected == padding.batch_size(args, kwargs)
-
-
-class Unreadable(nn.Module):
-    """A module whose forward has no signature to read."""
-
-    forward = dict.fromkeys  # type: ignore[assignment]  # a builtin
-
-
-class Masked(nn.Module):
-    """A module that takes its mask second."""
-
-    def forward(self, x: torch.Tensor, attention_mask: torch.Tensor, *, other: int = 0) -> torch.Tensor:
-        """Return the input."""
-        return x
-
-
-class OnlyByName(nn.Module):
-    """A module that takes its mask by name alone."""
-
-    def forward(self, x: torch.Tensor, *, attention_mask: torch.Tensor) -> torch.Tensor:
-        """Return the input."""
-        return x
-
-
-@pytest.mark.parametrize(("cls", "expected"), [(Masked, 1), (OnlyByName, None), (Unreadable, None), (nn.Identity, None)])
-def test_the_mask_is_found_by_position_where_the_forward_names_it(cls: type[nn.Module], expected: int | None) -> None:
-    """The place of `attention_mask` among positional arguments is read off the forward's signature, where it has one."""
-    assert expected == padding.argument_position(cls())

@@ -16,15 +16,16 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import geluwatch
 import pytest
 import torch
+from torch import nn
+
+import geluwatch
 from geluwatch.agent import SystemClock
 from geluwatch.config import Config
 from geluwatch.ports import Source
 from geluwatch.tap.hooks import CallerBegin, CallerEnd, RootBegin, RootEnd, SiteHook
 from geluwatch.tap.source import TorchSource
-from torch import nn
 
 BAD = torch.full((2, 8), math.nan)
 
@@ -70,8 +71,8 @@ def test_a_copy_is_unwatched_and_independent(make_copy: Callable[[nn.Module], nn
     x = torch.randn(2, 8)
     expected = twin(x)
     with torch.no_grad():
-        twin[2].weight.zero_()  # type: ignore[index, union-attr]  # a Sequential
-        twin[2].bias.fill_(7.0)  # type: ignore[index, union-attr]
+        twin[2].weight.zero_()
+        twin[2].bias.fill_(7.0)
     assert torch.equal(expected, model(x))
     assert torch.equal(torch.full((2, 8), 7.0), twin(x))
     twin(BAD)

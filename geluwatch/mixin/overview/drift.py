@@ -51,7 +51,7 @@ def _score(ask: Queries) -> TimeSeries:
     score, threshold = _of_pods(ask, catalog.SCORE), _of_pods(ask, catalog.THRESHOLD)
     return TimeSeries(
         "Drift score and threshold",
-        "Mean squared channel z against the baseline, about 1 when calm, with the threshold its noise was calibrated to.",
+        "Typical squared channel z against the baseline, about 1 when calm, with the threshold its noise was calibrated to.",
         [target(score, OF_POINT), target(threshold, f"{OF_POINT} threshold")],
         size=(12, 7),
         unit="none",

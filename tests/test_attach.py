@@ -1,0 +1,69 @@
+"""What `attach` refuses: one clear sentence each, and the model left as it was."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from torch import nn
+
+import geluwatch
+from geluwatch.errors import AlreadyAttachedError, AttachError, ConfigError, GeluwatchError, NoGeluError, StoreError
+
+
+def gelu_model() -> nn.Module:
+    """Return a model with one GELU."""
+    return nn.Sequential(nn.Linear(4, 4), nn.GELU())
+
+
+def refused(error: type[GeluwatchError], sentence: str, model: Any = None, **arguments: Any) -> None:
+    """Check that attaching is refused with one clear sentence, and leaves the model as it was."""
+    model = gelu_model() if model is None else model
+    with pytest.raises(error) as caught:
+        geluwatch.attach(model, **{"name": "model", **arguments})
+    assert sentence == str(caught.value)
+    if isinstance(model, nn.Module):
+        assert not any(module._forward_hooks or module._forward_pre_hooks for module in model.modules())
+
+
+def test_what_cannot_be_watched_is_refused_in_one_sentence() -> None:
+    """No module, a class, no GELU, a second watch: each is refused with what was wrong and what to do."""
+    refused(AttachError, "Only a torch.nn.Module can be watched, got function; pass the model itself.", lambda x: x)
+    refused(AttachError, "Only a torch.nn.Module can be watched, got type; pass the model itself.", nn.GELU)
+    refused(
+        NoGeluError,
+        "No GELU module was found in this Sequential; if it has one of a class of its own, name the class in Config(gelu_classes=...).",
+        nn.Sequential(nn.Linear(2, 2), nn.ReLU()),
+    )
+    model = gelu_model()
+    with geluwatch.attach(model, name="model"), pytest.raises(AlreadyAttachedError) as caught:
+        geluwatch.attach(model, name="model")
+    assert "This Sequential is being watched already; detach the other watch first." == str(caught.value)
+
+
+@pytest.mark.parametrize("value", ["", "  ", None, 7])
+def test_names_and_versions_must_be_words(value: Any) -> None:
+    """An empty or foreign name or version is refused with its value."""
+    refused(ConfigError, f"The model's name must be a non-empty string, got {value!r}.", name=value)
+    refused(ConfigError, f"The model's version must be a non-empty string, got {value!r}.", version=value)
+
+
+@pytest.mark.parametrize("key", ["", "9lives", "a-b", "größe", "__name__", 7])
+def test_label_names_must_be_prometheuss(key: Any) -> None:
+    """A label name that Prometheus would not take is refused."""
+    refused(ConfigError, f"Label name {key!r} is not usable in Prometheus; use letters, digits and underscores.", labels={key: "x"})
+
+
+@pytest.mark.parametrize("key", ["model", "layer", "le", "job", "instance", "pod", "namespace", "rank"])
+def test_label_names_that_are_taken_are_refused(key: str) -> None:
+    """A label name of our own or of Prometheus is refused, and so is a value that is no string."""
+    refused(ConfigError, f"Label name {key!r} is geluwatch's or Prometheus's own; choose another.", labels={key: "x"})
+    refused(ConfigError, "Label 'region' must have a string value, got 1.", labels={"region": 1})
+
+
+def test_a_store_must_be_one() -> None:
+    """A store that is neither URL nor store, or cannot be opened, is refused, and the hooks come off again."""
+    refused(ConfigError, "store must be a SQLAlchemy URL, a BaselineStore or None, got 7.", store=7)
+    with pytest.raises(StoreError):
+        geluwatch.attach(model := gelu_model(), name="model", store="no://such/database")
+    assert not any(module._forward_hooks or module._forward_pre_hooks for module in model.modules())

@@ -1,0 +1,97 @@
+"""The background thread: it works at intervals, ends when told to or with what it follows, and waits for nobody."""
+
+from __future__ import annotations
+
+import gc
+import threading
+import time
+from collections.abc import Callable
+
+from geluwatch.background import Background
+
+
+class Thing:
+    """Something to follow."""
+
+
+def patience(condition: Callable[[], bool], seconds: float = 5.0) -> bool:
+    """Wait until a condition holds; return whether it did."""
+    end = time.monotonic() + seconds
+    while not condition() and time.monotonic() < end:
+        time.sleep(0.005)
+    return condition()
+
+
+def alive() -> bool:
+    """Return whether a background thread of ours is running."""
+    return any(thread.name == "geluwatch" for thread in threading.enumerate())
+
+
+def test_work_is_done_at_intervals_until_stopped() -> None:
+    """The function is called again and again, and not once after `stop` has returned; stopping twice is nothing."""
+    calls: list[float] = []
+    background = Background(lambda: calls.append(time.monotonic()), lambda: None, 0.01)
+    background.start()
+    assert patience(lambda: len(calls) >= 3)
+    background.stop()
+    count = len(calls)
+    background.stop()
+    time.sleep(0.05)
+    assert (count, False) == (len(calls), alive())
+
+
+def test_stopping_waits_for_no_interval() -> None:
+    """A thread that would sleep for an hour ends at once."""
+    background = Background(lambda: None, lambda: None, 3600.0)
+    background.start()
+    began = time.monotonic()
+    background.stop()
+    assert time.monotonic() - began < 2.0
+    assert not alive()
+
+
+def test_it_may_be_stopped_from_inside() -> None:
+    """The work may stop its own thread, which then ends without waiting for itself."""
+    background = Background(lambda: None, lambda: None, 0.01)
+    background._work = background.stop
+    background.start()
+    assert patience(lambda: not alive())
+
+
+def test_it_ends_with_what_it_follows() -> None:
+    """When the object it follows is no more, the last call is made, once, and the thread ends."""
+    last: list[int] = []
+    thing = Thing()
+    background = Background(lambda: None, lambda: last.append(1), 3600.0)
+    background.start()
+    background.follow(thing)
+    assert alive()
+    del thing
+    gc.collect()
+    assert patience(lambda: not alive())
+    assert [1] == last
+
+
+def test_after_stopping_it_follows_nothing() -> None:
+    """An object that goes after the thread was stopped makes no last call."""
+    last: list[int] = []
+    thing = Thing()
+    background = Background(lambda: None, lambda: last.append(1), 3600.0)
+    background.start()
+    background.follow(thing)
+    background.stop()
+    del thing
+    gc.collect()
+    assert [] == last
+
+
+def test_following_keeps_nothing_alive() -> None:
+    """Neither the thread nor the finalizer keeps what is followed alive, in a cycle or not."""
+    thing = Thing()
+    thing.me = thing
+    background = Background(lambda: None, lambda: None, 3600.0)
+    background.start()
+    background.follow(thing)
+    del thing
+    gc.collect()
+    assert patience(lambda: not alive())
