@@ -37,8 +37,9 @@ class Config:
     minimum_rows: int = 64
     """A timed window with fewer rows is carried over into the next, never judged."""
 
-    cost_budget: float = 0.01
-    """Share of wall time that row capture may cost the model's own threads; above it, capture is thinned."""
+    cost_budget: float | None = 0.01
+    """Share of wall time that row capture may cost the model's own threads; above it, capture is thinned. None sets no limit,
+    for offline runs in which every forward pass is to give rows."""
 
     horizons: tuple[int, ...] = (1, 4, 16)
     """Numbers of consecutive windows averaged before a score is taken."""
@@ -65,8 +66,9 @@ class Config:
         _positive("tickets_per_month", self.tickets_per_month)
         for name in ("rows_per_window", "rows_per_forward", "minimum_rows", "breaker_limit", "pending_bytes"):
             _at_least_one(name, getattr(self, name))
-        _positive("cost_budget", self.cost_budget)
-        if self.cost_budget > 1:
+        if self.cost_budget is not None:
+            _positive("cost_budget", self.cost_budget)
+        if self.cost_budget is not None and self.cost_budget > 1:
             raise ConfigError(f"cost_budget must be a share of at most 1, got {self.cost_budget!r}; 0.01 is one percent.")
         if not self.horizons or list(self.horizons) != sorted(set(self.horizons)):
             raise ConfigError(f"horizons must be ascending and distinct, got {self.horizons!r}; for example (1, 4, 16).")

@@ -64,7 +64,7 @@ def stage(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SimpleNamespace]
         pytest.skip(str(missing))
     folder = tmp_path_factory.mktemp("stage")
     corpus, encoder = demo_texts.load(), demo_model.load()
-    config = geluwatch.Config(window_seconds=None, flush_seconds=0.5, cost_budget=1.0, rows_per_forward=256)
+    config = geluwatch.Config(window_seconds=None, flush_seconds=0.5, cost_budget=None, rows_per_forward=256)
     with (
         geluwatch.attach(encoder.model, name="minilm", store=f"sqlite:///{folder / 'baselines.db'}", config=config) as watch,
         WebhookReceiver() as inbox,

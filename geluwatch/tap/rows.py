@@ -35,7 +35,7 @@ class Pacer:
     with periodic traffic. A forward that comes after the spell is always taken: quiet traffic is captured whole.
     """
 
-    def __init__(self, spacing: float, budget: float) -> None:
+    def __init__(self, spacing: float, budget: float | None) -> None:
         self._spacing = spacing
         self._budget = budget
         self._next = float("-inf")
@@ -48,7 +48,8 @@ class Pacer:
 
     def spent(self, now: float, seconds: float) -> None:
         """Note what a capture that ended now has cost the model's thread."""
-        self._next = now + max(self._spacing, seconds / self._budget) * self._random.uniform(0.5, 1.5)
+        repaid = seconds / self._budget if self._budget else 0.0
+        self._next = now + max(self._spacing, repaid) * self._random.uniform(0.5, 1.5)
 
 
 class RowPicker:

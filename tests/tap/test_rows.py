@@ -104,3 +104,10 @@ def test_captured_rows_hold_no_graph(attach: Callable[..., Any], block: Callable
     model(torch.randn(2, 8, requires_grad=True)).sum().backward()
     for state in watch._source._tap.states:
         assert not any(side.requires_grad for captured in state.rows for side in (captured.pre, captured.post))
+
+
+def test_without_a_budget_every_forward_gives_rows() -> None:
+    """With no spacing and no budget, a pass that begins the moment a dear capture ended is taken too."""
+    pacer = Pacer(0.0, None)
+    pacer.spent(10.0, 5.0)
+    assert pacer.take(10.0)

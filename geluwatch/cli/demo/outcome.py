@@ -48,5 +48,5 @@ class Outcome:
         """The whole in one sentence."""
         if self.good:
             return f"All {len(self.findings)} promises were kept: what should be seen was seen, and calm traffic stayed calm."
-        missed = "; ".join(f"{finding.promise}: {finding.note}" for finding in self.broken)
-        return f"{len(self.broken)} of {len(self.findings)} promises were not kept: {missed}"
+        missed = " ".join(f"{finding.promise}: {finding.note}." for finding in self.broken)
+        return f"{len(self.broken)} of {len(self.findings)} promises {'was' if len(self.broken) == 1 else 'were'} not kept. {missed}"

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import math
 import threading
 import time
 from collections import defaultdict, deque
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from types import TracebackType
 from typing import Self
@@ -18,7 +17,8 @@ from rich.panel import Panel
 from rich.table import Table
 from rich.text import Text
 
-from geluwatch.cli.demo.display import Event, LayerRow, Tone, duration, interval, layer_rows, number
+from geluwatch.cli.demo.display import Event, Tone, duration, layer_rows
+from geluwatch.cli.demo.layertable import WINDOWS, table
 from geluwatch.records import Report
 
 _TONES: dict[Tone, tuple[str, str]] = {
@@ -29,24 +29,35 @@ _TONES: dict[Tone, tuple[str, str]] = {
     "bad": ("✘", "bold red"),
 }
 _VERDICTS = {"blind": "dim", "warming": "cyan", "ok": "green", "ticket": "yellow", "page": "bold red"}
-_STATES = {"blind": "dim", "watched": "cyan", "calm": "green", "drift": "yellow", "non-finite": "red", "first": "bold red"}
-_HEIGHTS = "▁▂▃▄▅▆▇█"
 _SPINNER = "⠋⠙⠹⠸⠼⠴⠦⠧⠇⠏"
-_PHASES_WIDTH = 38
-_WIDE = 130  # columns from which the layers' table has room for all it can show
-_WINDOWS_SHOWN = 32
+_NOTES = ("evidence: drift score over its calibrated threshold ┃", "first: the layer where NaN or Inf came up first")
+
+_PHASES = 35  # columns of the list of phases
+_LEAST_WIDTH = 96  # below, the layers need the whole width and only the phase under way is named
+_BORDER = 4
 _KEPT_EVENTS = 200
 
 
 @dataclass(slots=True)
 class _Phase:
     title: str
-    mark: str = " "
+    mark: str = "·"
     style: str = "dim"
     began: float | None = None
     seconds: float | None = None
     done: int = 0
     total: int = 0
+
+    @property
+    def running(self) -> bool:
+        return self.began is not None and self.seconds is None
+
+    def progress(self, now: float) -> str:
+        if self.began is None:
+            return ""
+        if self.running and self.total:
+            return f"{self.done}/{self.total}"
+        return f"{now - self.began if self.seconds is None else self.seconds:.0f} s"
 
 
 class ScreenDisplay:
@@ -59,7 +70,7 @@ class ScreenDisplay:
         self._phases: list[_Phase] = []
         self._events: deque[Event] = deque(maxlen=_KEPT_EVENTS)
         self._report: Report | None = None
-        self._trails: defaultdict[str, deque[float]] = defaultdict(lambda: deque(maxlen=_WINDOWS_SHOWN))
+        self._trails: defaultdict[str, deque[float]] = defaultdict(lambda: deque(maxlen=WINDOWS))
         self._window = ("", 0)
 
     def __enter__(self) -> Self:
@@ -80,7 +91,7 @@ class ScreenDisplay:
     def progress(self, done: int, total: int) -> None:
         """Show how far the running phase has come."""
         for phase in self._phases:
-            if phase.began is not None and phase.seconds is None:
+            if phase.running:
                 phase.done, phase.total = done, total
 
     def report(self, report: Report) -> None:
@@ -105,54 +116,57 @@ class ScreenDisplay:
 
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
         width, height = options.max_width, options.height or console.height
-        upper = max(len(self._phases) + 2, 11)
+        beside = width >= _LEAST_WIDTH
+        layers = self._layers(width - (_PHASES if beside else 0) - _BORDER)
+        upper = max(len(self._phases) if beside else 0, self._count() + 3) + 2
         layout = Layout()
         layout.split_column(Layout(self._heading(), size=1), Layout(name="upper", size=upper), Layout(name="events"))
-        layout["upper"].split_row(
-            Layout(Panel(self._list(), title="phases", title_align="left", border_style="dim"), size=_PHASES_WIDTH),
-            Layout(self._layers(width - _PHASES_WIDTH)),
-        )
+        if beside:
+            phases = Panel(self._list(), title="phases", title_align="left", border_style="dim")
+            layout["upper"].split_row(Layout(phases, size=_PHASES), Layout(layers))
+        else:
+            layout["upper"].update(layers)
         room = max(height - upper - 3, 1)
-        layout["events"].update(Panel(self._newest(room, width - 4), title="events", title_align="left", border_style="dim"))
+        layout["events"].update(Panel(self._newest(room, width - _BORDER), title="events", title_align="left", border_style="dim"))
         yield layout
 
+    def _count(self) -> int:
+        return len({layer for layer, _ in self._report.sites}) if self._report else 6
+
     def _heading(self) -> Text:
-        text = Text(" geluwatch demo ", style="bold reverse")
-        text.append(f"  {duration(time.monotonic() - self._began)}", style="default not bold not reverse")
+        now = time.monotonic()
+        text = Text.assemble((" geluwatch demo ", "bold reverse"), f"  {duration(now - self._began)}  ", no_wrap=True)
         if self._report is not None:
-            text.append(f"   {self._report.model}: ", style="default not bold not reverse")
-            text.append(f" {self._report.verdict} ", style=f"{_VERDICTS[self._report.verdict]} reverse")
+            text.append(f" {self._report.model}: {self._report.verdict} ", style=f"{_VERDICTS[self._report.verdict]} reverse")
+        for place, phase in enumerate(self._phases, 1):
+            if phase.running:
+                text.append(f"  {place}/{len(self._phases)} {phase.title} {phase.progress(now)}")
         return text
 
     def _list(self) -> Table:
-        table = Table.grid(padding=(0, 1), expand=True)
-        table.add_column(width=1)
-        table.add_column(ratio=1, no_wrap=True, overflow="ellipsis")
-        table.add_column(justify="right", no_wrap=True)
+        listed = Table.grid(padding=(0, 1), expand=True)
+        listed.add_column(width=1)
+        listed.add_column(ratio=1, no_wrap=True, overflow="ellipsis")
+        listed.add_column(justify="right", no_wrap=True)
         now = time.monotonic()
         for phase in self._phases:
-            if phase.began is None:
-                table.add_row("·", Text(phase.title, style="dim"), "")
-            elif phase.seconds is None:
-                count = f"{phase.done}/{phase.total}" if phase.total else f"{now - phase.began:.0f} s"
-                spinner = _SPINNER[int(now * 8) % len(_SPINNER)]
-                table.add_row(Text(spinner, style="cyan"), Text(phase.title, style="bold"), Text(count, style="cyan"))
-            else:
-                table.add_row(Text(phase.mark, style=phase.style), phase.title, Text(f"{phase.seconds:.0f} s", style="dim"))
-        return table
+            mark, style, title = (phase.mark, phase.style, "dim" if phase.began is None else "")
+            if phase.running:
+                mark, style, title = _SPINNER[int(now * 8) % len(_SPINNER)], "cyan", "bold"
+            listed.add_row(Text(mark, style=style), Text(phase.title, style=title), Text(phase.progress(now), style=style))
+        return listed
 
-    def _layers(self, width: int) -> Panel:
-        if self._report is None:
-            waiting = Text("The layers appear as soon as the model has been found its GELUs.", style="dim")
+    def _layers(self, room: int) -> Panel:
+        report = self._report
+        if report is None:
+            waiting = Text("They appear as soon as the watch is attached.", style="dim")
             return Panel(waiting, title="layers", title_align="left", border_style="dim")
-        rows = layer_rows(self._report)
-        wide = width + _PHASES_WIDTH >= _WIDE
+        rows = layer_rows(report)
         with self._lock:
-            trails = {row.name: trail(self._trails[row.name]) for row in rows} if wide else None
-        note = Text("evidence: drift score over its calibrated threshold, which is at ┃", style="dim", no_wrap=True, overflow="ellipsis")
-        title = f"{self._report.model}: window {self._report.totals.windows}, {self._report.totals.forwards} forward passes"
-        body = Group(_table(rows, trails), Text(), note)
-        return Panel(body, title=title, title_align="left", border_style=_VERDICTS[self._report.verdict])
+            trails = {row.name: tuple(self._trails[row.name]) for row in rows}
+        body = Group(table(rows, trails, room), *(Text(note, style="dim", no_wrap=True, overflow="ellipsis") for note in _NOTES))
+        title = f"{report.model}: window {report.totals.windows}, {report.totals.forwards} forward passes"
+        return Panel(body, title=title, title_align="left", border_style=_VERDICTS[report.verdict])
 
     def _newest(self, room: int, width: int) -> Text:
         """Return the newest events that fit, each on as many lines as it takes."""
@@ -167,47 +181,6 @@ class ScreenDisplay:
                 break
             text.append(line)
         return Text("\n").join(reversed(text))
-
-
-def evidence_bar(evidence: float, width: int) -> Text:
-    """Return evidence as a bar of so many characters with the threshold in the middle; twice the threshold fills it."""
-    half = width // 2
-    filled = 0 if not evidence > 0 else min(round(evidence * half), 2 * half)
-    style = "green" if evidence < 1 else "yellow"
-    below, above = min(filled, half), max(filled - half, 0)
-    return Text.assemble(
-        ("━" * below, style), ("─" * (half - below), "dim"), ("┃", "bold"), ("━" * above, style), ("─" * (half - above), "dim")
-    )
-
-
-def trail(evidence: Iterable[float]) -> Text:
-    """Return evidence of consecutive windows as one character each: half height is the threshold, a dot was not judged."""
-    text = Text()
-    for value in evidence:
-        if math.isnan(value):
-            text.append("·", style="dim")
-        else:
-            text.append(_HEIGHTS[min(int(value * 4), 7)], style="green" if value < 1 else "yellow")
-    return text
-
-
-def _table(rows: Sequence[LayerRow], trails: Mapping[str, Text] | None) -> Table:
-    """Return the layers as a table; without trails a narrow one."""
-    table = Table(box=None, padding=(0, 1), pad_edge=False, expand=False, header_style="dim")
-    readings = ("KS",) if trails is None else ("mean", "std", "KS to baseline", "last windows")
-    for name in ("layer", "state", *readings, "evidence", "", "non-finite"):
-        table.add_column(name, justify="right" if name in ("mean", "std", "", "non-finite") else "left", no_wrap=True)
-    for row in rows:
-        distance = interval(row.ks, row.ks_upper)
-        table.add_row(
-            row.name,
-            Text("first NaN/Inf" if row.state == "first" else row.state, style=_STATES[row.state]),
-            *((distance,) if trails is None else (number(row.mean), number(row.std), distance, trails[row.name])),
-            evidence_bar(row.evidence, 10 if trails is None else 32),
-            number(row.evidence),
-            Text(f"{row.nonfinite:,}", style="red" if row.nonfinite else "dim"),
-        )
-    return table
 
 
 def _line(event: Event) -> Text:
