@@ -149,6 +149,21 @@ def test_a_shared_gelu_is_told_apart_by_its_caller(spoil: int, layer: str, attac
     assert ["observed", "observed"] == [site.state for site in watch.sites]
 
 
+def test_an_interrupt_inside_a_shared_gelus_caller_leaves_nothing(attach: Callable[..., Any]) -> None:
+    """What was noted about callers in a pass that was cut off is gone after the next one."""
+    act = nn.GELU()
+    model = nn.Sequential(nn.Sequential(act, Raises()), nn.Sequential(act))
+    watch = attach(model)
+    model[0][1].error = KeyboardInterrupt()
+    with pytest.raises(KeyboardInterrupt):
+        model(torch.randn(2, 4))
+    model[0][1].error = None
+    model(bad(2, 4))
+    (state,) = watch._source._tap.states
+    assert {} == state.callers
+    assert "0.0" == watch.flush().first_nonfinite
+
+
 class Checkpointed(nn.Module):
     """A block under activation checkpointing; the gradient depends on the order of tensors saved."""
 
@@ -254,7 +269,7 @@ def test_the_first_layer_is_that_of_the_earliest_pass(attach: Callable[..., Any]
     model = nn.ModuleDict({"a": nn.GELU(), "b": nn.GELU()})
     model.forward = lambda which: model[which](bad(2, 4))
     watch = attach(model)
-    for which in ("b", "a", "b"):
+    for which in ("b", "a", "a"):
         thread = threading.Thread(target=model, args=(which,))
         thread.start()
         thread.join()

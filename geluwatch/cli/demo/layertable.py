@@ -34,7 +34,7 @@ class Columns:
 
 def columns(names: Iterable[str], room: int) -> Columns:
     """Return the columns for layers of these names that fit into so many characters."""
-    left = room - max(map(len, names), default=0) - _STATE - _READING - _COUNT - _LEAST_BAR - 4 * _GAP
+    left = room - max(map(len, ("layer", *names))) - _STATE - _READING - _COUNT - _LEAST_BAR - 4 * _GAP
     distance = left >= _INTERVAL + _GAP
     left -= (_INTERVAL + _GAP) * distance
     moments = left >= 2 * (_MOMENT + _GAP) + _LEAST_TRAIL + _GAP

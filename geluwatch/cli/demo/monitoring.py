@@ -28,7 +28,7 @@ class Monitoring:
         self._receiver = receiver
         self._targets: dict[str, str] = {}
         self._expected: dict[tuple[str, str], float] = {}
-        self.links = {"Prometheus alerts": f"{prometheus.url}/alerts", "Alertmanager": alertmanager.url}
+        self.links = {"Prometheus alerts": prometheus.alerts_page, "Alertmanager": alertmanager.url}
 
     def scrape(self, model: str, url: str) -> bool:
         """Add a watch to what is scraped; return whether its first scrape came."""

@@ -189,6 +189,12 @@ class Prometheus(Server):
             "--log.level=warn",
         ]
 
+    @property
+    def alerts_page(self) -> str:
+        """URL of the page of alerts; Debian's package has only the classic pages."""
+        page = f"{self.url}/alerts"
+        return page if get(page)[0] == 200 else f"{self.url}/classic/alerts"
+
     def scrape(self, targets: Mapping[str, str]) -> None:
         """Scrape these from now on, and nothing else; Prometheus notices within a second or so.
 
