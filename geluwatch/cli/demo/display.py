@@ -33,7 +33,7 @@ class Display(Protocol):
         ...
 
     def progress(self, done: int, total: int) -> None:
-        """The phase under way has done so many of its steps."""
+        """The phase under way has done so many of its steps; a total of 0: there is no telling how many there are."""
         ...
 
     def report(self, report: Report) -> None:

@@ -32,7 +32,8 @@ _VERDICTS = {"blind": "dim", "warming": "cyan", "ok": "green", "ticket": "yellow
 _SPINNER = "⠋⠙⠹⠸⠼⠴⠦⠧⠇⠏"
 _NOTES = ("evidence: drift score over its calibrated threshold ┃", "first: the layer where NaN or Inf came up first")
 
-_PHASES = 35  # columns of the list of phases
+_PHASES = 34  # columns of the list of phases
+_EVENT_INDENT = 11  # columns of an event's time and mark
 _LEAST_WIDTH = 96  # below, the layers need the whole width and only the phase under way is named
 _BORDER = 4
 _KEPT_EVENTS = 200
@@ -127,7 +128,7 @@ class ScreenDisplay:
         else:
             layout["upper"].update(layers)
         room = max(height - upper - 3, 1)
-        layout["events"].update(Panel(self._newest(room, width - _BORDER), title="events", title_align="left", border_style="dim"))
+        layout["events"].update(Panel(self._newest(console, room, width - _BORDER), title="events", title_align="left", border_style="dim"))
         yield layout
 
     def _count(self) -> int:
@@ -168,23 +169,25 @@ class ScreenDisplay:
         title = f"{report.model}: window {report.totals.windows}, {report.totals.forwards} forward passes"
         return Panel(body, title=title, title_align="left", border_style=_VERDICTS[report.verdict])
 
-    def _newest(self, room: int, width: int) -> Text:
+    def _newest(self, console: Console, room: int, width: int) -> Table:
         """Return the newest events that fit, each on as many lines as it takes."""
         with self._lock:
             events = list(self._events)
-        text: list[Text] = []
-        used = 0
+        shown: list[tuple[Text, Text, Text]] = []
         for event in reversed(events):
-            line = _line(event)
-            used += sum(max(-(-part.cell_len // max(width, 1)), 1) for part in line.split(allow_blank=True))
-            if used > room and text:
+            cells = _cells(event)
+            room -= len(cells[2].wrap(console, max(width - _EVENT_INDENT, 1)))
+            if room < 0 and shown:
                 break
-            text.append(line)
-        return Text("\n").join(reversed(text))
+            shown.append(cells)
+        listed = Table.grid(padding=(0, 1, 0, 0))
+        for cells in reversed(shown):
+            listed.add_row(*cells)
+        return listed
 
 
-def _line(event: Event) -> Text:
+def _cells(event: Event) -> tuple[Text, Text, Text]:
     mark, style = _TONES[event.tone]
     first, *more = event.text.split("\n")
-    rest = "".join(f"\n{'':11}{line}" for line in more)
-    return Text.assemble((f"{event.at:6.1f} s ", "dim"), (f"{mark} ", style), (first, "" if event.tone == "info" else style), rest)
+    text = Text.assemble((first, "" if event.tone == "info" else style), "".join(f"\n{line}" for line in more))
+    return Text(f"{event.at:6.1f} s", style="dim"), Text(mark, style=style), text

@@ -45,7 +45,7 @@ class Story:
             ("Normal traffic", self._serve_normal),
             ("Source code, not prose", self._drift),
             ("Prose again", lambda: self._recover("Prose again is calm again", DRIFT)),
-            ("One bit of a weight flips", self._overflow),
+            ("One bit flips", self._overflow),
             ("The bit is put right", self._mend),
             ("A training run fails", self._train),
         )
@@ -168,6 +168,7 @@ class Story:
 
     def _until_resolved(self, alert: str, began: float) -> float | None:
         """Stay calm until an alert is resolved; return the seconds since `began`, or None when it takes too long."""
+        self._stage.display.progress(0, 0)
         while time.time() < began + ALERT_SECONDS:
             if came := self._stage.alert(alert, MODEL, resolved=True):
                 return came.received - began
@@ -178,7 +179,8 @@ class Story:
         alarms = 0
         for done in range(1, windows + 1):
             report = self._traffic.prose()
-            self._stage.display.progress(done, windows)
+            if not quiet:
+                self._stage.display.progress(done, windows)
             if report.verdict != "ok":
                 alarms += 1
                 self._stage.say("bad", f"false alarm: {report.verdict} at {', '.join(report.drifting) or report.first_nonfinite}")

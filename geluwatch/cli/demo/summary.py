@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from rich.box import SIMPLE_HEAD
+from collections.abc import Iterator
+
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
@@ -12,16 +13,16 @@ from geluwatch.cli.demo.outcome import Finding, Outcome
 
 
 def show(outcome: Outcome, console: Console) -> None:
-    """Print the outcome: a table of the promises, a sentence, the runbooks to read and the pages to open."""
+    """Print every promise with what came of it, and the whole in a sentence."""
+    listed = Table.grid(padding=(0, 2, 0, 0))
+    for finding in outcome.findings:
+        mark = Text("✔" if finding.kept else "✘", style=_style(kept=finding.kept))
+        listed.add_row(mark, Text(finding.promise, style="bold"), Text("\n").join(_lines(finding)))
     console.print()
-    console.print(_table(outcome))
-    console.print(Text(outcome.verdict, style="bold green" if outcome.good else "bold red"))
+    console.print(listed)
+    console.print()
+    console.print(Text(outcome.verdict, style=_style(kept=outcome.good)))
     console.print(Text(f"It took {duration(outcome.seconds)}.", style="dim"))
-    names = dict.fromkeys(finding.alert for finding in outcome.findings if finding.alert)
-    if names:
-        console.print("\nWhat to do when it is your model:")
-    for name in names:
-        console.print(Text(f"  geluwatch runbook {name}", style="cyan"))
 
 
 def show_links(outcome: Outcome, console: Console) -> None:
@@ -31,25 +32,15 @@ def show_links(outcome: Outcome, console: Console) -> None:
         console.print(Text.assemble(f"  {what.ljust(width)}  ", (url, "cyan")), soft_wrap=True)
 
 
-def _table(outcome: Outcome) -> Table:
-    table = Table(box=SIMPLE_HEAD, pad_edge=False, header_style="dim")
-    for name in ("", "promise", "seen after", "first layer", "alert", "alert after"):
-        table.add_column(name, justify="right" if name.endswith("after") else "left")
-    for finding in outcome.findings:
-        table.add_row(
-            Text("✔" if finding.kept else "✘", style=_style(finding)),
-            Text.assemble(finding.promise, (f"\n{finding.note}", "dim")),
-            _seconds(finding.seen_after),
-            finding.layer or "-",
-            finding.alert or "-",
-            _seconds(finding.alert_after),
-        )
-    return table
+def _lines(finding: Finding) -> Iterator[Text]:
+    yield Text(finding.note)
+    if finding.seen_after is not None:
+        where = f", first at {finding.layer}" if finding.layer else ""
+        yield Text(f"seen after {duration(finding.seen_after)}{where}")
+    if finding.alert:
+        when = f" arrived after {duration(finding.alert_after)}" if finding.alert_after is not None else ""
+        yield Text.assemble(f"alert {finding.alert}{when}; what to do: ", (f"geluwatch runbook {finding.alert}", "cyan"))
 
 
-def _style(finding: Finding) -> str:
-    return "green" if finding.kept else "bold red"
-
-
-def _seconds(value: float | None) -> str:
-    return "-" if value is None else f"{value:.1f} s"
+def _style(*, kept: bool) -> str:
+    return "green" if kept else "bold red"

@@ -47,5 +47,6 @@ def _run(stage: Stage, watch: Watch, model: trainer.TinyTransformer, text: str) 
         best = min(best, step.loss)
         time.sleep(_STEP_SECONDS)
         began = time.time()
+    stage.display.progress(0, 0)
     alert = stage.alert(NONFINITE, MODEL, timeout=ALERT_SECONDS)
     return Detection(found.began, found.report, found.seen, found.layer, alert), note
