@@ -24,7 +24,8 @@ class Hit:
 
 def suspicious(values: torch.Tensor) -> bool:
     """Return whether a CPU tensor may hold a non-finite value; False is proof that it holds none."""
-    values = values.detach()
+    if values.requires_grad:
+        values = values.detach()
     if values.dtype is torch.float32 and values.is_contiguous():
         flat = values.view(-1)
         total = torch.dot(flat, flat).item()

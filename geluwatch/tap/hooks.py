@@ -100,9 +100,10 @@ class RootEnd(_Hook):
             if state.pending is not None:
                 with unseen():
                     tap.settle(state, missed=not raised)
-            tap.device_guard.end_pass()
-            for captured in tap.device_rows.arrived():
-                tap.keep(state, captured)
+            if state.away:
+                tap.device_guard.end_pass()
+                for captured in tap.device_rows.arrived():
+                    tap.keep(state, captured)
             state.counters.samples += padding.batch_size(args, rest[0] if len(rest) > 1 else {})
             if state.sampled:
                 tap.pacer.spent(perf_counter(), state.spent)
@@ -209,6 +210,7 @@ class SiteHook(_Hook):
         if post.is_meta:
             self._admit(site, (pre,), post)
         else:
+            state.away = True
             tap.device_guard.look(site, (post, pre) if self.clips else (post,), tap.mask(state, post.shape))
 
     def _relayed(self, tap: Tap, state: ThreadState, site: int, training: bool) -> bool:
@@ -251,6 +253,7 @@ class SiteHook(_Hook):
 
     @staticmethod
     def _capture_there(tap: Tap, state: ThreadState, site: int, pre: torch.Tensor, post: torch.Tensor) -> None:
+        state.away = True
         choice = state.indices.get(pre.shape[:-1])
         if not isinstance(choice, Choice):
             choice = tap.device_rows.pick(pre.shape[:-1].numel(), tap.mask(state, pre.shape), pre.device)

@@ -74,6 +74,8 @@ class ThreadState:
 
     def __init__(self, sites: int, token: Token) -> None:
         self._token = weakref.ref(token)
+        self.away = False
+        """Whether this thread has met tensors on an accelerator."""
         self.depth = 0
         self.call: tuple[tuple[Any, ...], dict[str, Any]] = ((), {})
         self.mask: torch.Tensor | None = None

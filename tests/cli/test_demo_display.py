@@ -90,7 +90,8 @@ def test_the_screen_fits(overflowing: Report, width: int, height: int) -> None:
 def test_evidence_bar_has_its_threshold_in_the_middle() -> None:
     """Half a bar is the threshold, twice the threshold fills it, and more or nothing stays within."""
     assert "━━───┃─────" == evidence_bar(0.5, 11).plain
-    assert "─────┃─────" == evidence_bar(math.nan, 11).plain
+    assert "─────┃─────" == evidence_bar(0.0, 11).plain
+    assert "───────────" == evidence_bar(math.nan, 11).plain
     assert "━━━━━┃─────" == evidence_bar(1.0, 11).plain
     assert "━━━━━┃━━━━━" == evidence_bar(2.0, 11).plain == evidence_bar(1e74, 11).plain
 

@@ -79,6 +79,7 @@ def test_what_cannot_be_watched_says_why(make: Callable[[], Any], reason: str, f
     """A call with an unusual tensor goes through untouched, its site is blind with the reason, and a good call heals it."""
     model = Flexible()
     watch = attach(model, gelu_classes=(Anything,), cost_budget=1.0, breaker_limit=1)
+    watch._source._tap.pacer.take = lambda _now: True
     if not first:
         model(torch.randn(2, 3))
         assert ["observed"] == [site.state for site in watch.sites]
@@ -199,6 +200,24 @@ def test_dispatch_modes_do_not_see_the_watch(
     for passes in range(1, 4):
         assert expected == operations()
         assert passes * planted == watch.flush().totals.nonfinite_forwards
+
+
+def test_a_late_look_is_not_seen_either(attach: Callable[..., Any], block: Callable[..., Any], monkeypatch: pytest.MonkeyPatch) -> None:
+    """A mode that is active at the end of the pass does not see the look at an output whose consumer did not come."""
+    monkeypatch.setattr("geluwatch.tap.hooks.LARGE", 1)
+    model = block()
+    watch = attach(model)
+    x = torch.full((2, 8), math.nan)
+    model(torch.randn(2, 8))
+    watch.flush()
+    model.down = nn.Identity()
+    with Counts() as mode:
+        model(x)
+    assert 1 == watch.flush().totals.nonfinite_forwards
+    watch.detach()
+    with Counts() as bare:
+        model(x)
+    assert bare.operations == mode.operations
 
 
 def test_another_default_device_does_not_matter(attach: Callable[..., Any], only: Callable[..., Any]) -> None:

@@ -93,13 +93,24 @@ def test_padding_before_the_gelu_does_not_hide_what_arises_in_it(attach: Callabl
         (1.0 - MASK.float()) * -1e9,
         torch.zeros(2, 3),
         MASK * 2,
+        torch.tensor([[1, 1, 2], [1, 1, 2]]),
         MASK[:, None, None, :],
         torch.tensor([[1, 1], [1, 0]]),
         torch.zeros(2, 3, dtype=torch.bool),
         "no tensor",
         None,
     ],
-    ids=["additive", "additive without padding", "odd values", "four dimensions", "another shape", "nothing valid", "a string", "none"],
+    ids=[
+        "additive",
+        "additive without padding",
+        "odd values",
+        "packed documents",
+        "four dimensions",
+        "another shape",
+        "nothing valid",
+        "a string",
+        "none",
+    ],
 )
 def test_masks_that_may_mean_something_else_are_not_trusted(mask: Any, attach: Callable[..., Any], only: Callable[..., Any]) -> None:
     """A mask that is not plainly one of padding hides nothing: a NaN anywhere is a hit."""

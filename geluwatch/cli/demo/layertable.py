@@ -67,9 +67,14 @@ def table(rows: Sequence[LayerRow], trails: Mapping[str, Sequence[float]], room:
 
 
 def evidence_bar(evidence: float, width: int) -> Text:
-    """Return evidence as a bar of so many characters, an odd number; the threshold in the middle, twice that at the end."""
+    """Return evidence as a bar of so many characters, an odd number; the threshold in the middle, twice that at the end.
+
+    Without a judgement there is no threshold either.
+    """
+    if math.isnan(evidence):
+        return Text("─" * width, style="dim")
     half = width // 2
-    filled = 0 if not evidence > 0 else min(round(min(evidence, 2.0) * half), 2 * half)
+    filled = round(min(evidence, 2.0) * half)
     style = "green" if evidence < 1 else "yellow"
     below, above = min(filled, half), max(filled - half, 0)
     return Text.assemble(

@@ -7,7 +7,7 @@ from collections.abc import Callable
 
 import geluwatch
 from geluwatch.cli.demo import fault, model, texts, training, words
-from geluwatch.cli.demo.display import short_name
+from geluwatch.cli.demo.display import duration, short_name
 from geluwatch.cli.demo.monitoring import DRIFT, NONFINITE
 from geluwatch.cli.demo.outcome import Finding, Outcome
 from geluwatch.cli.demo.stage import ALERT_SECONDS, Detection, Stage
@@ -155,15 +155,15 @@ class Story:
         began, windows = time.time(), 1
         while (report := self._traffic.prose()).verdict != "ok" and windows <= longest:
             windows += 1
-        recovered, after = report.verdict == "ok", report.time - began
-        note = f"verdict ok in window {windows}" if recovered else f"verdict still {report.verdict} after {windows} windows"
+        recovered = report.verdict == "ok"
+        note = f"verdict {report.verdict} after {duration(report.time - began)}, in window {windows}"
         self._stage.say("good" if recovered else "bad", note)
         kept = recovered and self._stay_calm(_SETTLED_WINDOWS)
         if kept and self._stage.servers:
             resolved = self._until_resolved(alert, began)
             kept = resolved is not None
-            note += f", alert resolved after {resolved:.0f} s" if resolved else f", alert not resolved within {ALERT_SECONDS:.0f} s"
-        self._stage.findings.append(Finding(promise=promise, kept=kept, note=note, seen_after=after if recovered else None))
+            note += f"; alert resolved after {duration(resolved)}" if resolved else f"; alert not resolved within {ALERT_SECONDS:.0f} s"
+        self._stage.findings.append(Finding(promise=promise, kept=kept, note=note))
         return kept
 
     def _until_resolved(self, alert: str, began: float) -> float | None:

@@ -26,7 +26,8 @@ def show(outcome: Outcome, console: Console) -> None:
 
 
 def show_links(outcome: Outcome, console: Console) -> None:
-    """Print the pages that are open."""
+    """Print the pages that are open for as long as the demonstration stays."""
+    console.print("\nOpen until Ctrl-C, with calm traffic going on:")
     width = max(map(len, outcome.links), default=0)
     for what, url in outcome.links.items():
         console.print(Text.assemble(f"  {what.ljust(width)}  ", (url, "cyan")), soft_wrap=True)
