@@ -29,7 +29,7 @@ class _DeviceState:
             self.sums = torch.zeros(sites, dtype=torch.float32, device=device)
             self.counts = torch.zeros(2 * sites + 1, dtype=torch.int64, device=device)
             pinned = device.type == "cuda"
-            self.host = torch.zeros(2 * sites + 1, dtype=torch.int64, pin_memory=pinned)
+            self.host = torch.zeros(2 * sites + 1, dtype=torch.int64, device="cpu", pin_memory=pinned)
         self.slots = torch.arange(sites, device=device)
         self.event = torch.cuda.Event() if pinned else None  # type: ignore[no-untyped-call]  # torch's own
         self.in_flight = False
@@ -175,5 +175,5 @@ def _fired(event: torch.cuda.Event | None) -> bool:
 
 
 def _start_copy(values: torch.Tensor) -> torch.Tensor:
-    landing = torch.empty(values.shape, dtype=values.dtype, pin_memory=values.is_cuda)
+    landing = torch.empty(values.shape, dtype=values.dtype, device="cpu", pin_memory=values.is_cuda)
     return landing.copy_(values, non_blocking=True)
