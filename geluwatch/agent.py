@@ -17,7 +17,7 @@ from geluwatch.config import Config
 from geluwatch.core.monitor import Identity, Monitor
 from geluwatch.errors import BaselineError, ConfigError, DetachedError
 from geluwatch.ports import BaselineStore, Clock, Sink, Source
-from geluwatch.records import Certificate, Report, Site, Verdict
+from geluwatch.records import Certificate, Report, Site
 
 if TYPE_CHECKING:
     from torch import nn
@@ -28,16 +28,17 @@ log = logging.getLogger("geluwatch")
 
 _RESERVED_LABELS = frozenset({
     "model", "model_version", "layer", "point", "kind", "rank", "le", "sign", "part", "verdict", "baseline",
-    "version", "framework", "job", "instance", "pod", "namespace", "cluster",
+    "version", "framework", "tier", "scope", "fault", "job", "instance", "pod", "namespace", "cluster",
 })  # fmt: skip
 
-_RUNBOOKS: Mapping[Verdict, str] = {
-    "page": "GeluwatchNonFiniteActivations",
-    "ticket": "GeluwatchActivationDrift",
+_RUNBOOKS: Mapping[str, str] = {
+    "nonfinite": "GeluwatchNonFiniteActivations",
+    "gross": "GeluwatchGrossFault",
+    "drift": "GeluwatchActivationDrift",
     "warming": "GeluwatchBaselineMissing",
     "blind": "GeluwatchAgentMissing",
 }
-"""The runbook that fits each verdict; "ok" needs none."""
+"""The runbook that fits each trouble that a report may be in (see `geluwatch.export.pages`)."""
 
 
 class SystemClock:

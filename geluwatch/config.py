@@ -29,10 +29,10 @@ class Config:
     """Seconds between two drains of the tap into the core, in the background."""
 
     rows_per_window: int = 2048
-    """Rows (one token, all channels) captured per site and window, where traffic allows."""
+    """Rows (one token, all channels) captured per site and window: all of quiet traffic, an even share of busy traffic."""
 
-    rows_per_forward: int = 64
-    """Most rows captured per site from one forward pass."""
+    rows_per_forward: int = 256
+    """Most rows copied per site from one forward pass: the cap on what capture adds to one request's latency."""
 
     minimum_rows: int = 64
     """A timed window with fewer rows is carried over into the next, never judged."""
@@ -42,10 +42,16 @@ class Config:
     for offline runs in which every forward pass is to give rows."""
 
     horizons: tuple[int, ...] = (1, 4, 16)
-    """Numbers of consecutive windows averaged before a score is taken."""
+    """Numbers of windows averaged before a score is taken."""
+
+    tolerance: float = 0.05
+    """Square of a lasting shift of the traffic, as a share of a window's own variance, that is no drift yet; 0 tolerates none."""
 
     tickets_per_month: float = 2.0
-    """Budget of false drift tickets per model-month; the thresholds are calibrated to it."""
+    """Budget of false drift tickets per model-month; the limits are calibrated to it."""
+
+    pages_per_quarter: float = 1.0
+    """Budget of false drift pages per model and three months."""
 
     padding: PaddingFunction | None = None
     """Finds the padding mask of a forward; None reads the root's `attention_mask` argument."""
@@ -64,8 +70,11 @@ class Config:
             _positive("window_seconds", self.window_seconds)
         _positive("flush_seconds", self.flush_seconds)
         _positive("tickets_per_month", self.tickets_per_month)
+        _positive("pages_per_quarter", self.pages_per_quarter)
         for name in ("rows_per_window", "rows_per_forward", "minimum_rows", "breaker_limit", "pending_bytes"):
             _at_least_one(name, getattr(self, name))
+        if self.tolerance != 0:
+            _positive("tolerance", self.tolerance)
         if self.cost_budget is not None:
             _positive("cost_budget", self.cost_budget)
         if self.cost_budget is not None and self.cost_budget > 1:

@@ -150,9 +150,35 @@ def test_the_way_from_warming_over_ok_to_ticket(bench: Callable[..., Bench]) -> 
     assert ("warming", "calm") == (parts.watch.report.verdict, parts.watch.report.baseline)
     report = parts.windows(1)
     assert ("ok", ()) == (report.verdict, report.drifting)
+    assert certificate == report.certificate
     report = parts.windows(1, shift=1.0)
     assert ("ticket", (LAYER,)) == (report.verdict, report.drifting)
+    seen = report.sites[LAYER, "pre"]
+    assert ("ticket", "level", 1, report.window_started) == (seen.alarm, seen.family, seen.horizon, seen.onset)
+    assert seen.evidence == pytest.approx(seen.surprise / certificate.ticket_limit)
+    assert seen.surprise > certificate.ticket_limit
     assert "ok" == parts.windows(1).verdict
+    assert {""} == {site.alarm for site in parts.watch.report.sites.values()}
+
+
+def test_a_long_baseline_may_page_for_drift(bench: Callable[..., Bench]) -> None:
+    """From a hundred independent looks on gross drift is a page; until then the certificate says how many windows it takes."""
+    parts = bench()
+    parts.windows(60)
+    assert "does not page: that takes about" in parts.watch.record_baseline("short").paging_reason
+    parts.windows(120)
+    certificate = parts.watch.record_baseline("long", arm=True)
+    assert (True, "") == (certificate.paging, certificate.paging_reason)
+    assert "page" == parts.windows(1, shift=5.0).verdict
+    assert "page" == parts.watch.report.sites[LAYER, "pre"].alarm
+
+
+def test_a_dead_layer_pages_without_a_baseline(bench: Callable[..., Bench]) -> None:
+    """Gates closed for all values are a page at the first window, and over with the next sound one."""
+    parts = bench()
+    report = parts.windows(1, shift=-20.0)
+    assert ("page", "dead") == (report.verdict, report.sites[LAYER, "post"].gross)
+    assert "warming" == parts.windows(1).verdict
 
 
 def test_a_hit_pages_until_a_clean_window_has_closed(bench: Callable[..., Bench]) -> None:

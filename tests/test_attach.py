@@ -54,7 +54,7 @@ def test_label_names_must_be_prometheuss(key: Any) -> None:
     refused(ConfigError, f"Label name {key!r} is not usable in Prometheus; use letters, digits and underscores.", labels={key: "x"})
 
 
-@pytest.mark.parametrize("key", ["model", "layer", "le", "job", "instance", "pod", "namespace", "rank"])
+@pytest.mark.parametrize("key", ["model", "layer", "le", "job", "instance", "pod", "namespace", "rank", "tier", "scope", "fault"])
 def test_label_names_that_are_taken_are_refused(key: str) -> None:
     """A label name of our own or of Prometheus is refused, and so is a value that is no string."""
     refused(ConfigError, f"Label name {key!r} is geluwatch's or Prometheus's own; choose another.", labels={key: "x"})

@@ -18,7 +18,7 @@ def test_the_default_is_valid_and_frozen() -> None:
         Config().window_seconds = 1.0  # type: ignore[misc]
 
 
-@pytest.mark.parametrize("name", ["window_seconds", "flush_seconds", "tickets_per_month", "cost_budget"])
+@pytest.mark.parametrize("name", ["window_seconds", "flush_seconds", "tickets_per_month", "pages_per_quarter", "cost_budget"])
 @pytest.mark.parametrize("value", [0, -1.0, math.nan, math.inf, True, "60"])
 def test_spans_and_rates_must_be_positive_numbers(name: str, value: object) -> None:
     """Zero, negatives, NaN, infinity, booleans and text are refused by name and value."""
@@ -45,6 +45,14 @@ def test_a_cost_budget_above_the_whole_is_refused() -> None:
     """More than all of the time cannot be spent; the message gives an example."""
     with pytest.raises(ConfigError, match=r"cost_budget must be a share of at most 1, got 5; 0\.01 is one percent"):
         Config(cost_budget=5)
+
+
+@pytest.mark.parametrize("value", [-0.05, math.nan, math.inf, True, "5 %"])
+def test_a_tolerance_is_a_positive_number_or_zero(value: object) -> None:
+    """Zero tolerates no shift; less than nothing, NaN, infinity, booleans and text are refused by name and value."""
+    assert 0 == Config(tolerance=0).tolerance
+    with pytest.raises(ConfigError, match=rf"^tolerance must be a positive finite number, got {re.escape(repr(value))}\.$"):
+        Config(tolerance=value)  # type: ignore[arg-type]  # that is the point
 
 
 def test_gelu_classes_must_be_classes() -> None:

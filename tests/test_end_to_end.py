@@ -116,7 +116,9 @@ def test_main_job(stage: SimpleNamespace) -> None:
     assert "ticket" == report.verdict
     assert ticket is not None
     assert "warning" == ticket.severity
-    assert "encoder.layer." in ticket.annotations["description"]
+    assert "first at layer encoder.layer." in ticket.annotations["description"]
+    assert "the traffic is likelier to have changed than the model" in ticket.annotations["description"]
+    assert "traffic" == report.scope
     opens(ticket)
     drift_seconds = time.time() - began
 
@@ -167,7 +169,12 @@ def test_main_job(stage: SimpleNamespace) -> None:
 
 
 def test_every_dashboard_expression_returns_data(stage: SimpleNamespace) -> None:
-    """After a drift and a NaN, each expression of the dashboard finds series in the Prometheus that saw them."""
+    """After a NaN and during a drift, each expression of the dashboard finds series in the Prometheus that saw them."""
+    code = itertools.cycle(stage.corpus.code)
+    while stage.traffic.window(code).verdict != "ticket":
+        pass
+    while not stage.prometheus.query("geluwatch_drift_first_layer"):
+        time.sleep(0.5)
     panels = json.loads(overview(MixinSettings.quick()))["panels"]
     asked = [(panel["title"], target["expr"]) for panel in panels for target in panel.get("targets", ())]
     assert len(asked) > 30
@@ -177,6 +184,7 @@ def test_every_dashboard_expression_returns_data(stage: SimpleNamespace) -> None
     for title, expression in asked:
         for variable, text in {**filled, **{f"${name}": ".+" for name in names}}.items():
             expression = expression.replace(variable, text)  # noqa: PLW2901  # one variable after the other
-        if not stage.prometheus.query(expression):
+        # So short a baseline opens tickets and has no limit for pages.
+        if not stage.prometheus.query(expression) and 'tier="page"' not in expression:
             empty.append((title, expression))
     assert [] == empty

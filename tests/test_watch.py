@@ -43,6 +43,21 @@ def test_the_background_thread_flushes_and_closes_windows() -> None:
     assert not any(thread.name == "geluwatch" for thread in threading.enumerate())
 
 
+def test_a_layer_that_dies_in_a_real_model_pages() -> None:
+    """Weights that close one layer's gates for good are a page that names the layer, without any baseline."""
+    model = nn.Sequential(nn.Linear(4, 16), nn.GELU(), nn.Linear(16, 16), nn.GELU(), nn.Linear(16, 2))
+    config = Config(window_seconds=None, flush_seconds=3600.0, cost_budget=None)
+    with geluwatch.attach(model, name="model", config=config) as watch:
+        model(torch.randn(100, 4))
+        assert "warming" == watch.close_window().verdict
+        with torch.no_grad():
+            model[2].bias.fill_(-50.0)
+        model(torch.randn(100, 4))
+        report = watch.close_window()
+    assert "page" == report.verdict
+    assert [("3", "post", "dead")] == [(*key, site.gross) for key, site in report.sites.items() if site.gross]
+
+
 def test_leaving_the_context_by_an_error_detaches_and_lets_it_through() -> None:
     """A watch used as a context comes off when the block raises, and the error is the block's own."""
     model = gelu_model()

@@ -3,7 +3,24 @@
 from __future__ import annotations
 
 import argparse
+import math
+from collections.abc import Iterator
 from datetime import UTC, datetime
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from geluwatch.records import Baseline, Certificate
+
+_LABEL = 10
+
+_HOURS = {
+    1: "all judged alike; two days of traffic tell the hours of the day apart, two weeks those of the week",
+    24: "each hour of the day by itself; two weeks of traffic tell those of the week apart",
+    168: "each hour of the week by itself",
+}
+
+_DAY = 24 * 3600.0
+_RHYTHMS = ((_DAY, "day and night"), (7 * _DAY, "the week"), (math.inf, "the month"))
 
 
 def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
@@ -45,18 +62,86 @@ def _show(arguments: argparse.Namespace) -> int:
         baseline = store.load(arguments.model, arguments.model_version, arguments.name)
     finally:
         store.close()
-    certificate = baseline.certificate
     print(f"{baseline.name}: model {baseline.model}, version {baseline.model_version}, recorded {_when(baseline.created)}")
-    print(f"  {certificate.windows} windows used, {certificate.left_out} left out, {len(baseline.sites)} sites")
-    if not certificate.armed:
-        print(f"  cannot be armed: {certificate.reason}")
-        return 0
-    horizons = ", ".join(map(str, certificate.horizons))
-    print(f"  horizons {horizons}; budget {certificate.tickets_per_month:g} false tickets a model-month")
-    print(f"  replay: {certificate.exceeded} of {certificate.replayed} calm scores above their threshold")
-    for (layer, point, horizon), limit in certificate.thresholds.items():
-        print(f"  {layer}  {point}  horizon {horizon}  threshold {limit:.2f}")
+    for label, line in _lines(baseline):
+        print(f"  {label:<{_LABEL}}{line}")
     return 0
+
+
+def _lines(baseline: Baseline) -> Iterator[tuple[str, str]]:
+    """Yield (label, line); what follows from a line that has a label has none."""
+    certificate, calibrated = baseline.certificate, baseline.calm is not None
+    left_out = " (non-finite values, silent sites, dropped rows or too few of them)" if certificate.left_out else ""
+    yield "windows", f"{certificate.windows} used, {certificate.left_out} left out{left_out}"
+    yield "sites", _sites(baseline)
+    if calibrated:
+        yield "time", _time(certificate.seconds)
+    if certificate.armed:
+        yield from _scope(certificate, calibrated)
+    yield "tickets", _tier(certificate.armed, "opens a ticket", certificate.ticket_limit, certificate.reason)
+    yield "", _budget(certificate.tickets_per_month, "ticket", "month")
+    if not calibrated:
+        yield "", "so said the earlier release that stored it; arming calibrates it anew from its windows"
+        return
+    missing = certificate.paging_reason or "drift pages only where it also opens tickets"
+    yield "pages", _tier(certificate.paging, "pages", certificate.page_limit, missing)
+    yield "", _budget(certificate.pages_per_quarter, "page", "quarter")
+    if certificate.armed:
+        yield from _replay(certificate)
+
+
+def _sites(baseline: Baseline) -> str:
+    blind = sum(site.state == "blind" for site in baseline.sites)
+    return f"{len(baseline.sites)}{f', {blind} of them blind' if blind else ''}"
+
+
+def _scope(certificate: Certificate, calibrated: bool) -> Iterator[tuple[str, str]]:
+    if calibrated:
+        yield "hours", _HOURS[certificate.strata]
+    horizons = ", ".join(map(str, certificate.horizons))
+    looks = f"; {certificate.looks:.1f} independent looks at the one that has fewest" if calibrated else ""
+    yield "horizons", f"windows averaged: {horizons}{looks}"
+
+
+def _tier(armed: bool, does: str, limit: float, missing: str) -> str:
+    if not armed:
+        return f"cannot be armed: {missing}"
+    if math.isinf(limit):
+        return "can be armed"
+    return f"can be armed: drift {does} from a surprise of {limit:.2f} on (probability {10**-limit:.1e} a look)"
+
+
+def _budget(budget: float, tier: str, period: str) -> str:
+    return f"budget {budget:g} false {tier}{'' if budget == 1 else 's'} a model-{period}"
+
+
+def _replay(certificate: Certificate) -> Iterator[tuple[str, str]]:
+    """Yield what the replay gave, beside what it was asked for."""
+    low, high = certificate.interval
+    yield "replay", f"{certificate.replayed} windows, each half judged by limits from the other, loosened enough to count alarms"
+    seen = f"false alarms: {certificate.requested:.1f} asked for, {certificate.observed} seen (95 % interval {low:.1f} to {high:.1f})"
+    if low > certificate.requested:
+        yield "", f"{seen}: more than asked for; record longer, on steadier traffic"
+    elif high < certificate.requested:
+        yield "", f"{seen}: fewer than asked for; limits err on the quiet side"
+    else:
+        yield "", f"{seen}: in keeping"
+
+
+def _time(seconds: float) -> str:
+    rhythm = next(rhythm for length, rhythm in _RHYTHMS if seconds < length)
+    return f"{_span(seconds)} from first to last; a rhythm longer than that, such as {rhythm}, is not in it"
+
+
+def _span(seconds: float) -> str:
+    """Return seconds in their two largest units: "9 d 3 h", "1 h 39 min"."""
+    rest = round(seconds)
+    parts: list[str] = []
+    for unit, length in (("d", 86400), ("h", 3600), ("min", 60), ("s", 1)):
+        whole, rest = divmod(rest, length)
+        if whole or parts:
+            parts.append(f"{whole} {unit}")
+    return " ".join(parts[:2]) or "0 s"
 
 
 def _when(seconds: float) -> str:

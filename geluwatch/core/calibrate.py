@@ -1,199 +1,210 @@
-"""Thresholds from the baseline's own windows, and the certificate that says what they can promise.
+"""The limits that keep to a budget of false alarms, and the certificate that says what a baseline can promise.
 
-Each run of windows is scored with its own block left out, and an eighth of the baseline on either side, for traffic
-resembles what came just before. The logarithms of those calm scores are taken as normal, and the threshold is the
-upper prediction bound of one more of them (Student's t), at the error that the budget of false tickets leaves to a
-single look: budget / (windows a month x points x horizons). The bound prices in how few independent scores there are:
-with a dozen it lies far out, with a hundred close by. Scores depend on each other because runs overlap and because
-traffic has a memory; both are counted.
+A window is searched for drift in many places at once: at every site, point and horizon, in both ways of judging. These
+searches resemble each other, and so do those of successive windows. How many independent ones a window is worth is
+therefore counted: by how often the baseline's own windows alarm at a limit that one search in a thousand passes. A limit
+is then the surprise whose probability, times the searches, leaves the budget.
 
-What no baseline can price in is what it never saw: a rhythm longer than itself, such as day and night.
+The certificate replays each half of the baseline against limits from the other, at a budget generous enough for false
+alarms to be counted. What no baseline can price in is what it never saw: a rhythm longer than itself.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import replace
 
 import numpy as np
 from scipy import special
 
-from geluwatch.core import histogram, score
+from geluwatch.config import Config
+from geluwatch.core import surprise
+from geluwatch.core.surprise import Yardstick
 from geluwatch.errors import BaselineError
-from geluwatch.records import Baseline, Certificate, Floats, Histogram, Point, PointKey, Window
+from geluwatch.records import Calm, Certificate, Floats
 
-MINIMUM_RUNS = 12
-"""Independent runs a horizon needs before it gets a threshold: 12 windows at horizon 1, 33 at 4, 129 at 16."""
+TICKET_LOOKS = 6
+"""Independent looks a horizon needs before it is judged at all."""
+
+PAGE_LOOKS = 100
+"""Independent looks that every horizon in use needs before drift may page."""
+
+MINIMUM_WINDOWS = 12
+"""Windows below which nothing is calibrated."""
 
 MOST_LEFT_OUT = 0.10
 """Share of unclean windows above which a baseline is refused."""
 
+CLEARED = 0.5
+"""Share of the ticket's limit that the surprise must fall below before an alarm ends."""
+
 _MONTH = 30 * 24 * 3600.0
-# A bound from fewer independent scores than this lies so far out that it would never be reached.
-_LEAST_INDEPENDENT = 6
-# A budget of more alarms than a tenth of all looks would put thresholds into the middle of calm.
-_MOST_ERROR = 0.1
-# Calm scores of very wide layers vary little; below this spread of their logarithm the estimate itself is doubtful.
-_LEAST_LOG_SPREAD = 0.05
-# Calm lies near 1. Far below it lies only a layer that never varied, whose noise is the floor that `score` assumes.
-_LEAST_CALM = 0.5
-# Exponents beyond it mean "never", and e to their power would overflow.
-_NEVER = 100.0
+_MONTHS_A_QUARTER = 3.0
+# The surprise at which searches are counted: rare enough to be a tail, common enough to be seen.
+_COUNTED_AT = 3.0
+# Below so many looks their number is itself a guess, and mostly too high: traffic with a memory hides it from short baselines.
+# Simulated (benchmarks/calibration.py), a budget cut in proportion holds where the whole one would be exceeded threefold.
+_TRUSTED_LOOKS = 25.0
+# False alarms that the replay asks for, so that there is something to count.
+_REPLAYED_ALARMS = 10.0
+_NEVER = math.inf
 
 
-@dataclass(frozen=True, slots=True)
-class Armed:
-    """What a baseline gives to the judging of windows at one (layer, point)."""
+def certify(calm: Calm, left_out: int, config: Config) -> Certificate:
+    """Return the certificate of calm scores.
 
-    reference: score.Reference
-    histogram: Histogram
+    Args:
+        calm: Scores of the baseline's windows.
+        left_out: Windows that were unfit.
+        config: For the budgets and the horizons asked for.
+    """
+    windows = len(calm.ended)
+    seconds = float(calm.ended[-1] - calm.ended[0]) if windows else 0.0
+    unarmed = Certificate(
+        windows, left_out, seconds, (), 0.0, 1, config.tickets_per_month, config.pages_per_quarter, _NEVER, _NEVER, reason=""
+    )  # fmt: skip
+    if windows < MINIMUM_WINDOWS:
+        return replace(unarmed, reason=f"{windows} usable windows are too few to calibrate: {MINIMUM_WINDOWS - windows} more are needed.")
+    if not calm.keys:
+        return replace(
+            unarmed, reason="No site gave rows in every window, so there is nothing to calibrate; see the sites' states for why."
+        )
+    used = usable_horizons(calm)
+    if not used:
+        return replace(
+            unarmed,
+            reason=f"The {windows} usable windows resemble their neighbours so much that they are worth fewer than {TICKET_LOOKS} "
+            f"independent ones: about {windows} more are needed, or traffic that is better mixed.",
+        )
+    return _armed(restrict(calm, used), unarmed)
 
 
-def usable(windows: Iterable[Window], layers: tuple[str, ...], minimum_rows: int) -> tuple[Window, ...]:
-    """Return the windows fit for a baseline: clean, and with enough rows at each layer.
+def _armed(calm: Calm, unarmed: Certificate) -> Certificate:
+    yardstick = surprise.measure(calm)
+    fewest = float(yardstick.looks.min())
+    worst = most_surprising(yardstick, calm)
+    searches = counted_searches(worst, yardstick)
+    requested, observed, interval = replay(calm)
+    trust = min(fewest / _TRUSTED_LOOKS, 1.0) * (requested / observed if interval[0] > requested else 1.0)
+    ticket, page = (trust * budget / windows_a_month(calm) / searches for budget in _monthly(unarmed))
+    missing = _missing_for_paging(len(calm.ended), fewest, requested, interval)
+    return replace(
+        unarmed,
+        horizons=calm.horizons,
+        looks=fewest,
+        strata=len(yardstick.level),
+        ticket_limit=_limit(ticket),
+        page_limit=_NEVER if missing else max(_limit(page), _limit(ticket)),
+        replayed=len(calm.ended),
+        requested=requested,
+        observed=observed,
+        interval=interval,
+        armed=True,
+        paging=not missing,
+        paging_reason=missing,
+    )
+
+
+def _monthly(certificate: Certificate) -> tuple[float, float]:
+    return certificate.tickets_per_month, certificate.pages_per_quarter / _MONTHS_A_QUARTER
+
+
+def _missing_for_paging(windows: int, looks: float, requested: float, interval: tuple[float, float]) -> str:
+    """Return why drift may not page, or an empty string when it may."""
+    if looks < PAGE_LOOKS:
+        more = math.ceil(windows * (PAGE_LOOKS / looks - 1.0))
+        return (
+            f"drift opens tickets but does not page: that takes about {more} more windows ({looks:.0f} of {PAGE_LOOKS} independent looks)."
+        )
+    if interval[0] > requested:
+        return (
+            f"drift opens tickets but does not page: replayed on itself the baseline gave {interval[0]:.0f} to {interval[1]:.0f} false "
+            f"alarms where {requested:.0f} were asked for; record longer, on traffic that is steadier."
+        )
+    return ""
+
+
+def _limit(probability: float) -> float:
+    return max(-math.log10(probability), _COUNTED_AT)
+
+
+def most_surprising(yardstick: Yardstick, calm: Calm) -> Floats:
+    """Return the largest surprise (n,) of each window, over all keys, horizons and both ways of judging; 0 where there is none."""
+    at = surprise.stratum(calm.ended, len(yardstick.level))
+    return most(yardstick.surprise(yardstick.deviations(calm.scores.astype(np.float64), at)))
+
+
+def most(surprises: Floats) -> Floats:
+    """Return the largest surprise (...) of windows (..., 2, K, H), 0 where nothing was judged."""
+    largest: Floats = np.nan_to_num(surprises, nan=0.0).max(axis=(-3, -2, -1), initial=0.0)
+    return largest
+
+
+def counted_searches(worst: Floats, yardstick: Yardstick) -> float:
+    """Return how many independent searches a window is worth, from the largest surprises (n,) of the baseline's windows."""
+    everything = float(yardstick.freedom.size)
+    counted = (alarms(worst, _COUNTED_AT) + 1.0) / (len(worst) * 10.0**-_COUNTED_AT)
+    return float(min(max(counted, 1.0), everything))
+
+
+def alarms(worst: Floats, limit: float) -> int:
+    """Return how often an alarm is raised over windows' largest surprises (n,); it lasts until half the limit."""
+    raised, count = False, 0
+    for value in worst:
+        if not raised and value >= limit:
+            raised, count = True, count + 1
+        elif raised and value < CLEARED * limit:
+            raised = False
+    return count
+
+
+def replay(calm: Calm) -> tuple[float, int, tuple[float, float]]:
+    """Return the false alarms asked for over all windows, those that each half gave by the other's limits, and their 95 % interval.
+
+    The interval is exact for a Poisson count (Garwood 1936).
+    """
+    count = len(calm.ended)
+    asked = min(_REPLAYED_ALARMS, count / 10.0)
+    halves = [_part(calm, slice(None, count // 2)), _part(calm, slice(count // 2, None))]
+    observed = 0
+    for known, unseen in (halves, halves[::-1]):
+        yardstick = surprise.measure(known)
+        searches = counted_searches(most_surprising(yardstick, known), yardstick)
+        observed += alarms(most_surprising(yardstick, unseen), -math.log10(min(asked / count / searches, 0.1)))
+    low = float(special.gammaincinv(observed, 0.025)) if observed else 0.0
+    return asked, observed, (low, float(special.gammaincinv(observed + 1, 0.975)))
+
+
+def _part(calm: Calm, part: slice) -> Calm:
+    return replace(calm, ended=calm.ended[part], scores=calm.scores[part])
+
+
+def usable_horizons(calm: Calm) -> tuple[int, ...]:
+    """Return the horizons with enough independent looks, both ways of judging."""
+    yardstick = surprise.measure(calm)
+    return tuple(h for h, looks in zip(calm.horizons, yardstick.looks.min(axis=0), strict=True) if looks >= TICKET_LOOKS)
+
+
+def restrict(calm: Calm, horizons: tuple[int, ...]) -> Calm:
+    """Return the calm scores at some of the horizons only."""
+    return replace(calm, horizons=horizons, scores=calm.scores[:, :, [calm.horizons.index(horizon) for horizon in horizons]])
+
+
+def windows_a_month(calm: Calm) -> float:
+    """Return how many windows of typical length follow each other in thirty days; at most one a second."""
+    return _MONTH / max(float(np.median(np.diff(calm.ended))), 1.0)
+
+
+def refuse_unfit(closed: int, left_out: int, minimum_rows: int) -> None:
+    """Refuse to make a baseline of nothing, or of traffic of which too much is unfit.
 
     Raises:
         BaselineError: No window was closed, or more than a tenth of them is unfit.
     """
-    seen = tuple(windows)
-    fit = tuple(window for window in seen if window.clean and _full(window, layers, minimum_rows))
-    if not seen:
+    if not closed:
         raise BaselineError("No window has been closed yet, so there is nothing to record; let traffic run, then record again.")
-    if len(seen) - len(fit) > MOST_LEFT_OUT * len(seen):
+    if left_out > MOST_LEFT_OUT * closed:
         raise BaselineError(
-            f"{len(seen) - len(fit)} of {len(seen)} windows held non-finite values, silent sites, dropped rows or fewer than "
+            f"{left_out} of {closed} windows held non-finite values, silent sites, dropped rows or fewer than "
             f"{minimum_rows} rows, more than the tenth that may be left out; mend that and record on calm traffic."
         )
-    return fit
-
-
-def _full(window: Window, layers: tuple[str, ...], minimum_rows: int) -> bool:
-    return all((layer, "pre") in window.points and window.points[layer, "pre"].moments.rows >= minimum_rows for layer in layers)
-
-
-def certify(windows: tuple[Window, ...], left_out: int, horizons: tuple[int, ...], tickets_per_month: float) -> Certificate:
-    """Return the certificate of usable windows: thresholds by (layer, point, horizon), and the replay's outcome.
-
-    Raises:
-        BaselineError: A layer had different widths in different windows.
-    """
-    ready = tuple(horizon for horizon in horizons if len(windows) >= windows_needed(horizon))
-    keys = common_points(windows)
-    if not keys or not ready:
-        return _unarmed(windows, left_out, horizons, tickets_per_month)
-    error = min(tickets_per_month / (_windows_a_month(windows) * len(keys) * len(ready)), _MOST_ERROR)
-    thresholds: dict[tuple[str, Point, int], float] = {}
-    replayed = exceeded = 0
-    for key in keys:
-        vectors, rows = series(windows, key)
-        for horizon in ready:
-            calm = score.replay(vectors, rows, horizon, max(1, len(windows) // 8))
-            runs = independent(calm, horizon)
-            if runs >= _LEAST_INDEPENDENT:
-                thresholds[(*key, horizon)] = threshold(calm, runs, error)
-                replayed += len(calm)
-                exceeded += _exceeded(calm, runs, error)
-    if not thresholds:
-        return _unarmed(windows, left_out, horizons, tickets_per_month)
-    found = tuple(horizon for horizon in ready if any(key[2] == horizon for key in thresholds))
-    return Certificate(len(windows), left_out, thresholds, found, tickets_per_month, replayed, exceeded, True)
-
-
-def _unarmed(windows: tuple[Window, ...], left_out: int, horizons: tuple[int, ...], tickets_per_month: float) -> Certificate:
-    """Return the certificate of windows that give no threshold, with the reason."""
-    have, need = len(windows), windows_needed(min(horizons))
-    if have < need:
-        reason = f"{have} usable windows are too few to calibrate: {need - have} more are needed."
-    elif not common_points(windows):
-        reason = "No site gave rows in every window, so there is nothing to calibrate; see the sites' states for why."
-    else:
-        reason = (
-            f"The {have} usable windows resemble their neighbours so much that they are worth fewer than {_LEAST_INDEPENDENT} "
-            f"independent ones: about {have} more are needed, or traffic that is better mixed."
-        )
-    return Certificate(have, left_out, {}, (), tickets_per_month, 0, 0, False, reason)
-
-
-def windows_needed(horizon: int) -> int:
-    """Return how many windows give a horizon its minimum of independent runs, if the windows themselves are independent."""
-    return math.ceil(MINIMUM_RUNS * _overlap(horizon))
-
-
-def _overlap(horizon: int) -> float:
-    """Return the autocorrelation time of scores of successive runs: two that share k of h windows correlate by (k / h)^2."""
-    return 1.0 + 2.0 * sum((shared / horizon) ** 2 for shared in range(1, horizon))
-
-
-def independent(calm: Floats, horizon: int) -> int:
-    """Return how many independent scores the calm scores of successive, overlapping runs are worth.
-
-    Their number is divided by the integrated autocorrelation time of their logarithms, measured up to the first lag
-    that is not significant, but by no less than what overlap alone makes it.
-    """
-    logs = _logs(calm)
-    centred = logs - logs.mean()
-    power = float(np.square(centred).sum())
-    measured = 1.0
-    for lag in range(1, len(calm) // 2) if power else ():
-        correlation = float(centred[:-lag] @ centred[lag:]) / power
-        if correlation < 2.0 / math.sqrt(len(calm)):
-            break
-        measured += 2.0 * correlation
-    windows = len(calm) + horizon - 1
-    return int(windows / max(_overlap(horizon), measured))
-
-
-def threshold(calm: Floats, runs: int, error: float) -> float:
-    """Return the score that one more calm run exceeds with probability `error`, from scores worth `runs` independent ones."""
-    logs = _logs(calm)
-    spread = max(float(logs.std(ddof=1)), _LEAST_LOG_SPREAD)
-    quantile = -float(special.stdtrit(runs - 1, error))  # by symmetry; 1 - error would round away
-    return math.exp(min(float(logs.mean()) + quantile * spread * math.sqrt(1.0 + 1.0 / runs), _NEVER))
-
-
-def _exceeded(calm: Floats, runs: int, error: float) -> int:
-    """Return how many scores of each half of the baseline lie above the threshold that the other half gives."""
-    halves = np.array_split(calm, 2)
-    limits = [threshold(half, runs // 2, error) for half in halves]
-    return int((halves[0] > limits[1]).sum() + (halves[1] > limits[0]).sum())
-
-
-def _logs(calm: Floats) -> Floats:
-    return np.log(np.maximum(calm, _LEAST_CALM))
-
-
-def arm(baseline: Baseline) -> Mapping[PointKey, Armed]:
-    """Return what is needed to judge windows against a baseline."""
-    armed: dict[PointKey, Armed] = {}
-    for key in common_points(baseline.windows):
-        vectors, rows = series(baseline.windows, key)
-        pooled = histogram.merge(window.points[key].histogram for window in baseline.windows)
-        armed[key] = Armed(score.reference(vectors, rows), pooled)
-    return armed
-
-
-def common_points(windows: tuple[Window, ...]) -> tuple[PointKey, ...]:
-    """Return the (layer, point) keys that every window holds, in the first window's order."""
-    return tuple(key for key in (windows[0].points if windows else ()) if all(key in window.points for window in windows))
-
-
-def series(windows: Iterable[Window], key: PointKey) -> tuple[Floats, Floats]:
-    """Return the vectors (m, 2C) and rows (m,) of consecutive windows at one (layer, point).
-
-    Raises:
-        BaselineError: The layer had different widths in different windows.
-    """
-    seen = [window.points[key].moments for window in windows]
-    widths = sorted({moments.mean.size for moments in seen})
-    if len(widths) > 1:
-        raise BaselineError(
-            f"{key[0]} had {' and '.join(map(str, widths[:2]))} channels in different windows, which cannot be compared; "
-            "record on traffic of one width."
-        )
-    return np.stack([score.vector(moments) for moments in seen]), np.array([moments.rows for moments in seen], dtype=np.float64)
-
-
-def _windows_a_month(windows: tuple[Window, ...]) -> float:
-    """Return how many windows of typical length follow each other in thirty days; at most one a second."""
-    return _MONTH / max(float(np.median([window.ended - window.started for window in windows])), 1.0)

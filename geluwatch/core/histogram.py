@@ -2,26 +2,36 @@
 
 Counts are integers and the lattice is fixed, so merging is exact, in any order and grouping, and a later
 cumulative histogram minus an earlier one is the histogram of what came between. A histogram of activations
-occupies a few thousand cells, 12 bytes each. Every function returns a new record and leaves its arguments alone.
+occupies a few thousand cells, 12 bytes each; `bounded` caps them. Every function returns a new record and leaves its
+arguments alone.
 """
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from collections.abc import Iterable
 from dataclasses import replace
+from functools import reduce
 
 import numpy as np
 import numpy.typing as npt
 
 from geluwatch.core import lattice
+from geluwatch.core.count import by_cell, sum_by_cell
 from geluwatch.errors import LatticeError
-from geluwatch.records import Cells, Histogram, Ints
+from geluwatch.records import Histogram
 
-# Values counted at a time: bincount holds the interpreter lock, and 64 Ki values take about a quarter of a millisecond.
-_CHUNK = 1 << 16
+MOST_BYTES = 1 << 16
+"""Most memory of a bounded histogram's cells and counts."""
+
+# Highest floors, as biased exponents, worth raising before the base is coarsened: the base's fine cells lie above them.
+_LAST_FLOOR = {lattice.FINE_BITS: 121, lattice.SINGLE_BASE: 124, lattice.COARSE_BITS: lattice.HIGHEST_FLOOR}
+
+# Least floor worth trying: below 2**-24 there are few values.
+_FIRST_FLOOR = 103
 
 
-def empty(bits: int = lattice.COARSE_BITS) -> Histogram:
+def empty(bits: int = lattice.SINGLE_BITS) -> Histogram:
     """Return a histogram of nothing."""
     return Histogram(bits, np.empty(0, np.int32), np.empty(0, np.int64))
 
@@ -38,54 +48,60 @@ def from_values(values: npt.ArrayLike, dtype: str = "float32") -> Histogram:
     finite = np.isfinite(flat)
     if finite.all():
         # Read off the values, not off the dtype: the two sides of a GELU may differ in dtype, and only one is reported.
-        return Histogram(bits, *_count(flat, bits), lossless=lattice.on_lattice(flat, bits))
+        return Histogram(bits, *by_cell(flat, bits), lossless=lattice.on_lattice(flat, bits))
     kept, rest = flat[finite], flat[~finite]
     nan, posinf = int(np.isnan(rest).sum()), int((rest == np.inf).sum())
-    return Histogram(bits, *_count(kept, bits), nan, posinf, rest.size - nan - posinf, lattice.on_lattice(kept, bits))
+    return Histogram(bits, *by_cell(kept, bits), nan, posinf, rest.size - nan - posinf, lattice.on_lattice(kept, bits))
 
 
-def _count(values: npt.NDArray[np.float32], bits: int) -> tuple[Cells, Ints]:
-    """Return the occupied cells and their counts of finite values.
+def coarsen(histogram: Histogram, bits: int = lattice.COARSE_BITS) -> Histogram:
+    """Return the same counts on the finest lattice that both the histogram's and `bits` can be coarsened to.
 
-    Many values are counted by their leading bits as they stand, and only the occupied patterns are turned into cells:
-    an order of magnitude quicker than turning every value into a cell.
+    It stays lossless only if every value is a point of that lattice too.
     """
-    if values.size < 1024:
-        cells, counts = np.unique(lattice.cells_of(values, bits), return_counts=True)
-        return cells, counts.astype(np.int64)
-    patterns = np.zeros(1 << bits, np.int64)
-    for start in range(0, values.size, max(_CHUNK, 1 << bits)):
-        chunk = values[start : start + max(_CHUNK, 1 << bits)].view(np.uint32)
-        patterns += np.bincount(chunk >> np.uint32(32 - bits), minlength=1 << bits)
-    # The first pattern of either sign holds zero and the smallest subnormals; these few are told apart one by one.
-    signs = 1 << (bits - 1)
-    if patterns[0] or patterns[signs]:
-        patterns[[0, signs]] = 0
-        smallest = values[(values.view(np.uint32) & np.uint32(0x7FFFFFFF)) >> np.uint32(32 - bits) == 0]
-        near_zero = np.unique(lattice.cells_of(smallest, bits), return_counts=True)
-    else:
-        near_zero = (np.empty(0, np.int32), np.empty(0, np.int64))
-    occupied = np.flatnonzero(patterns)
-    cells = np.where(occupied < signs, occupied + 1, signs - 1 - occupied).astype(np.int32)
-    return _sum_by_cell(np.concatenate([cells, near_zero[0]]), np.concatenate([patterns[occupied], near_zero[1]]))
-
-
-def coarsen(histogram: Histogram) -> Histogram:
-    """Return the same counts at 16 bits; lossless only if it was at 16 bits before."""
-    if histogram.bits == lattice.COARSE_BITS:
+    to = lattice.meet(histogram.bits, bits)
+    if to == histogram.bits:
         return histogram
-    cells, counts = _sum_by_cell(lattice.coarsen(histogram.cells), histogram.counts)
-    return replace(histogram, bits=lattice.COARSE_BITS, cells=cells, counts=counts, lossless=False)
+    coarse = lattice.coarsen(histogram.cells, histogram.bits, to)
+    lossless = histogram.lossless and bool((lattice.lower_edges(coarse, to) == lattice.lower_edges(histogram.cells, histogram.bits)).all())
+    cells, counts = sum_by_cell(coarse, histogram.counts)
+    return replace(histogram, bits=to, cells=cells, counts=counts, lossless=lossless)
+
+
+def bounded(histogram: Histogram, most_bytes: int = MOST_BYTES) -> Histogram:
+    """Return a histogram whose cells and counts take at most `most_bytes`: itself, or one on a coarser lattice.
+
+    First the smallest magnitudes, where there are many cells and little mass, are coarsened, as few as it takes; where
+    that is not enough, 19 and 24 bits are given up for 16. The result merges and subtracts like any other.
+
+    Raises:
+        LatticeError: Not even the coarsest lattice fits, which takes 48,972 bytes at most.
+    """
+    if _nbytes(histogram) <= most_bytes:
+        return histogram
+    base, floor = lattice.split(histogram.bits)
+    for coarser in (base, lattice.COARSE_BITS):
+        lattices = [lattice.compose(coarser, raised) for raised in range(max(floor, _FIRST_FLOOR), _LAST_FLOOR[coarser] + 1)]
+        # A higher floor never takes more cells, so the lowest that fits is found by halving.
+        at = bisect_left(lattices, True, key=lambda bits: _nbytes(coarsen(histogram, bits)) <= most_bytes)
+        if at < len(lattices):
+            return coarsen(histogram, lattices[at])
+    least = _nbytes(coarsen(histogram, lattice.compose(lattice.COARSE_BITS, lattice.HIGHEST_FLOOR)))
+    raise LatticeError(f"A histogram cannot be kept to {most_bytes} bytes: {least} is the least for this one.")
+
+
+def _nbytes(histogram: Histogram) -> int:
+    return histogram.cells.nbytes + histogram.counts.nbytes
 
 
 def merge(parts: Iterable[Histogram]) -> Histogram:
-    """Return the histogram of all parts together, at the coarsest resolution among them; empty ones do not count for that."""
+    """Return the histogram of all parts together, on the finest lattice common to them; empty ones do not count for that."""
     filled = [part for part in parts if part.finite or part.nonfinite]
     if not filled:
         return empty()
-    if len({part.bits for part in filled}) > 1:
-        filled = [coarsen(part) for part in filled]
-    cells, counts = _sum_by_cell(np.concatenate([p.cells for p in filled]), np.concatenate([p.counts for p in filled]))
+    common = reduce(lattice.meet, (part.bits for part in filled))
+    filled = [coarsen(part, common) for part in filled]
+    cells, counts = sum_by_cell(np.concatenate([p.cells for p in filled]), np.concatenate([p.counts for p in filled]))
     return Histogram(
         filled[0].bits,
         cells,
@@ -98,31 +114,23 @@ def merge(parts: Iterable[Histogram]) -> Histogram:
 
 
 def subtract(whole: Histogram, part: Histogram) -> Histogram:
-    """Return what `whole` counted beyond `part`.
+    """Return what `whole` counted beyond `part`, on the coarser of their lattices where only the floors differ.
 
     Raises:
-        LatticeError: `part` was not counted within `whole`, or the resolutions differ.
+        LatticeError: `part` was not counted within `whole`, or the bases differ.
     """
     if part.finite == part.nonfinite == 0:
         return whole
-    if whole.bits != part.bits:
-        raise LatticeError(f"Cannot subtract a {part.bits}-bit histogram from a {whole.bits}-bit one; coarsen both first.")
-    cells, counts = _sum_by_cell(np.concatenate([whole.cells, part.cells]), np.concatenate([whole.counts, -part.counts]))
+    bases = [lattice.split(histogram.bits)[0] for histogram in (whole, part)]
+    if bases[0] != bases[1]:
+        raise LatticeError(f"Cannot subtract a {bases[1]}-bit histogram from a {bases[0]}-bit one; coarsen both first.")
+    whole, part = coarsen(whole, part.bits), coarsen(part, whole.bits)
+    cells, counts = sum_by_cell(np.concatenate([whole.cells, part.cells]), np.concatenate([whole.counts, -part.counts]))
     nan, posinf, neginf = whole.nan - part.nan, whole.posinf - part.posinf, whole.neginf - part.neginf
     if (counts < 0).any() or min(nan, posinf, neginf) < 0:
         raise LatticeError("Cannot subtract: the second histogram holds values that the first never counted.")
     kept = counts > 0
     return Histogram(whole.bits, cells[kept], counts[kept], nan, posinf, neginf, whole.lossless)
-
-
-def _sum_by_cell(cells: Cells, counts: Ints) -> tuple[Cells, Ints]:
-    """Return distinct cells ascending, with their counts added up in integers."""
-    if cells.size == 0:
-        return cells, counts
-    order = np.argsort(cells, kind="stable")
-    ordered = cells[order]
-    starts = np.flatnonzero(np.concatenate([[True], ordered[1:] != ordered[:-1]]))
-    return ordered[starts], np.add.reduceat(counts[order], starts)
 
 
 def bucket_counts(histogram: Histogram, edges: tuple[float, ...]) -> tuple[int, ...]:

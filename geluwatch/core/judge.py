@@ -1,69 +1,140 @@
-"""Judging a closed window against an armed baseline: scores at every horizon, evidence, KS, one verdict."""
+"""Judging a closed window against an armed baseline: scores, surprise, evidence, alarms with hysteresis, the panel."""
 
 from __future__ import annotations
 
-from collections import deque
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 
-from geluwatch.core import ks, score
-from geluwatch.core.calibrate import Armed, arm
+from geluwatch.config import Config
+from geluwatch.core import calibrate, cause, panel, score, surprise
+from geluwatch.core.onset import History, Onset
+from geluwatch.core.score import Average
+from geluwatch.core.surprise import FAMILIES
 from geluwatch.errors import BaselineError
-from geluwatch.records import Baseline, Floats, Point, PointKey, PointWindow
+from geluwatch.records import POINTS, Alarm, Baseline, Floats, Panel, PointKey, PointWindow, Window
 
 
 @dataclass(frozen=True, slots=True)
 class Judgement:
-    """What a window says about one (layer, point); the horizon is the one with the largest share of its threshold."""
+    """What a window says about one (layer, point); family and horizon are those that surprise most."""
 
     score: float
-    threshold: float
+    surprise: float
+    family: str
     horizon: int
     evidence: float
-    distance: ks.Interval
+    panel: Panel
+    alarm: Alarm = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Judged:
+    """What a window says about the whole model."""
+
+    points: Mapping[PointKey, Judgement] = field(default_factory=dict)
+    onset: Onset = field(default_factory=lambda: Onset((), {}, ""))
+    cause: str = ""
+    """What changed at the first layer in drift."""
 
 
 class Judge:
-    """Holds an armed baseline and the last few window vectors of each (layer, point)."""
+    """Holds an armed baseline, the averages of the last windows at each (layer, point), and the alarms raised."""
 
-    def __init__(self, baseline: Baseline, minimum_rows: int) -> None:
+    def __init__(self, baseline: Baseline, config: Config) -> None:
+        if baseline.calm is None:
+            raise BaselineError(f"Baseline {baseline.name!r} holds no calm scores, so nothing can be judged against it; record it again.")
+        calm = calibrate.restrict(baseline.calm, baseline.certificate.horizons)
         self.baseline = baseline
-        self.armed: Mapping[PointKey, Armed] = arm(baseline)
-        self._minimum_rows = minimum_rows
-        self._limits: dict[PointKey, dict[int, float]] = {}
-        for (layer, point, horizon), limit in baseline.certificate.thresholds.items():
-            self._limits.setdefault((layer, point), {})[horizon] = limit
-        longest = max(baseline.certificate.horizons, default=1)
-        self._recent: dict[PointKey, deque[tuple[Floats, int]]] = {key: deque(maxlen=longest) for key in self.armed}
+        self.keys = calm.keys
+        self._horizons = calm.horizons
+        self._minimum_rows = config.minimum_rows
+        self._tolerated = surprise.tolerated(config.tolerance, calm.horizons, len(calm.ended))
+        self._yardstick = surprise.measure(calm)
+        self._panels = {key: panel.prepare(self._calm(key), key[1]) for key in calm.keys}
+        self._averages = {key: [Average.empty(h, baseline.references[key].mean.size) for h in calm.horizons] for key in calm.keys}
+        self._alarms: dict[PointKey, Alarm] = {}
+        self._history = History(calm.keys, self._yardstick.layers)
+        self._positions = {site.layer: site.position for site in baseline.sites}
 
-    def judge(self, points: Mapping[PointKey, PointWindow]) -> dict[PointKey, Judgement]:
+    def judge(self, window: Window) -> Judged:
         """Return a judgement for each (layer, point) with enough rows in the window; the others are left unjudged."""
-        judged = {}
-        for key, armed in self.armed.items():
-            seen = points.get(key)
-            if seen is None or seen.moments.rows < self._minimum_rows:
-                continue
-            width = armed.reference.mean.size // 2
-            if seen.moments.mean.size != width:
-                raise BaselineError(
-                    f"{key[0]} now has {seen.moments.mean.size} channels, the armed baseline {self.baseline.name!r} has {width}; "
-                    "record a baseline for this model."
-                )
-            self._recent[key].append((score.vector(seen.moments), seen.moments.rows))
-            judged[key] = self._at_worst_horizon(key, armed, seen)
-        return judged
+        scores = np.array([self._scores(key, window) for key in self.keys])
+        at = int(surprise.stratum(window.ended, len(self._yardstick.level)))
+        deviations = self._yardstick.deviations(scores, at, self._tolerated)
+        surprises = self._yardstick.surprise(deviations)
+        self._history.add(window.started, deviations)
+        judged: dict[PointKey, Judgement] = {}
+        places: dict[PointKey, tuple[int, int]] = {}
+        for place, key in enumerate(self.keys):
+            if not np.isnan(scores[place]).all():
+                family, horizon = _largest(surprises[:, place])
+                places[key] = family, horizon
+                judged[key] = self._judgement(key, window.points[key], scores[place], surprises[:, place], places[key])
+        alarmed = {key: places[key] for key, seen in judged.items() if seen.alarm}
+        strongest = max(alarmed, key=lambda key: judged[key].surprise, default=None)
+        onset = self._history.onset(alarmed, strongest, self._positions)
+        return Judged(judged, onset, self._cause(onset, window))
 
-    def _at_worst_horizon(self, key: tuple[str, Point], armed: Armed, seen: PointWindow) -> Judgement:
-        distance = ks.distance(seen.histogram, armed.histogram)
-        recent = list(self._recent[key])
-        worst = Judgement(float("nan"), float("nan"), 0, float("nan"), distance)
-        for horizon, limit in sorted(self._limits.get(key, {}).items()):
-            if len(recent) < horizon:
-                continue
-            run = recent[-horizon:]
-            value = score.score(armed.reference, np.stack([vector for vector, _ in run]), np.array([rows for _, rows in run], float))
-            if not worst.horizon or value / limit > worst.evidence:
-                worst = Judgement(value, limit, horizon, value / limit, distance)
-        return worst
+    def _calm(self, key: PointKey) -> PointWindow:
+        """Return all of the baseline's values at one (layer, point) together."""
+        return PointWindow(self.baseline.histograms[key], score.pooled(self.baseline.references[key]))
+
+    def _cause(self, onset: Onset, window: Window) -> str:
+        """Return what changed where drift began: before the GELU, or after it when that alone is in drift or tells more."""
+        for layer in onset.layers[:1]:
+            for point in POINTS:
+                if (layer, point) in onset.times:
+                    found = cause.diagnose(self._calm((layer, point)), window.points[layer, point], point)
+                    if found is not None:
+                        return f"{layer}: {found.text}"
+        return ""
+
+    def _scores(self, key: PointKey, window: Window) -> list[float]:
+        """Return the scores at every horizon of one (layer, point), NaN where it is not to be judged."""
+        seen, reference, averages = window.points.get(key), self.baseline.references[key], self._averages[key]
+        if seen is None or seen.moments.rows < self._minimum_rows:
+            return [float("nan")] * len(averages)
+        width = reference.mean.size // 2
+        if seen.moments.mean.size != width:
+            raise BaselineError(
+                f"{key[0]} now has {seen.moments.mean.size} channels, the armed baseline {self.baseline.name!r} has {width}; "
+                "record a baseline for this model."
+            )
+        scarce = score.scarcity(reference, seen.moments.rows, window.requests)
+        vector = score.tamed(reference, score.vector(seen.moments), scarce)
+        for average in averages:
+            average.add(vector, scarce)
+        return [average.score(reference) for average in averages]
+
+    def _judgement(self, key: PointKey, seen: PointWindow, scores: Floats, surprises: Floats, place: tuple[int, int]) -> Judgement:
+        found = float(surprises[place])
+        return Judgement(
+            score=float(scores[place[1]]),
+            surprise=found,
+            family=FAMILIES[place[0]],
+            horizon=self._horizons[place[1]],
+            evidence=found / self.baseline.certificate.ticket_limit,
+            panel=panel.measure(self._panels[key], seen),
+            alarm=self._alarm(key, found),
+        )
+
+    def _alarm(self, key: PointKey, found: float) -> Alarm:
+        """Return the alarm at one (layer, point): raised at a limit, cleared well below the ticket's, so that it does not flap."""
+        certificate = self.baseline.certificate
+        held = self._alarms.get(key, "")
+        if found >= certificate.page_limit:
+            held = "page"
+        elif found >= certificate.ticket_limit:
+            held = held or "ticket"
+        elif found < calibrate.CLEARED * certificate.ticket_limit:
+            held = ""
+        self._alarms[key] = held
+        return held
+
+
+def _largest(surprises: Floats) -> tuple[int, int]:
+    """Return the family and the horizon (as indices) of the largest surprise of (2, H); some horizon has a score."""
+    family, horizon = np.unravel_index(int(np.nanargmax(surprises)), surprises.shape)
+    return int(family), int(horizon)

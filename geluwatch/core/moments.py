@@ -72,3 +72,8 @@ def pooled(moments: Moments) -> tuple[float, float]:
         return float("nan"), float("nan")
     mean = float(moments.mean.mean())
     return mean, float(np.sqrt(variance(moments).mean() + moments.mean.var()))
+
+
+def still(moments: Moments) -> bool:
+    """Return whether every channel held one value in all of at least two rows."""
+    return moments.rows > 1 and not moments.m2.any()

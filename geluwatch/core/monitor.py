@@ -5,22 +5,22 @@ Time comes as an argument and nothing here locks: the agent calls it from one th
 
 from __future__ import annotations
 
-from collections import deque
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
 from geluwatch.catalog import EDGES
 from geluwatch.config import Config
-from geluwatch.core import calibrate, histogram, moments
-from geluwatch.core.judge import Judge, Judgement
+from geluwatch.core import gross, histogram, moments, recorder
+from geluwatch.core.judge import Judge, Judged
 from geluwatch.core.totals import add_counts, add_drained, add_point
-from geluwatch.core.window import WindowBuilder, nbytes, observe_rows
+from geluwatch.core.window import WindowBuilder, observe_rows
 from geluwatch.errors import BaselineError
 from geluwatch.records import (
     POINTS,
     Baseline,
     Certificate,
     Drained,
+    Gross,
     PointKey,
     PointReport,
     PointTotals,
@@ -30,15 +30,6 @@ from geluwatch.records import (
     Verdict,
     Window,
 )
-
-KEPT_WINDOWS = 144
-"""Closed windows kept for the next baseline; older ones are let go, so that memory stays bounded.
-
-Enough to calibrate a horizon of 16 (`calibrate.windows_needed`) when a tenth of them is unfit.
-"""
-
-KEPT_BYTES = 256 * 2**20
-"""Most memory of kept windows: 300 of MiniLM's in float32 fit, fewer of wider models or of float16's finer lattice."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,12 +51,13 @@ class Monitor:
         self._config = config
         self._attached = now
         self._builder = WindowBuilder(now)
-        self._closed: deque[Window] = deque(maxlen=KEPT_WINDOWS)
+        self._recorder = recorder.Recorder(config)
         self._last: Window | None = None
         self._totals = Totals()
         self._points: dict[PointKey, PointTotals] = {}
         self._judge: Judge | None = None
-        self._judged: Mapping[PointKey, Judgement] = {}
+        self._judged = Judged()
+        self._gross: Mapping[PointKey, Gross] = {}
         self._baseline_cdf: dict[PointKey, tuple[float, ...]] = {}
         self._last_forward: float | None = None
         self._disabled: tuple[str, ...] = ()
@@ -110,17 +102,12 @@ class Monitor:
         """
         self._last = window = self._builder.close(now, self._observed())
         self._builder = WindowBuilder(now)
-        self._keep(window)
         self._totals = replace(self._totals, windows=self._totals.windows + 1)
-        self._judged = {}
+        self._recorder.add(window, self._observed())
+        self._gross = self._news(gross.faults(window.points, self._sites, self._config.minimum_rows))
+        self._judged = Judged()
         if self._judge:
-            self._judged = self._judge.judge(window.points)
-
-    def _keep(self, window: Window) -> None:
-        """Keep a closed window for the next baseline, and let the oldest go where they take too much memory."""
-        self._closed.append(window)
-        while len(self._closed) > 1 and sum(map(nbytes, self._closed)) > KEPT_BYTES:
-            self._closed.popleft()
+            self._judged = self._judge.judge(window)
 
     def make_baseline(self, name: str, now: float) -> Baseline:
         """Return a baseline of the closed windows, calibrated but neither stored nor armed.
@@ -128,10 +115,10 @@ class Monitor:
         Raises:
             BaselineError: There is no window, or more than a tenth of them is unfit.
         """
-        layers = self._observed()
-        fit = calibrate.usable(self._closed, layers, self._config.minimum_rows)
-        certificate = calibrate.certify(fit, len(self._closed) - len(fit), self._config.horizons, self._config.tickets_per_month)
-        return Baseline(self._identity.model, self._identity.model_version, name, now, self._sites, fit, certificate)
+        identity = self._identity
+        return self._recorder.baseline(
+            model=identity.model, model_version=identity.model_version, name=name, created=now, sites=self._sites
+        )
 
     def arm(self, baseline: Baseline) -> Certificate:
         """Judge windows against a baseline from now on.
@@ -139,20 +126,20 @@ class Monitor:
         Raises:
             BaselineError: The baseline is too small to be armed, or knows none of the model's layers.
         """
+        baseline = recorder.revived(baseline, self._config)
         if not baseline.certificate.armed:
             raise BaselineError(f"Baseline {baseline.name!r} cannot be armed: {baseline.certificate.reason}")
-        judge = Judge(baseline, self._config.minimum_rows)
-        known = {layer for layer, _ in judge.armed}
+        known = {layer for layer, _ in baseline.references}
         if not known & set(self._observed()):
             raise BaselineError(
                 f"Baseline {baseline.name!r} has none of this model's layers (it has {', '.join(sorted(known)[:3])}, ...); "
                 "record one for this model."
             )
-        self._judge, self._judged = judge, {}
-        self._closed.clear()
+        self._judge, self._judged = Judge(baseline, self._config), Judged()
+        self._recorder = recorder.Recorder(self._config)
         self._baseline_cdf = {}
-        for key, armed in judge.armed.items():
-            *below, total = histogram.bucket_counts(armed.histogram, EDGES[key[1]])
+        for key, values in baseline.histograms.items():
+            *below, total = histogram.bucket_counts(values, EDGES[key[1]])
             self._baseline_cdf[key] = (*(count / total for count in below), 1.0) if total else ()
         return baseline.certificate
 
@@ -161,16 +148,17 @@ class Monitor:
         last = self._last
         first = (last.first_nonfinite if last else None) or self._builder.first_nonfinite
         sites = {(site.layer, point): self._point(site, (site.layer, point), last) for site in self._sites for point in POINTS}
-        drifting = tuple(dict.fromkeys(layer for (layer, _), seen in sites.items() if seen.drifting))
         baseline = self._judge.baseline if self._judge else None
         return Report(
             model=self._identity.model,
             model_version=self._identity.model_version,
             time=now,
-            verdict=self._verdict(first, drifting),
+            verdict=self._verdict(first),
             sites=sites,
             first_nonfinite=first,
-            drifting=drifting,
+            drifting=self._judged.onset.layers,
+            scope=self._judged.onset.scope,
+            cause=self._judged.cause,
             labels=self._identity.labels,
             window_started=last.started if last else None,
             window_ended=last.ended if last else None,
@@ -178,19 +166,26 @@ class Monitor:
             last_forward=self._last_forward,
             baseline=baseline.name if baseline else None,
             baseline_created=baseline.created if baseline else None,
+            certificate=baseline.certificate if baseline else None,
             totals=self._totals,
             disabled=self._disabled,
             framework=self._identity.framework,
         )
 
-    def _verdict(self, first_nonfinite: str | None, drifting: tuple[str, ...]) -> Verdict:
+    def _verdict(self, first_nonfinite: str | None) -> Verdict:
         if not self._observed():
             return "blind"
-        if first_nonfinite:
+        alarms = {seen.alarm for seen in self._judged.points.values()}
+        if first_nonfinite or "page" in alarms or self._gross:
             return "page"
-        if not self._judged:
+        if not self._judged.points:
             return "warming"
-        return "ticket" if drifting else "ok"
+        return "ticket" if "ticket" in alarms else "ok"
+
+    def _news(self, faults: dict[PointKey, Gross]) -> dict[PointKey, Gross]:
+        """Return the gross faults that the armed baseline does not have as well: a layer may be dead for good."""
+        known = self._judge.baseline.histograms if self._judge else {}
+        return {key: fault for key, fault in faults.items() if key not in known or not gross.the_same(fault, known[key])}
 
     def _observed(self) -> tuple[str, ...]:
         return tuple(site.layer for site in self._sites if site.state == "observed")
@@ -211,19 +206,23 @@ class Monitor:
             std=std,
             totals=self._points.get(key, PointTotals()),
             baseline_cdf=self._baseline_cdf.get(key, ()),
+            gross=self._gross.get(key, ""),
         )
-        judged = self._judged.get(key)
+        judged = self._judged.points.get(key)
         if judged is None:
             return base
         return replace(
             base,
-            ks=judged.distance.lower,
-            ks_upper=judged.distance.upper,
+            ks=judged.panel.ks.lower,
+            ks_upper=judged.panel.ks.upper,
+            panel=judged.panel,
             score=judged.score,
-            threshold=judged.threshold,
+            surprise=judged.surprise,
+            family=judged.family,
             horizon=judged.horizon,
             evidence=judged.evidence,
-            drifting=judged.evidence >= 1.0,
+            alarm=judged.alarm,
+            onset=self._judged.onset.times.get(key),
         )
 
     def _nonfinite_elements(self, key: PointKey, last: Window | None) -> int:

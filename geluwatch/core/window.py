@@ -88,6 +88,7 @@ class WindowBuilder:
         self._widths: dict[str, int] = {}
         self._forwards = 0
         self._sampled = 0
+        self._samples = 0
         self._thinned = False
 
     def fitting(self, drained: Drained) -> Drained:
@@ -103,6 +104,7 @@ class WindowBuilder:
         """Take what one drained batch counted."""
         self._forwards += drained.forwards
         self._sampled += drained.sampled_forwards
+        self._samples += drained.samples
         self._thinned |= bool(drained.dropped_rows or drained.disabled)
         self.nonfinite = merge_nonfinite(self.nonfinite, drained.nonfinite)
         self.first_nonfinite = self.first_nonfinite or drained.first_nonfinite
@@ -133,4 +135,5 @@ class WindowBuilder:
             self.first_nonfinite,
             tuple(layer for layer in observed if self._sampled and (layer, "pre") not in points),
             self._thinned,
+            self._samples,
         )

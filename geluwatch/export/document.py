@@ -6,8 +6,13 @@ Every number is finite or null; times are seconds since the epoch. The keys::
     time, attached, last_forward    when the report was made, the agent attached, the last forward pass ended
     verdict                         "blind", "warming", "ok", "ticket" or "page"
     first_nonfinite                 layer, or null
-    drifting                        layers, first in the model's order first
-    baseline                        null, or {name, created}
+    drifting                        layers, the one where drift began first
+    scope                           "traffic" when most layers moved alike, "model" when drift enters at the first of them, or ""
+    cause                           what changed at the first of them, in one sentence, or ""
+    gross                           what is grossly wrong, each: layer, point, fault ("dead" or "impossible")
+    baseline                        null, or {name, created, certificate}; the certificate is null or
+                                    {windows, left_out, seconds, looks, tickets_per_month, pages_per_quarter,
+                                    ticket_limit, page_limit, paging, paging_reason}; a limit that is not armed is null
     window                          null, or {started, ended} of the last one closed
     totals                          counters since attach: forwards, sampled_forwards, nonfinite_forwards, samples,
                                     windows, dropped_rows, hook_seconds, flush_seconds, errors {part: count}
@@ -16,7 +21,9 @@ Every number is finite or null; times are seconds since the epoch. The keys::
     layers                          in the model's order, each: layer, position, state, reason, and since attach
                                     nonfinite_forwards, first_nonfinite_forwards, padding_nonfinite_forwards, and
       points                        {"pre", "post"}, each of the last window: rows, elements, nonfinite, mean, std, ks,
-                                    ks_upper, score, threshold, horizon, evidence, drifting
+                                    ks_upper, score, surprise, family, horizon, evidence, alarm, onset, gross, and
+        panel                       null, or how it differs from the baseline: location, sign, wasserstein, mean_shift,
+                                    log_spread, tails, gate_closed, gate_open, zeros, psi
 """
 
 from __future__ import annotations
@@ -36,10 +43,26 @@ _POINT_KEYS = (
     "ks",
     "ks_upper",
     "score",
-    "threshold",
+    "surprise",
+    "family",
     "horizon",
     "evidence",
-    "drifting",
+    "alarm",
+    "onset",
+    "gross",
+)
+_PANEL_KEYS = ("location", "sign", "wasserstein", "mean_shift", "log_spread", "tails", "gate_closed", "gate_open", "zeros", "psi")
+_CERTIFICATE_KEYS = (
+    "windows",
+    "left_out",
+    "seconds",
+    "looks",
+    "tickets_per_month",
+    "pages_per_quarter",
+    "ticket_limit",
+    "page_limit",
+    "paging",
+    "paging_reason",
 )
 _TOTAL_KEYS = (
     "forwards",
@@ -69,12 +92,28 @@ def document(report: Report, runbook: str | None = None) -> dict[str, Any]:
         "runbook": runbook,
         "first_nonfinite": report.first_nonfinite,
         "drifting": list(report.drifting),
-        "baseline": None if report.baseline is None else {"name": report.baseline, "created": report.baseline_created},
+        "scope": report.scope,
+        "cause": report.cause,
+        "gross": [
+            {"layer": seen.layer, "point": seen.point, "fault": seen.gross}
+            for of_layer in layers(report).values()
+            for seen in of_layer
+            if seen.gross
+        ],
+        "baseline": _baseline(report),
         "window": None if report.window_ended is None else {"started": report.window_started, "ended": report.window_ended},
         "totals": {**_plain(totals, _TOTAL_KEYS), "errors": dict(totals.errors)},
         "disabled": list(report.disabled),
         "layers": [_layer(seen, totals.nonfinite.get(layer, Nonfinite())) for layer, seen in layers(report).items()],
     }
+
+
+def _baseline(report: Report) -> dict[str, Any] | None:
+    if report.baseline is None:
+        return None
+    given = report.certificate
+    certificate = None if given is None else _plain(given, _CERTIFICATE_KEYS)
+    return {"name": report.baseline, "created": report.baseline_created, "certificate": certificate}
 
 
 def _layer(points: list[PointReport], nonfinite: Nonfinite) -> dict[str, Any]:
@@ -87,8 +126,12 @@ def _layer(points: list[PointReport], nonfinite: Nonfinite) -> dict[str, Any]:
         "nonfinite_forwards": nonfinite.forwards,
         "first_nonfinite_forwards": nonfinite.first,
         "padding_nonfinite_forwards": nonfinite.padding_forwards,
-        "points": {seen.point: _plain(seen, _POINT_KEYS) for seen in points},
+        "points": {seen.point: _point(seen) for seen in points},
     }
+
+
+def _point(seen: PointReport) -> dict[str, Any]:
+    return {**_plain(seen, _POINT_KEYS), "panel": None if seen.panel is None else _plain(seen.panel, _PANEL_KEYS)}
 
 
 def _plain(record: object, keys: tuple[str, ...]) -> dict[str, Any]:

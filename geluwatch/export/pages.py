@@ -15,7 +15,7 @@ from geluwatch.export import markdown
 from geluwatch.export.document import document
 from geluwatch.export.messages import Request, Response, Route, text
 from geluwatch.export.prometheus import negotiate, render
-from geluwatch.records import Report, Verdict
+from geluwatch.records import Report
 
 _HTML = "text/html; charset=utf-8"
 _JSON = "application/json"
@@ -23,24 +23,24 @@ _MARKDOWN = "text/markdown; charset=utf-8"
 _STATIC = {
     "/": ("index.html", _HTML),
     "/style.css": ("style.css", "text/css; charset=utf-8"),
-    "/app.js": ("app.js", "text/javascript; charset=utf-8"),
+    **{f"/{name}": (name, "text/javascript; charset=utf-8") for name in ("words.js", "layers.js", "app.js")},
 }
 
 
 def routes(
     read: Callable[[], Report],
     runbooks: Mapping[str, str],
-    runbook_of: Mapping[Verdict, str] | None = None,
+    runbook_of: Mapping[str, str] | None = None,
 ) -> dict[str, Route]:
     """Return the routes of one watch.
 
     Args:
         read: Returns the newest report.
         runbooks: Markdown by name; each is served under `/runbooks/`.
-        runbook_of: Name of the runbook that fits each verdict; the live page links to it.
+        runbook_of: Name of the runbook that fits each trouble; the live page links to it.
     """
     renderings = _Renderings()
-    fitting = {verdict: f"runbooks/{quote(name)}" for verdict, name in (runbook_of or {}).items() if name in runbooks}
+    fitting = {what: f"runbooks/{quote(name)}" for what, name in (runbook_of or {}).items() if name in runbooks}
 
     def metrics(request: Request) -> Response:
         report, content_type = read(), negotiate(request.accept)[1]
@@ -48,7 +48,7 @@ def routes(
 
     def report_json(_: Request) -> Response:
         report = read()
-        return renderings.of(report, _JSON, lambda: _report_json(report, fitting.get(report.verdict)))
+        return renderings.of(report, _JSON, lambda: _report_json(report, fitting.get(trouble(report))))
 
     def healthz(_: Request) -> Response:
         read()
@@ -62,6 +62,17 @@ def routes(
         "/runbooks/": _index(runbooks),
         **{f"/runbooks/{name}": _runbook(name, runbooks) for name in runbooks},
     }
+
+
+def trouble(report: Report) -> str:
+    """Return what is wrong first of all: "nonfinite", "gross", "drift", "warming" or "blind", or "" where nothing is."""
+    if report.verdict == "ok":
+        return ""
+    if report.verdict == "page" and report.first_nonfinite is not None:
+        return "nonfinite"
+    if report.verdict == "page" and any(seen.gross for seen in report.sites.values()):
+        return "gross"
+    return "drift" if report.verdict in ("page", "ticket") else report.verdict
 
 
 class _Renderings:

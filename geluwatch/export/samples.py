@@ -15,8 +15,8 @@ from typing import NamedTuple
 from prometheus_client.utils import floatToGoString
 
 from geluwatch import catalog
-from geluwatch.catalog import EDGES, KINDS, METRICS, PARTS, SIGNS, Metric
-from geluwatch.records import POINTS, VERDICTS, Nonfinite, Point, PointReport, Report
+from geluwatch.catalog import EDGES, FAULTS, KINDS, METRICS, PARTS, SIGNS, TIERS, Metric
+from geluwatch.records import POINTS, VERDICTS, Certificate, Nonfinite, Panel, Point, PointReport, Report
 
 EXPOSITION_METRICS = (catalog.COLLECT_SECONDS, catalog.EXPORTED_SERIES)
 """Metrics of the catalogue that no report holds: they describe the text in which the others are rendered."""
@@ -124,6 +124,59 @@ def _of_point(value: Callable[[PointReport], float]) -> _Reader:
     return read
 
 
+def _of_panel(value: Callable[[Panel], float]) -> _Reader:
+    return _of_point(lambda seen: math.nan if seen.panel is None else value(seen.panel))
+
+
+def _before_gelu(value: Callable[[Panel], float]) -> _Reader:
+    """Read a statistic that only the values before the GELU have, by layer."""
+
+    def read(report: Report) -> Iterator[_Reading]:
+        for labels, found in _of_panel(value)(report):
+            if labels["point"] == "pre":
+                yield {"layer": labels["layer"]}, found
+
+    return read
+
+
+def _of_certificate(value: Callable[[Certificate], float]) -> _Reader:
+    return _of_model(lambda report: None if report.certificate is None else value(report.certificate))
+
+
+def _limit(report: Report) -> Iterator[_Reading]:
+    if report.certificate is not None:
+        limits = (report.certificate.ticket_limit, report.certificate.page_limit)
+        for tier, limit in zip(TIERS, limits, strict=True):
+            if math.isfinite(limit):
+                yield {"tier": tier}, limit
+
+
+def _alarm(report: Report) -> Iterator[_Reading]:
+    for labels, seen in _points(report):
+        if not math.isnan(seen.evidence):
+            for tier in TIERS:
+                yield {**labels, "tier": tier}, seen.alarm == tier
+
+
+def _first_drift(report: Report) -> Iterator[_Reading]:
+    if report.drifting:
+        yield {"layer": report.drifting[0], "scope": report.scope}, 1
+
+
+def _onset(report: Report) -> Iterator[_Reading]:
+    for layer, points in layers(report).items():
+        began = [seen.onset for seen in points if seen.onset is not None]
+        if began and layer in report.drifting:
+            yield {"layer": layer}, min(began)
+
+
+def _gross(report: Report) -> Iterator[_Reading]:
+    for layer, points in layers(report).items():
+        if points[0].state == "observed":
+            for fault in FAULTS:
+                yield {"layer": layer, "fault": fault}, any(seen.gross == fault for seen in points)
+
+
 def _window_rows(report: Report) -> Iterator[_Reading]:
     if report.window_ended is not None:
         for labels, seen in _points(report):
@@ -201,15 +254,30 @@ _READERS: Mapping[Metric, _Reader] = {
     catalog.WINDOWS: _of_model(lambda report: report.totals.windows),
     catalog.KS: _of_point(lambda seen: seen.ks),
     catalog.KS_UPPER: _of_point(lambda seen: seen.ks_upper),
+    catalog.WASSERSTEIN: _of_panel(lambda panel: panel.wasserstein),
+    catalog.MEAN_SHIFT: _of_panel(lambda panel: panel.mean_shift),
+    catalog.SPREAD_SHIFT: _of_panel(lambda panel: panel.log_spread),
+    catalog.TAIL: _of_panel(lambda panel: panel.tails),
+    catalog.GATE_CLOSED: _before_gelu(lambda panel: panel.gate_closed),
+    catalog.GATE_OPEN: _before_gelu(lambda panel: panel.gate_open),
+    catalog.ZERO: _of_panel(lambda panel: panel.zeros),
+    catalog.PSI: _of_panel(lambda panel: panel.psi),
     catalog.SCORE: _of_point(lambda seen: seen.score),
-    catalog.THRESHOLD: _of_point(lambda seen: seen.threshold),
+    catalog.SURPRISE: _of_point(lambda seen: seen.surprise),
+    catalog.LIMIT: _limit,
     catalog.EVIDENCE: _of_point(lambda seen: seen.evidence),
+    catalog.ALARM: _alarm,
+    catalog.FIRST_DRIFT: _first_drift,
+    catalog.ONSET: _onset,
+    catalog.GROSS: _gross,
     catalog.BASELINE_CDF: _baseline_cdf,
     catalog.VERDICT: _verdict,
     catalog.LAYER_INDEX: _of_layer(lambda seen: seen.position),
     catalog.SITE_OBSERVED: _of_layer(lambda seen: seen.state == "observed"),
     catalog.BASELINE_ARMED: _of_model(lambda report: report.baseline is not None),
     catalog.BASELINE_TIME: _of_model(lambda report: report.baseline_created),
+    catalog.BASELINE_WINDOWS: _of_certificate(lambda given: given.windows),
+    catalog.BASELINE_LOOKS: _of_certificate(lambda given: given.looks),
     catalog.BASELINE_INFO: _baseline_info,
     catalog.BUILD_INFO: _build_info,
     catalog.ATTACHED: _of_model(lambda report: report.attached),

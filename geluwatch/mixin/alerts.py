@@ -15,7 +15,11 @@ from geluwatch.mixin.settings import MixinSettings, Tier
 DASHBOARD_UID = "geluwatch-overview"
 _LISTED_LAYERS = 5
 _SUBJECT = "Model {{ $labels.model }} version {{ $labels.model_version }}"
-_COUNT = "{{ printf `%.0f` $value }}"
+_NUMBER = "{{ . | first | value | printf `%.0f` }}"
+_PASSES = "{{ with printf `%.0f` $value }}{{ . }} forward pass{{ if ne . `1` }}es{{ end }}{{ end }}"
+_AGENTS = "{{ with printf `%.0f` $value }}{{ . }} agent{{ if ne . `1` }}s{{ end }}{{ end }}"
+_EVIDENCE_FORM, _DISTANCE_FORM = "%.3g", "%.4f"
+_BEYOND = {"page": " far enough to page", "ticket": ""}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -61,6 +65,15 @@ def evidence_recording(settings: MixinSettings) -> Recording:
     return Recording(name=f"model_layer_point:{catalog.EVIDENCE.name}:avg", expr=queries.drift_evidence(settings))
 
 
+def surprise_recording(settings: MixinSettings) -> Recording:
+    """Return the rule that averages the surprise over the pods of a model version.
+
+    That is the geometric mean of their tail probabilities, which is one itself up to a factor of e, however the pods
+    depend on each other (Vovk and Wang 2020).
+    """
+    return Recording(name=f"model_layer_point:{catalog.SURPRISE.name}:avg", expr=queries.drift_surprise(settings))
+
+
 def agents_recording(settings: MixinSettings) -> Recording:
     """Return the rule that remembers which agents were there."""
     return Recording(name=f"instance_model:{catalog.BUILD_INFO.series}:max{settings.agent_memory}", expr=queries.agents_seen(settings))
@@ -68,12 +81,14 @@ def agents_recording(settings: MixinSettings) -> Recording:
 
 def recordings(settings: MixinSettings) -> tuple[Recording, ...]:
     """Return every recording rule; each stands before the alerts that read it."""
-    return (nonfinite_recording(settings), first_layer_recording(settings), evidence_recording(settings), agents_recording(settings))
+    drift = (evidence_recording(settings), surprise_recording(settings))
+    return (nonfinite_recording(settings), first_layer_recording(settings), *drift, agents_recording(settings))
 
 
 def alerts(settings: MixinSettings) -> tuple[Alert, ...]:
-    """Return every alert, pages first."""
-    return (_nonfinite(settings), _drift(settings), _agent_missing(settings), _baseline_missing(settings))
+    """Return every alert, pages first; one that has two tiers is there twice under its name."""
+    pages = (_nonfinite(settings), _gross_fault(settings), _drift_page(settings))
+    return (*pages, _drift_ticket(settings), _pod_drift(settings), _agent_missing(settings), _baseline_missing(settings))
 
 
 def rule_annotations(alert: Alert, settings: MixinSettings) -> dict[str, str]:
@@ -102,7 +117,7 @@ def _nonfinite(settings: MixinSettings) -> Alert:
         tier="page",
         summary="A model computes NaN or Inf activations.",
         description=(
-            f"{_SUBJECT} had NaN or Inf in {_COUNT} forward passes within {settings.rate_window}"
+            f"{_SUBJECT} had NaN or Inf in {_PASSES} within {settings.rate_window}"
             f"{{{{ with query (printf `{order}` $mine) }}}}, first at layer {{{{ . | first | label `layer` }}}}{{{{ end }}}}."
         ),
         expr=f"{nonfinite_recording(settings).name} > 0",
@@ -111,28 +126,107 @@ def _nonfinite(settings: MixinSettings) -> Alert:
     )
 
 
-def _drift(settings: MixinSettings) -> Alert:
-    evidence = evidence_recording(settings).name
-    layers = f"sort(min by (layer) ({queries.series(catalog.LAYER_INDEX, '%[1]s')}) and on (layer) ({evidence}{{%[1]s}} >= 1))"
-    strength = f"max({evidence}{{%s,layer=%q}})"
-    distance = f"max(avg by (point) ({queries.known(catalog.KS, '%s', 'layer=%q')}))"
+def _gross_fault(settings: MixinSettings) -> Alert:
+    index = f"on (layer) group_left () min by (layer) ({queries.series(catalog.LAYER_INDEX, '%[1]s')})"
+    faults = f"sort(0 * max by (layer, fault) ({queries.series(catalog.GROSS, '%[1]s')} == 1) + {index})"
+    means = "{{ if eq $seen.Labels.fault `dead` }}always the same or every gate closed{{ else }}values that no GELU gives{{ end }}"
     return Alert(
-        name="GeluwatchActivationDrift",
-        tier="ticket",
-        summary="Activations of a model have moved away from the armed baseline.",
+        name="GeluwatchGrossFault",
+        tier="page",
+        summary="A layer of a model is dead or gives values that no GELU gives.",
         description="\n".join(
             [
-                f"{{{{- $layers := query (printf `{layers}` $mine) -}}}}",
-                f"{_SUBJECT} has drifted from its baseline in {{{{ len $layers }}}} of its layers, by the model's order:",
-                f"{{{{- range $place, $layer := $layers }}}}{{{{ if lt $place {_LISTED_LAYERS} }}}}",
-                f"{{{{ $layer.Labels.layer }}}}: evidence {_reading(strength, '%.2f')}, KS {_reading(distance, '%.4f')}",
+                f"{{{{- $faults := {_asked(faults)} -}}}}",
+                f"{_SUBJECT} is grossly wrong, by the model's order:",
+                f"{{{{- range $place, $seen := $faults }}}}{{{{ if lt $place {_LISTED_LAYERS} }}}}",
+                f"{{{{ $seen.Labels.layer }}}}: {{{{ $seen.Labels.fault }}}}, {means}",
                 "{{- end }}{{ end }}",
             ]
         ),
-        expr=f"max {queries.by(*queries.GROUP)} ({evidence}) >= 1",
-        hold=settings.drift_for,
+        expr=queries.gross_faults(settings, nonfinite_recording(settings).name),
+        hold=settings.page_for,
         keep_firing_for=settings.keep_firing_for,
     )
+
+
+def _drift_page(settings: MixinSettings) -> Alert:
+    expr = queries.drift_beyond(settings, surprise_recording(settings).name, "page")
+    return _drift(settings, "page", expr, settings.page_for)
+
+
+def _drift_ticket(settings: MixinSettings) -> Alert:
+    return _drift(settings, "ticket", f"max {queries.by(*queries.GROUP)} ({evidence_recording(settings).name}) >= 1", settings.drift_for)
+
+
+def _drift(settings: MixinSettings, tier: Tier, expr: str, hold: str) -> Alert:
+    evidence = evidence_recording(settings).name
+    layers = f"sort(min by (layer) ({queries.series(catalog.LAYER_INDEX, '%[1]s')}) and on (layer) ({evidence}{{%[1]s}} >= 1))"
+    strength = f"max(avg by (point) ({queries.known(catalog.EVIDENCE, '%s', 'layer=%q')}))"
+    distance = f"max(avg by (point) ({queries.known(catalog.KS, '%s', 'layer=%q')}))"
+    drifted = f"{_SUBJECT} has drifted from its baseline{_BEYOND[tier]}{_share_of_pods()}{_first_drift()}"
+    return Alert(
+        name="GeluwatchActivationDrift",
+        tier=tier,
+        summary="Activations of a model have moved away from the armed baseline.",
+        description="\n".join(
+            [
+                f"{{{{- $layers := {_asked(layers)} -}}}}",
+                f"{drifted} It drifts in {{{{ len $layers }}}} of its layers, by the model's order:",
+                f"{{{{- range $place, $layer := $layers }}}}{{{{ if lt $place {_LISTED_LAYERS} }}}}",
+                f"{{{{ $layer.Labels.layer }}}}: evidence {_reading(strength, _EVIDENCE_FORM)}, KS {_reading(distance, _DISTANCE_FORM)}",
+                "{{- end }}{{ end }}",
+            ]
+        ),
+        expr=expr,
+        hold=hold,
+        keep_firing_for=settings.keep_firing_for,
+    )
+
+
+def _share_of_pods() -> str:
+    """Return a template that says how many of several pods drift, since one of them alone can be strong enough for all."""
+    each = f"max by (instance) ({queries.series(catalog.EVIDENCE, '%s')})"
+    drifting, pods = _asked(f"count({each} >= 1)"), _asked(f"count({each} > -Inf) > 1")
+    counted = f"{{{{ $pods := . }}}}{{{{ with {drifting} }}}} on {_NUMBER} of {{{{ with $pods }}}}{_NUMBER}{{{{ end }}}} pods{{{{ end }}}}"
+    return f"{{{{ with {pods} }}}}{counted}{{{{ end }}}}"
+
+
+def _first_drift() -> str:
+    """Return a template that names the layer that most pods say the drift began at, the earlier one of two, and its scope."""
+    order = f"on (layer) group_left () min by (layer) ({queries.series(catalog.LAYER_INDEX, '%[1]s')}) / 1e6"
+    first = f"sort_desc(count by (layer, scope) ({queries.series(catalog.FIRST_DRIFT, '%[1]s')} == 1) - {order})"
+    traffic = "Most layers moved alike, so the traffic is likelier to have changed than the model."
+    model = "The other layers did not move alike, so the model is likelier to have changed than the traffic."
+    scope = f"{{{{ if eq .Labels.scope `traffic` }}}}{traffic}{{{{ else }}}}{model}{{{{ end }}}}"
+    named = f", first at layer {{{{ .Labels.layer }}}}. {scope}"
+    return f"{{{{ with {_asked(first)} }}}}{{{{ with first . }}}}{named}{{{{ end }}}}{{{{ else }}}}.{{{{ end }}}}"
+
+
+def _pod_drift(settings: MixinSettings) -> Alert:
+    pods = f"count(max by (instance) ({queries.known(catalog.SURPRISE, '%[1]s')}))"
+    counted = f"{{{{ with {_asked(pods, '$fleet')} }}}} ({_NUMBER} pods){{{{ end }}}}"
+    stray = f"{_SUBJECT} strays from its baseline on pod {{{{ $labels.instance }}}}, not as a whole{counted}"
+    return Alert(
+        name="GeluwatchPodDrift",
+        tier="ticket",
+        summary="One pod of a model strays from its baseline while the others do not.",
+        description=f"{_matchers(queries.GROUP, '$fleet')}\n{stray}{_most_surprising(settings)}.",
+        expr=queries.stray_pods(settings, evidence_recording(settings).name),
+        hold=settings.drift_for,
+        keep_firing_for=settings.keep_firing_for,
+        labels=queries.POD,
+    )
+
+
+def _most_surprising(settings: MixinSettings) -> str:
+    """Return a template that names a pod's most surprising layer, and sets its surprise beside that of all pods."""
+    order = f"on (layer) min by (layer) ({queries.series(catalog.LAYER_INDEX, '%[2]s')}) / 1e6"
+    layers = f"sort_desc(max by (layer) ({queries.series(catalog.SURPRISE, '%[1]s')}) - {order})"
+    own = _reading(f"max({queries.series(catalog.SURPRISE, '%s', 'layer=%q')})", _EVIDENCE_FORM)
+    mean = _reading(f"max({surprise_recording(settings).name}{{%s,layer=%q}})", _EVIDENCE_FORM, "$fleet")
+    named = f", most at layer {{{{ $layer.Labels.layer }}}}: surprise {own} there, {mean} as the mean of all pods"
+    first = f"{{{{ if eq $place 0 }}}}{named}{{{{ end }}}}"
+    return f"{{{{ range $place, $layer := {_asked(layers, '$mine $fleet')} }}}}{first}{{{{ end }}}}"
 
 
 def _agent_missing(settings: MixinSettings) -> Alert:
@@ -157,7 +251,7 @@ def _baseline_missing(settings: MixinSettings) -> Alert:
         tier="ticket",
         summary="A model takes traffic without an armed baseline.",
         description=(
-            f"{_SUBJECT} has taken traffic for {settings.baseline_missing_for} without an armed baseline on {_COUNT} agents: "
+            f"{_SUBJECT} has taken traffic for {settings.baseline_missing_for} without an armed baseline on {_AGENTS}: "
             "drift goes unseen there. NaN and Inf still page."
         ),
         expr=queries.baseline_missing(settings),
@@ -165,17 +259,22 @@ def _baseline_missing(settings: MixinSettings) -> Alert:
     )
 
 
-def _reading(expression: str, form: str) -> str:
-    """Return a template that writes the value of an expression about `$mine` and `$layer`, or a question mark."""
-    asked = f"query (printf `{expression}` $mine $layer.Labels.layer)"
+def _asked(expression: str, about: str = "$mine") -> str:
+    """Return the template that asks for an expression about an alert's labels."""
+    return f"query (printf `{expression}` {about})"
+
+
+def _reading(expression: str, form: str, about: str = "$mine") -> str:
+    """Return a template that writes the value of an expression about labels and `$layer`, or a question mark."""
+    asked = _asked(expression, f"{about} $layer.Labels.layer")
     return f"{{{{ with {asked} }}}}{{{{ . | first | value | printf `{form}` }}}}{{{{ else }}}}?{{{{ end }}}}"
 
 
-def _matchers(labels: tuple[str, ...]) -> str:
-    """Return the template that sets `$mine`; a label that is absent has to match as empty, which `%q` of nothing does."""
+def _matchers(labels: tuple[str, ...], name: str = "$mine") -> str:
+    """Return the template that sets a variable; a label that is absent has to match as empty, which `%q` of nothing does."""
     pattern = ",".join(f"{label}=%q" for label in labels)
     values = " ".join(f"$labels.{label}" for label in labels)
-    return f"{{{{- $mine := printf `{pattern}` {values} -}}}}"
+    return f"{{{{- {name} := printf `{pattern}` {values} -}}}}"
 
 
 def _runbook_url(alert: Alert, settings: MixinSettings) -> str:

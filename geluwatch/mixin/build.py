@@ -10,11 +10,10 @@ import tempfile
 from pathlib import Path
 
 from geluwatch.errors import MixinError
-from geluwatch.mixin.alerts import alerts
 from geluwatch.mixin.dashboards import overview
 from geluwatch.mixin.rulefile import GENERATED, dump, rule_file
 from geluwatch.mixin.ruletests import RULE_FILE, rule_tests
-from geluwatch.mixin.runbooks import runbook
+from geluwatch.mixin.runbooks import names, runbook
 from geluwatch.mixin.settings import MixinSettings
 
 
@@ -27,7 +26,7 @@ def render_all(settings: MixinSettings) -> dict[str, bytes]:
     rendered = {
         "dashboards/geluwatch-overview.json": overview(settings),
         f"alerts/{RULE_FILE}": rule_file(settings),
-        **{f"runbooks/{alert.name}.md": _page(alert.name, settings) for alert in alerts(settings)},
+        **{f"runbooks/{name}.md": _page(name, settings) for name in names()},
     }
     if not settings.selector and not settings.expected_targets:
         rendered["alerts/tests/geluwatch.rules.test.yaml"] = dump(rule_tests(settings))

@@ -10,7 +10,7 @@ from textwrap import indent
 
 from geluwatch import catalog
 from geluwatch.catalog import Metric
-from geluwatch.mixin.settings import MixinSettings, seconds
+from geluwatch.mixin.settings import MixinSettings, Tier, seconds
 
 JOB = ("cluster", "namespace", "job")
 """What one job is. Labels that a setup lacks fall away in `by` and match as empty in `on`."""
@@ -26,7 +26,11 @@ GROUP = (*MODEL_GROUP, "model_version")
 
 METRIC_PREFIX = "geluwatch_"
 
+POD = (*GROUP, "instance")
+"""What one pod's model version is."""
+
 _MEMORY_STEPS = 288
+_LEAST_PODS = 3
 
 
 def by(*labels: str) -> str:
@@ -75,6 +79,12 @@ def known(metric: Metric, where: str = "", *matchers: str) -> str:
     return f"{series(metric, where, *matchers)} > -Inf"
 
 
+# A pod that is far out by itself must not carry the mean of its fleet: what a pod counts for is capped at about twice the
+# limits, which lie between 5 and 8. Smaller surprises only make the mean more cautious.
+_MOST_EVIDENCE = 2
+_MOST_SURPRISE = 15
+
+
 def total(expression: str, *labels: str) -> str:
     """Return the sum of an expression by some labels."""
     return _aggregate("sum", expression, labels)
@@ -121,8 +131,66 @@ def first_nonfinite_passes(settings: MixinSettings) -> str:
 
 
 def drift_evidence(settings: MixinSettings) -> str:
-    """Return the evidence of drift by layer and point, averaged over the pods of a model version."""
-    return mean(known(catalog.EVIDENCE, settings.selector), *GROUP, "layer", "point")
+    """Return the evidence of drift by layer and point, averaged over the pods of a model version; no pod counts for more than two."""
+    return mean(f"clamp_max({known(catalog.EVIDENCE, settings.selector)}, {_MOST_EVIDENCE})", *GROUP, "layer", "point")
+
+
+def drift_surprise(settings: MixinSettings) -> str:
+    """Return the surprise by layer and point, averaged over the pods of a model version; no pod counts for more than two."""
+    return mean(f"clamp_max({known(catalog.SURPRISE, settings.selector)}, {_MOST_SURPRISE})", *GROUP, "layer", "point")
+
+
+def drift_limit(settings: MixinSettings, tier: Tier) -> str:
+    """Return the surprise from which a model version's drift belongs to a tier; absent where no baseline arms it."""
+    return largest(series(catalog.LIMIT, settings.selector, f'tier="{tier}"'), *GROUP)
+
+
+def drift_beyond(settings: MixinSettings, surprise: str, tier: Tier) -> str:
+    """Return the model versions whose mean surprise has reached a tier's limit.
+
+    Args:
+        settings: Which targets to look at.
+        surprise: The recorded series of `drift_surprise`.
+        tier: Whose limit.
+    """
+    return largest(_chain(surprise, f">= on ({', '.join(GROUP)}) group_left ()", drift_limit(settings, tier)), *GROUP)
+
+
+def stray_pods(settings: MixinSettings, evidence: str) -> str:
+    """Return the pods that drift while their model version as a whole does not, by how much they pass their limit.
+
+    With N pods there are N chances for one to stray, which costs log10(N) of surprise; one more leaves a margin, for
+    the pods' traffic is not the same. Of two pods neither is the odd one out.
+
+    Args:
+        settings: Which targets to look at.
+        evidence: The recorded series of `drift_evidence`.
+    """
+    surprise = known(catalog.SURPRISE, settings.selector)
+    limit = largest(series(catalog.LIMIT, settings.selector, 'tier="ticket"'), *POD)
+    pods = number(surprise, *GROUP, "layer", "point")
+    beyond = [
+        f"({surprise}) - on ({', '.join(POD)}) group_left () {limit}",
+        f">= on ({', '.join(GROUP)}, layer, point) group_left ()",
+        f"(1 + log10({pods} >= {_LEAST_PODS}))",
+    ]
+    return f"{largest(_chain(*beyond), *POD)}\nunless on ({', '.join(GROUP)})\n  ({largest(evidence, *GROUP)} >= 1)"
+
+
+def gross_faults(settings: MixinSettings, nonfinite: str) -> str:
+    """Return the model versions with a layer that is grossly wrong.
+
+    A fault that the baseline has as well is not news; the agent knows, and its verdict is then no page. Where there
+    is a NaN or an Inf, that is the cause, pages already, and leaves the layers behind it looking dead.
+
+    Args:
+        settings: Which targets to look at.
+        nonfinite: The recorded series of `nonfinite_passes`.
+    """
+    fault = f"({series(catalog.GROSS, settings.selector)} == 1)"
+    verdict = series(catalog.VERDICT, settings.selector, 'verdict="page"')
+    news = _chain(fault, f"and on ({', '.join(POD)})", f"({verdict} == 1)")
+    return f"{largest(news, *GROUP)}\nunless\n  ({nonfinite} > 0)"
 
 
 def agents_seen(settings: MixinSettings) -> str:

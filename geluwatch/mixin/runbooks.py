@@ -14,6 +14,7 @@ from geluwatch.mixin.alerts import Alert, alerts, recordings, severity
 from geluwatch.mixin.settings import MixinSettings
 
 _PREFIX = "geluwatch"
+_GAP = "\n\n"
 _REACTION = {"page": "wakes someone up", "ticket": "opens a ticket for working hours"}
 
 
@@ -25,7 +26,7 @@ class _Prose(string.Template):
 
 def names() -> tuple[str, ...]:
     """Return the names of all runbooks, which are those of the alerts, pages first."""
-    return tuple(alert.name for alert in alerts(MixinSettings()))
+    return tuple(summaries())
 
 
 def summaries() -> dict[str, str]:
@@ -44,30 +45,28 @@ def runbook(name: str, settings: MixinSettings | None = None) -> str:
         ConfigError: There is no runbook of that name; the message lists those there are.
     """
     used = settings or MixinSettings()
-    alert = _find(name, used)
-    template = resources.files("geluwatch.mixin").joinpath("templates", "runbooks", f"{alert.name}.md")
-    return _Prose(template.read_text(encoding="utf-8")).substitute(_facts(alert, used))
+    tiers = _find(name, used)
+    template = resources.files("geluwatch.mixin").joinpath("templates", "runbooks", f"{tiers[0].name}.md")
+    return _Prose(template.read_text(encoding="utf-8")).substitute(_facts(tiers, used))
 
 
-def _find(name: str, settings: MixinSettings) -> Alert:
+def _find(name: str, settings: MixinSettings) -> tuple[Alert, ...]:
+    """Return the alert of a name, in each of its tiers."""
     wanted = name.strip().lower().removesuffix(".md").removeprefix(_PREFIX)
-    for alert in alerts(settings):
-        if alert.name.lower().removeprefix(_PREFIX) == wanted:
-            return alert
-    raise ConfigError(f"There is no runbook {name!r}; there are {', '.join(names())}.")
+    found = tuple(alert for alert in alerts(settings) if alert.name.lower().removeprefix(_PREFIX) == wanted)
+    if not found:
+        raise ConfigError(f"There is no runbook {name!r}; there are {', '.join(names())}.")
+    return found
 
 
-def _facts(alert: Alert, settings: MixinSettings) -> dict[str, str]:
-    at_once = alert.hold.startswith("0")
-    lines = [
-        f"| Severity | `{severity(alert, settings)}`: {_REACTION[alert.tier]} |",
-        f"| Fires | {'at once' if at_once else f'once the expression has held for {alert.hold}'} |",
-        f"| Ends | {f'{alert.keep_firing_for} after' if alert.keep_firing_for else 'as soon as'} the expression no longer holds |",
-        f"| One alert for each | {', '.join(f'`{label}`' for label in alert.labels)} |",
-    ]
+def _facts(tiers: tuple[Alert, ...], settings: MixinSettings) -> dict[str, str]:
+    columns = [_column(alert, settings) for alert in tiers]
+    head = ["Fact", *("Value" if len(tiers) == 1 else f"As a {alert.tier}" for alert in tiers)]
+    rows = [head, ["---"] * len(head), *([fact, *(column[fact] for column in columns)] for fact in columns[0])]
     return {
-        "facts": "\n".join(["| Fact | Value |", "|---|---|", *lines]),
-        "expression": _fence(alert, settings),
+        "facts": "\n".join(_row(row) for row in rows),
+        "expression": _fences(tiers, settings),
+        **dict(settings.severities.items()),
         "window": settings.rate_window,
         "grace": settings.grace,
         "memory": settings.agent_memory,
@@ -75,8 +74,23 @@ def _facts(alert: Alert, settings: MixinSettings) -> dict[str, str]:
     }
 
 
-def _fence(alert: Alert, settings: MixinSettings) -> str:
-    """Return the alert's expression, after the recording rules it reads."""
-    read = [recording for recording in recordings(settings) if recording.name in alert.expr]
+def _row(cells: list[str]) -> str:
+    return "|---" * len(cells) + "|" if set(cells) == {"---"} else f"| {' | '.join(cells)} |"
+
+
+def _column(alert: Alert, settings: MixinSettings) -> dict[str, str]:
+    at_once = alert.hold.startswith("0")
+    return {
+        "Severity": f"`{severity(alert, settings)}`: {_REACTION[alert.tier]}",
+        "Fires": "at once" if at_once else f"once the expression has held for {alert.hold}",
+        "Ends": f"{f'{alert.keep_firing_for} after' if alert.keep_firing_for else 'as soon as'} the expression no longer holds",
+        "One alert for each": ", ".join(f"`{label}`" for label in alert.labels),
+    }
+
+
+def _fences(tiers: tuple[Alert, ...], settings: MixinSettings) -> str:
+    """Return the alert's expression in each tier, then the recording rules that they read."""
+    read = [recording for recording in recordings(settings) if any(recording.name in alert.expr for alert in tiers)]
+    fences = [f"{'' if len(tiers) == 1 else f'As a {alert.tier}:{_GAP}'}```promql\n{alert.expr}\n```" for alert in tiers]
     recorded = [f"`{recording.name}` is recorded from:\n\n```promql\n{recording.expr}\n```" for recording in read]
-    return "\n\n".join([f"```promql\n{alert.expr}\n```", *recorded])
+    return _GAP.join([*fences, *recorded])

@@ -18,6 +18,16 @@ _UNIT_SECONDS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
 _DURATION = re.compile(r"([1-9]\d*)([smhd])")
 _MATCHER = re.compile(r'([a-zA-Z_]\w*)(?:=~|!~|!=|=)"(?:[^"\\\n]|\\.)*"')
 _MATCHERS = re.compile(rf"{_MATCHER.pattern}(?:,{_MATCHER.pattern})*")
+_DURATIONS = (
+    "rate_window",
+    "grace",
+    "drift_for",
+    "page_for",
+    "agent_missing_for",
+    "agent_memory",
+    "baseline_missing_for",
+    "keep_firing_for",
+)
 _OWN_LABELS = {*MODEL_LABELS, *(label for metric in METRICS for label in metric.labels)}
 
 
@@ -45,6 +55,9 @@ class MixinSettings:
 
     drift_for: str = "15m"
     """How long a model has to stay in drift before its ticket."""
+
+    page_for: str = "2m"
+    """How long drift or a gross fault has to last before its page: two windows of the default length."""
 
     agent_missing_for: str = "15m"
     """How long an agent has to be gone before its ticket."""
@@ -76,6 +89,7 @@ class MixinSettings:
         return cls(
             rate_window="10s",
             drift_for="5s",
+            page_for="3s",
             agent_missing_for="10s",
             agent_memory="10m",
             baseline_missing_for="20s",
@@ -86,7 +100,7 @@ class MixinSettings:
     def __post_init__(self) -> None:
         for name in ("selector", "expected_targets"):
             _check_matchers(name, getattr(self, name))
-        for name in ("rate_window", "grace", "drift_for", "agent_missing_for", "agent_memory", "baseline_missing_for", "keep_firing_for"):
+        for name in _DURATIONS:
             seconds(getattr(self, name), name)
         if self.evaluation_interval is not None:
             seconds(self.evaluation_interval, "evaluation_interval")

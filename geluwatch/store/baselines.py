@@ -2,20 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from typing import TypeVar
 
 from sqlalchemy import ColumnElement, func, select
 from sqlalchemy.orm import Session
 
 from geluwatch.errors import StoreError
-from geluwatch.records import Baseline, Site
-from geluwatch.store.codec import decode_certificate, decode_window, encode_certificate, encode_window
+from geluwatch.records import Baseline, Site, Window
+from geluwatch.store import codec
 from geluwatch.store.engine import for_writing, make_engine
 from geluwatch.store.failures import reported, shown
 from geluwatch.store.rules import LATEST, BaselineInfo, check, taken, unknown
 from geluwatch.store.schema import prepare
 from geluwatch.store.tables import BaselineRow, SiteRow, WindowRow
+
+_Part = TypeVar("_Part")
 
 _OLDEST_FIRST = (BaselineRow.created, BaselineRow.id)
 _NEWEST_FIRST = (BaselineRow.created.desc(), BaselineRow.id.desc())
@@ -87,9 +90,8 @@ class SqlBaselines:
         Raises:
             StoreError: The database cannot be used.
         """
-        windows = select(func.count()).where(WindowRow.baseline_id == BaselineRow.id).scalar_subquery()
         sites = select(func.count()).where(SiteRow.baseline_id == BaselineRow.id).scalar_subquery()
-        armed = BaselineRow.certificate["armed"].as_boolean()
+        windows, armed = BaselineRow.certificate["windows"].as_integer(), BaselineRow.certificate["armed"].as_boolean()
         key = (BaselineRow.model, BaselineRow.model_version, BaselineRow.name)
         with self._session() as session:
             rows = session.execute(select(*key, BaselineRow.created, windows, sites, armed).order_by(*_OLDEST_FIRST))
@@ -119,33 +121,38 @@ def _to_row(baseline: Baseline) -> BaselineRow:
         model_version=baseline.model_version,
         name=baseline.name,
         created=float(baseline.created),
-        certificate=encode_certificate(baseline.certificate),
-        sites=[
-            SiteRow(
-                ordinal=ordinal,
-                position=site.position,
-                layer=site.layer,
-                form=site.form,
-                kind=site.kind,
-                variant=site.variant,
-                state=site.state,
-                reason=site.reason,
-            )
-            for ordinal, site in enumerate(baseline.sites)
-        ],
-        windows=[
-            WindowRow(
-                position=position,
-                # Drivers do not know numpy's scalars; SQLite would store them as bytes.
-                started=float(window.started),
-                ended=float(window.ended),
-                forwards=int(window.forwards),
-                sampled_forwards=int(window.sampled_forwards),
-                thinned=bool(window.thinned),
-                payload=encode_window(window),
-            )
-            for position, window in enumerate(baseline.windows)
-        ],
+        certificate=codec.encode_certificate(baseline.certificate),
+        reference_payload=codec.encode_references(baseline.references),
+        histogram_payload=codec.encode_histograms(baseline.histograms),
+        calm_payload=codec.encode_calm(baseline.calm) if baseline.calm else None,
+        sites=[_to_site_row(ordinal, site) for ordinal, site in enumerate(baseline.sites)],
+        windows=[_to_window_row(position, window) for position, window in enumerate(baseline.windows)],
+    )
+
+
+def _to_site_row(ordinal: int, site: Site) -> SiteRow:
+    return SiteRow(
+        ordinal=ordinal,
+        position=site.position,
+        layer=site.layer,
+        form=site.form,
+        kind=site.kind,
+        variant=site.variant,
+        state=site.state,
+        reason=site.reason,
+    )
+
+
+def _to_window_row(position: int, window: Window) -> WindowRow:
+    return WindowRow(
+        position=position,
+        # Drivers do not know numpy's scalars; SQLite would store them as bytes.
+        started=float(window.started),
+        ended=float(window.ended),
+        forwards=int(window.forwards),
+        sampled_forwards=int(window.sampled_forwards),
+        thinned=bool(window.thinned),
+        payload=codec.encode_window(window),
     )
 
 
@@ -157,9 +164,16 @@ def _to_baseline(row: BaselineRow) -> Baseline:
         name=row.name,
         created=row.created,
         sites=tuple(_to_site(site) for site in row.sites),
-        windows=tuple(decode_window(window.payload, f"Window {window.position} of {name}") for window in row.windows),
-        certificate=decode_certificate(row.certificate, f"The certificate of {name}"),
+        windows=tuple(codec.decode_window(window.payload, f"Window {window.position} of {name}") for window in row.windows),
+        certificate=codec.decode_certificate(row.certificate, f"The certificate of {name}"),
+        references=_decoded(codec.decode_references, row.reference_payload, f"The references of {name}") or {},
+        histograms=_decoded(codec.decode_histograms, row.histogram_payload, f"The pooled histograms of {name}") or {},
+        calm=_decoded(codec.decode_calm, row.calm_payload, f"The calm scores of {name}"),
     )
+
+
+def _decoded(decode: Callable[[bytes, str], _Part], payload: bytes | None, name: str) -> _Part | None:
+    return None if payload is None else decode(payload, name)
 
 
 def _to_site(row: SiteRow) -> Site:

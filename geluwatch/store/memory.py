@@ -47,7 +47,7 @@ class MemoryBaselines:
         """Everything stored, by model and version, oldest first within each."""
         ordered = sorted(self._oldest_first(), key=lambda each: (each.model, each.model_version))
         return tuple(
-            BaselineInfo(*_key(each), each.created, len(each.windows), len(each.sites), each.certificate.armed) for each in ordered
+            BaselineInfo(*_key(each), each.created, each.certificate.windows, len(each.sites), each.certificate.armed) for each in ordered
         )
 
     def close(self) -> None:

@@ -28,6 +28,7 @@ class BaselineInfo:
     created: float
     """Seconds since the epoch."""
     windows: int
+    """Windows behind its calibration; of a long baseline, fewer are kept whole."""
     sites: int
     armed: bool
     """Whether drift tickets can be armed on it."""

@@ -17,8 +17,11 @@ from geluwatch.store.failures import shown
 if TYPE_CHECKING:
     from alembic.config import Config
 
-HEAD = "0001"
+HEAD = "0002"
 """Newest migration of this release; to know it without loading Alembic is what makes opening quick."""
+
+NOTHING = "base"
+"""Alembic's name for the state before the first migration."""
 
 # Alembic's own name for it would collide in a database whose owner uses Alembic too.
 VERSION_TABLE = "geluwatch_schema"
@@ -45,19 +48,24 @@ def prepare(engine: Engine) -> None:
             upgrade(connection)
 
 
-def upgrade(connection: Connection) -> None:
-    """Run all due migrations in the connection's transaction."""
+def upgrade(connection: Connection, revision: str = HEAD) -> None:
+    """Run the migrations that are due up to a revision, in the connection's transaction."""
     from alembic import command
 
-    command.upgrade(_config(connection), "head")
+    command.upgrade(_config(connection), revision)
 
 
-def downgrade(connection: Connection) -> None:
-    """Take every table of geluwatch, with all baselines, out of the database, in the connection's transaction."""
+def downgrade(connection: Connection, revision: str = NOTHING) -> None:
+    """Go back to a revision, in the connection's transaction.
+
+    By default that is to before the first: every table of geluwatch, with all baselines, leaves the database. SQLite knows
+    how to drop the columns of later revisions from 3.35 on.
+    """
     from alembic import command
 
-    command.downgrade(_config(connection), "base")
-    connection.execute(text(f"DROP TABLE {VERSION_TABLE}"))
+    command.downgrade(_config(connection), revision)
+    if revision == NOTHING:
+        connection.execute(text(f"DROP TABLE {VERSION_TABLE}"))
 
 
 def _due(connection: Connection) -> bool:

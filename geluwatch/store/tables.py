@@ -4,7 +4,7 @@ Every table carries the product's prefix, because the database may be one that o
 name that follows from its columns, so that a later migration can drop or change it on any database. Rows are written once
 and never changed; what comes later (promotion, provenance, an audit log, traffic slices) adds columns and tables.
 
-What is queried is a column. What is only read back whole is one payload per window (see `geluwatch.store.codec`).
+What is queried is a column. What is only read back whole is a payload (see `geluwatch.store.codec`).
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column, relationship
 from geluwatch.records import State
 from geluwatch.store.rules import KEY_LENGTH
 
-# Without a length, MySQL would make this a BLOB of 64 KiB; a window takes more.
+# Without a length, MySQL would make this a BLOB of 64 KiB; a payload takes more.
 _PAYLOAD = LargeBinary(2**32 - 1)
 
 
@@ -47,6 +47,11 @@ class BaselineRow(Base):
     name: Mapped[str] = mapped_column(String(KEY_LENGTH))
     created: Mapped[float] = mapped_column(Double)
     certificate: Mapped[dict[str, Any]] = mapped_column(JSON)
+    reference_payload: Mapped[bytes | None] = mapped_column(_PAYLOAD)
+    """Null, like the next, in a baseline stored before schema 0002."""
+    histogram_payload: Mapped[bytes | None] = mapped_column(_PAYLOAD)
+    calm_payload: Mapped[bytes | None] = mapped_column(_PAYLOAD)
+    """Null where there are no calm scores."""
 
     sites: Mapped[list[SiteRow]] = relationship(order_by="SiteRow.ordinal")
     windows: Mapped[list[WindowRow]] = relationship(order_by="WindowRow.position")

@@ -19,6 +19,7 @@ import torch
 from geluwatch.tap.rows import Captured, capture
 
 _COPY_EVERY = 16
+_WEIGHT = 1.0 / 32.0  # of the newest capture in the running share of valid rows
 
 
 class _DeviceState:
@@ -108,31 +109,45 @@ class _Flight:
 
     captured: Captured
     valid: torch.Tensor
+    masked: bool
     event: torch.cuda.Event | None
 
 
 @dataclass(frozen=True, slots=True)
 class Choice:
-    """Rows drawn on a device: `indices` (k,) int64, `valid` (k,) bool."""
+    """Rows drawn on a device: `indices` (k,) int64, `valid` (k,) bool; `masked` where some may be padding."""
 
     indices: torch.Tensor
     valid: torch.Tensor
+    masked: bool
 
 
 class DeviceRows:
     """Captures rows on an accelerator: draws, gathers and copies them without a wait, all in the model's own thread."""
 
-    def __init__(self, most: int) -> None:
-        self._most = most
+    def __init__(self) -> None:
         self._local = threading.local()
+        self.valid_share = 1.0
+        """Share of valid rows among those of masked passes, learnt from what arrived."""
 
-    def pick(self, rows: int, mask: torch.Tensor | None, device: torch.device) -> Choice:
-        """Draw rows evenly from the valid ones; how many are valid is known on the device only, so the rest is flagged."""
-        keys = torch.rand(rows, device=device, generator=self._generator(device))
-        if mask is not None:
-            keys = keys.masked_fill(~mask, -1.0)
-        best = keys.topk(min(self._most, rows))
-        return Choice(best.indices, best.values >= 0.0)
+    def pick(self, rows: int, mask: torch.Tensor | None, device: torch.device, share: float, most: int) -> Choice:
+        """Draw rows evenly from the valid ones; how many are valid is known on the device only, so the rest is flagged.
+
+        Args:
+            rows: Rows that there are.
+            mask: (rows,), true where a row is valid; None where all are.
+            device: Where the rows are.
+            share: Share of the valid rows to be drawn.
+            most: Rows gathered, valid or not.
+        """
+        generator = self._generator(device)
+        keys = torch.rand(rows, device=device, generator=generator)
+        if mask is None:
+            return Choice(keys.topk(most).indices, torch.ones(most, dtype=torch.bool, device=device), masked=False)
+        best = keys.masked_fill(~mask, -1.0).topk(most)
+        # Valid rows come first; the rest of the share, a fraction of a row, is one row as often as it says.
+        wanted = mask.sum() * share + torch.rand((), device=device, generator=generator)
+        return Choice(best.indices, (best.values >= 0.0) & (torch.arange(1, most + 1, device=device) <= wanted), masked=True)
 
     def capture(self, layer: str, pre: torch.Tensor, post: torch.Tensor, choice: Choice) -> None:
         """Gather the chosen rows on the device and start their copy to the host."""
@@ -142,7 +157,7 @@ class DeviceRows:
         event = torch.cuda.Event() if pre.is_cuda else None  # type: ignore[no-untyped-call]  # torch's own
         if event is not None:
             event.record()
-        self._flights().append(_Flight(landed, valid, event))
+        self._flights().append(_Flight(landed, valid, choice.masked, event))
 
     def arrived(self) -> Iterator[Captured]:
         """Yield what has arrived for this thread, without padding rows; the rest stays for a later pass."""
@@ -150,6 +165,8 @@ class DeviceRows:
         while flights and _fired(flights[0].event):
             flight = flights.popleft()
             captured = flight.captured
+            if flight.masked and len(flight.valid):
+                self.valid_share += (float(flight.valid.float().mean()) - self.valid_share) * _WEIGHT
             yield replace(captured, pre=captured.pre[flight.valid], post=captured.post[flight.valid])
 
     def _flights(self) -> deque[_Flight]:

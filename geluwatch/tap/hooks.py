@@ -60,7 +60,7 @@ class RootBegin(_Hook):
                 self._mend(state, module)
             state.depth += 1
             if state.depth == 1:
-                state.begin(args, kwargs or {}, sampled=tap.pacer.take(perf_counter()))
+                state.begin(args, kwargs or {}, sampled=tap.pacer.take(tap.clock.monotonic()))
         except Exception as error:  # noqa: BLE001  # nothing may leave a hook
             tap.breaker.trip("root", error)
 
@@ -106,7 +106,8 @@ class RootEnd(_Hook):
                     tap.keep(state, captured)
             state.counters.samples += padding.batch_size(args, rest[0] if len(rest) > 1 else {})
             if state.sampled:
-                tap.pacer.spent(perf_counter(), state.spent)
+                hold = min(tap.config.flush_seconds, 1.0) if state.cramped else 0.0
+                tap.pacer.spent(tap.clock.monotonic(), state.spent, state.had, state.taken, hold)
         finally:
             state.end()
             tap.learning = tap.learning and raised and state.counters.forwards < _LEARNING_PASSES
@@ -247,18 +248,21 @@ class SiteHook(_Hook):
     def _capture_here(tap: Tap, state: ThreadState, site: int, pre: torch.Tensor, post: torch.Tensor) -> None:
         indices = state.indices.get(pre.shape[:-1])
         if not isinstance(indices, torch.Tensor):
-            indices = tap.picker.pick(pre.shape[:-1].numel(), tap.mask(state, pre.shape))
+            mask = tap.mask(state, pre.shape)
+            indices = tap.picker.pick(pre.shape[:-1].numel(), mask, lambda valid: tap.rows_wanted(state, site, pre, valid))
             state.indices[pre.shape[:-1]] = indices
-        tap.keep(state, capture(tap.sites[site].layer, pre, post, indices))
+        if indices.numel():
+            tap.keep(state, capture(tap.sites[site].layer, pre, post, indices))
 
     @staticmethod
     def _capture_there(tap: Tap, state: ThreadState, site: int, pre: torch.Tensor, post: torch.Tensor) -> None:
         state.away = True
         choice = state.indices.get(pre.shape[:-1])
         if not isinstance(choice, Choice):
-            choice = tap.device_rows.pick(pre.shape[:-1].numel(), tap.mask(state, pre.shape), pre.device)
+            choice = tap.choose_there(state, site, pre)
             state.indices[pre.shape[:-1]] = choice
-        tap.device_rows.capture(tap.sites[site].layer, pre, post, choice)
+        if choice.indices.numel():
+            tap.device_rows.capture(tap.sites[site].layer, pre, post, choice)
 
 
 class ConsumerHook(_Hook):

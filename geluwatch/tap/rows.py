@@ -1,8 +1,8 @@
-"""Which rows are captured: the forwards, by a pacer, and the tokens within one, evenly over the valid ones."""
+"""Which rows of a forward pass are captured, evenly over the valid ones, and their copies."""
 
 from __future__ import annotations
 
-import random
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
@@ -27,46 +27,27 @@ class Captured:
         return self.pre.nbytes + self.post.nbytes
 
 
-class Pacer:
-    """Decides which forwards give rows: enough for the target, at most what the cost budget allows.
-
-    After a capture the next one waits for the longer of two spells: the window's share that one capture should
-    cover, and the time in which its measured cost is the budget. Spells are jittered, so that capture keeps no step
-    with periodic traffic. A forward that comes after the spell is always taken: quiet traffic is captured whole.
-    """
-
-    def __init__(self, spacing: float, budget: float | None) -> None:
-        self._spacing = spacing
-        self._budget = budget
-        self._next = float("-inf")
-        # Not torch's generator: drawing from that would change the model's dropout.
-        self._random = random.Random(0x6E1)  # noqa: S311  # no secret is drawn
-
-    def take(self, now: float) -> bool:
-        """Return whether a forward that begins now gives rows."""
-        return now >= self._next
-
-    def spent(self, now: float, seconds: float) -> None:
-        """Note what a capture that ended now has cost the model's thread."""
-        repaid = seconds / self._budget if self._budget else 0.0
-        self._next = now + max(self._spacing, repaid) * self._random.uniform(0.5, 1.5)
-
-
 class RowPicker:
     """Draws row numbers evenly from the valid rows, without repeats, ascending."""
 
-    def __init__(self, most: int) -> None:
-        self._most = most
+    def __init__(self) -> None:
         self._generator = torch.Generator("cpu")
         self._generator.manual_seed(0x6E1)
 
-    def pick(self, rows: int, mask: torch.Tensor | None) -> torch.Tensor:
-        """Return indices (k,) int64 of at most `most` of `rows` rows; `mask` (rows,) is true where a row is valid."""
+    def pick(self, rows: int, mask: torch.Tensor | None, count: Callable[[int], int]) -> torch.Tensor:
+        """Return indices (k,) int64 of some of `rows` rows.
+
+        Args:
+            rows: Rows that there are.
+            mask: (rows,), true where a row is valid; None where all are.
+            count: Says how many to take of so many valid ones.
+        """
         # The device is named, for the default one may be another, and the factories would follow it.
         valid = torch.arange(rows, device="cpu") if mask is None else mask.nonzero().squeeze(1)
-        if valid.numel() <= self._most:
+        most = count(valid.numel())
+        if valid.numel() <= most:
             return valid
-        order = torch.randperm(valid.numel(), generator=self._generator, device="cpu")[: self._most]
+        order = torch.randperm(valid.numel(), generator=self._generator, device="cpu")[:most]
         return valid[order.sort().values]
 
 

@@ -5,6 +5,7 @@ Nothing in here holds a module strongly: a watch must not keep alive a model tha
 
 from __future__ import annotations
 
+import math
 import threading
 from weakref import WeakValueDictionary
 
@@ -17,9 +18,13 @@ from geluwatch.records import Site
 from geluwatch.tap import guard, padding
 from geluwatch.tap._compat import Traces
 from geluwatch.tap.breaker import Breaker
-from geluwatch.tap.deferred import DeviceGuard, DeviceRows
-from geluwatch.tap.rows import Captured, Pacer, RowPicker
+from geluwatch.tap.deferred import Choice, DeviceGuard, DeviceRows
+from geluwatch.tap.pacer import LEAST_ROWS, Pacer
+from geluwatch.tap.rows import Captured, RowPicker
 from geluwatch.tap.state import ThreadState, Token
+
+_SHARE_OF_ROOM = 2 / 3
+"""Share of the memory still free for waiting rows that one pass may take."""
 
 
 class Tap:
@@ -30,11 +35,10 @@ class Tap:
         self.config = config
         self.clock = clock
         self.breaker = Breaker(config.breaker_limit)
-        spacing = (config.window_seconds or 0.0) * config.rows_per_forward / config.rows_per_window
-        self.pacer = Pacer(spacing, config.cost_budget)
-        self.picker = RowPicker(config.rows_per_forward)
+        self.pacer = Pacer(config.rows_per_window, config.window_seconds, config.cost_budget, config.rows_per_forward)
+        self.picker = RowPicker()
         self.device_guard = DeviceGuard(len(sites))
-        self.device_rows = DeviceRows(config.rows_per_forward)
+        self.device_rows = DeviceRows()
         self.learning = True
         self.consumers: WeakValueDictionary[int, nn.Linear] = WeakValueDictionary()
         """The dense layer that takes a site's output as it is, by site."""
@@ -109,9 +113,39 @@ class Tap:
         if not state.depth:  # a part of the model was called by itself: no root will count the hit
             state.count_hits()
 
+    def rows_wanted(self, state: ThreadState, site: int, pre: torch.Tensor, valid: int) -> int:
+        """Return how many of a site's `valid` rows, of the chosen pass under way, are to be captured."""
+        taken = self._grant(state, pre, min(self.pacer.share(site, valid), 1.0) * valid)
+        state.note_draw(valid, taken)
+        return taken
+
+    def choose_there(self, state: ThreadState, site: int, pre: torch.Tensor) -> Choice:
+        """Return the rows of a site on an accelerator to be captured; how many are valid is estimated, not asked."""
+        rows, mask = pre.shape[:-1].numel(), self.mask(state, pre.shape)
+        valid = rows if mask is None else rows * self.device_rows.valid_share
+        share = min(self.pacer.share(site, valid), 1.0)
+        most = self._grant(state, pre, share * rows if mask is None else math.ceil(share * rows))
+        state.note_draw(valid, min(most, share * valid))
+        return self.device_rows.pick(rows, mask, pre.device, share, most)
+
+    def _grant(self, state: ThreadState, pre: torch.Tensor, wanted: float) -> int:
+        """Return the whole number of rows for which there is leave and room; without any room they count as dropped."""
+        wanted = min(wanted, self.config.rows_per_forward)
+        row = 2 * pre.shape[-1] * pre.element_size() * len(self.sites)
+        # Not all of what is left, for there may be more passes before the drain.
+        room = _SHARE_OF_ROOM * max(self.config.pending_bytes - self._waiting(), 0) / row
+        state.cramped |= room < min(LEAST_ROWS, self.config.rows_per_forward)
+        if room < 1.0 <= wanted:
+            state.counters.dropped_rows += int(wanted)
+            return 0
+        return self.pacer.whole(min(wanted, room))
+
+    def _waiting(self) -> int:
+        return sum(each.bytes_in - each.bytes_out for each in tuple(self.states))
+
     def keep(self, state: ThreadState, captured: Captured) -> None:
         """Queue captured rows for the next drain, or drop and count them where too many wait."""
-        if sum(each.bytes_in - each.bytes_out for each in tuple(self.states)) > self.config.pending_bytes:
+        if self._waiting() > self.config.pending_bytes:
             state.counters.dropped_rows += len(captured.pre)
             return
         state.bytes_in += captured.nbytes

@@ -83,6 +83,12 @@ class ThreadState:
         self.sampled = False
         self.indices: dict[torch.Size, torch.Tensor | Choice] = {}
         self.spent = 0.0
+        self.had = self.taken = 0.0
+        """Rows at the largest site of the pass, and those captured there."""
+        self.drawn = False
+        """Whether a number of rows was drawn."""
+        self.cramped = False
+        """Whether the captured rows that wait leave next to no room for more."""
         self.pending: Pending | None = None
         self.latest: Latest | None = None
         self.hits: dict[int, bool] = {}
@@ -106,14 +112,21 @@ class ThreadState:
         self.call = (args, kwargs)
         self.mask_read = False
         self.sampled = sampled
-        self.spent = 0.0
+        self.spent = self.had = self.taken = 0.0
+        self.drawn = self.cramped = False
+
+    def note_draw(self, had: float, taken: float) -> None:
+        """Note how many rows a site of the pass had, and how many were drawn."""
+        self.drawn = True
+        self.had, self.taken = max(self.had, had), max(self.taken, taken)
 
     def end(self) -> None:
         """Finish a forward pass: count it, and let go of every tensor that was held for it."""
         counters = self.counters
         counters.forwards += 1
         if self.sampled:
-            counters.sampled_forwards += 1
+            # A small pass may have been drawn no row; it tells nothing of its sites, and least that they are silent.
+            counters.sampled_forwards += not self.drawn or self.taken > 0
             counters.hook_seconds += self.spent
             self.indices = {}
             self.sampled = False

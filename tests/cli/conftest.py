@@ -23,10 +23,10 @@ def corpus() -> texts.Texts:
 @pytest.fixture
 def overflowing() -> Report:
     """A report of three layers: one calm, one in drift, one with the first NaN."""
-    calm = {"rows": 256, "mean": -0.741, "std": 1.05, "ks": 0.0041, "ks_upper": 0.0063, "score": 1.1, "threshold": 2.5, "horizon": 1}
+    calm = {"rows": 256, "mean": -0.741, "std": 1.05, "ks": 0.0041, "ks_upper": 0.0063, "score": 1.1, "surprise": 3.0, "horizon": 1}
     sites: dict[PointKey, PointReport] = {}
     for position, changes in enumerate(
-        ({"evidence": 0.44}, {"evidence": 1.75, "drifting": True}, {"evidence": 7e74, "drifting": True, "mean": -1e35, "nonfinite": 310})
+        ({"evidence": 0.44}, {"evidence": 1.75, "alarm": "ticket"}, {"evidence": 7e74, "alarm": "ticket", "mean": -1e35, "nonfinite": 310})
     ):
         layer = f"blocks.{position}.mlp.act"
         sites[layer, "pre"] = PointReport(layer, "pre", position, "observed", **{**calm, **changes})  # type: ignore[arg-type]

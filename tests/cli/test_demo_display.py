@@ -18,7 +18,7 @@ from geluwatch.cli.demo.outcome import Finding, Outcome
 from geluwatch.cli.demo.plain import PlainDisplay
 from geluwatch.cli.demo.screen import ScreenDisplay
 from geluwatch.cli.demo.webhook import Alert
-from geluwatch.records import Certificate, Report
+from geluwatch.records import Certificate, Interval, Panel, PointKey, Report
 
 PLAIN = """\
 
@@ -28,10 +28,10 @@ PLAIN = """\
 [2/2] A bit flips
   62.0 s  PAGE    alert received
                   first at layer blocks.2.mlp.act
-                  layer     state  mean   std   KS           evidence  non-finite
-                  blocks.0  calm   -0.74  1.05  .0041-.0063  0.44      0
-                  blocks.1  drift  -0.74  1.05  .0041-.0063  1.75      0
-                  blocks.2  first  -1e35  1.05  .0041-.0063  7e74      310
+                  layer     state      mean   std   KS           evidence  non-finite
+                  blocks.0  calm       -0.74  1.05  .0041-.0063  0.44      0
+                  blocks.1  drift 1st  -0.74  1.05  .0041-.0063  1.75      0
+                  blocks.2  first      -1e35  1.05  .0041-.0063  7e74      310
 """
 
 
@@ -76,7 +76,7 @@ def test_the_screen_fits(overflowing: Report, width: int, height: int) -> None:
     assert width >= max(map(len, lines))
     for expected in (
         "blocks.0  calm",
-        "blocks.1  drift",
+        "blocks.1  drift 1st",
         "blocks.2  first",
         "1.75",
         "310",
@@ -87,8 +87,8 @@ def test_the_screen_fits(overflowing: Report, width: int, height: int) -> None:
     assert (width >= 96) == any("✔ Load and attach" in line for line in lines)
 
 
-def test_evidence_bar_has_its_threshold_in_the_middle() -> None:
-    """Half a bar is the threshold, twice the threshold fills it, and more or nothing stays within."""
+def test_evidence_bar_has_its_limit_in_the_middle() -> None:
+    """Half a bar is the limit, twice the limit fills it, and more or nothing stays within."""
     assert "━━───┃─────" == evidence_bar(0.5, 11).plain
     assert "─────┃─────" == evidence_bar(0.0, 11).plain
     assert "───────────" == evidence_bar(math.nan, 11).plain
@@ -97,7 +97,7 @@ def test_evidence_bar_has_its_threshold_in_the_middle() -> None:
 
 
 def test_trail_shows_one_window_a_character() -> None:
-    """Heights are quarters of the threshold; a window without judgement is a dot."""
+    """Heights are quarters of the limit; a window without judgement is a dot."""
     assert "·▁▃▅█" == trail([math.nan, 0.2, 0.5, 1.0, 1e74]).plain
 
 
@@ -119,10 +119,15 @@ def test_the_table_never_needs_more_room_than_there_is(room: int, length: int) -
 def test_rows_show_the_worse_side_and_the_first_layer(overflowing: Report) -> None:
     """A layer's evidence is the larger of both sides, and its state the gravest."""
     rows = layer_rows(overflowing)
-    assert ["calm", "drift", "first"] == [row.state for row in rows]
+    assert ["calm", "drift 1st", "first"] == [row.state for row in rows]
     assert [0.44, 1.75, 7e74] == [row.evidence for row in rows]
     later = replace(overflowing, first_nonfinite="blocks.0.mlp.act")
-    assert ["first", "drift", "non-finite"] == [row.state for row in layer_rows(later)]
+    assert ["first", "drift 1st", "non-finite"] == [row.state for row in layer_rows(later)]
+    second = replace(later, drifting=("blocks.0.mlp.act", "blocks.1.mlp.act"))
+    assert ["first", "drift", "non-finite"] == [row.state for row in layer_rows(second)]
+    key: PointKey = ("blocks.1.mlp.act", "post")
+    dead = replace(second, sites={**second.sites, key: replace(second.sites[key], gross="dead")})
+    assert "gross" == layer_rows(dead)[1].state
 
 
 def test_names_lose_the_ending_they_share() -> None:
@@ -145,11 +150,39 @@ def test_readings_stay_short() -> None:
 
 
 def test_a_certificate_in_words() -> None:
-    """The certificate says what it is based on, what it promises and what the replay gave."""
-    given = Certificate(48, 1, {("a", "pre", 1): 2.5, ("a", "post", 4): 8.0}, (1, 4), 2.0, 1116, 0, True)
-    told = " / ".join(words.certificate(given))
-    for expected in ("48 windows, 1 left out", "from 2.5 to 8.0", "1 and 4 windows", "at most 2 false tickets", "0 of 1116"):
+    """The certificate says what it is based on, what it promises, what the replay gave, and what is missing for pages."""
+    short = Certificate(
+        48, 1, 90.0, (1, 4), 11.4, 1, 2.0, 1.0, 7.31, math.inf, 48, 4.8, 3, (0.6, 8.8), armed=True, paging_reason="no page yet."
+    )
+    told = " / ".join(words.certificate(short))
+    for expected in (
+        "48 windows, 1 left out, judged over 1 and 4 windows",
+        "worth 11 independent looks",
+        "a ticket from surprise 7.3 on, which calm traffic passes 2 times a month",
+        "/ no page yet /",
+        "3 false alarms where 5 were asked for (95 % interval 1 to 9)",
+    ):
         assert expected in told
+    assert "a page from surprise 9.2 on, 1 in three months" in " ".join(words.certificate(replace(short, page_limit=9.2, paging=True)))
+
+
+def test_drift_in_words(overflowing: Report) -> None:
+    """Drift is told by its extent, its scope and its cause, and what is not known is left out."""
+    drifting = replace(overflowing, drifting=("blocks.0.mlp.act", "blocks.1.mlp.act"))
+    assert "2 of 3 layers in drift, evidence up to 1.8 (surprise 3)" == words.drift(drifting)
+    assert not words.origin(overflowing)
+    told = words.origin(replace(overflowing, scope="model", cause="Values moved."))
+    assert ["scope model, the others did not move alike: the model changed there", "Values moved."] == told.split("\n")
+    assert words.origin(replace(overflowing, scope="traffic")).endswith("the traffic changed")
+
+
+def test_drift_without_a_cause_in_figures(overflowing: Report) -> None:
+    """Where no cause can be named, the figures of the first layer's more telling side stand in for it."""
+    panel = Panel(Interval(0.01, 0.012), 0.0, 1, 0.031, -0.02, 0.0, 0.002, 0.1, 0.1, 0.0, 0.0)
+    sites = {key: replace(seen, panel=panel, score=4.0 if key[1] == "pre" else 1.0) for key, seen in overflowing.sites.items()}
+    told = words.origin(replace(overflowing, sites=sites))
+    assert told.startswith("no one cause stands out: there values moved by 0.031 of their standard deviation, the mean by -0.020")
+    assert "4.0 times" in told
 
 
 def test_a_description_names_the_first_layer_of_a_list() -> None:

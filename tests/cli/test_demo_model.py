@@ -11,7 +11,7 @@ from torch import nn
 import geluwatch
 from geluwatch.cli.demo import fault, model
 from geluwatch.cli.demo.texts import Texts
-from geluwatch.cli.demo.traffic import Traffic
+from geluwatch.cli.demo.traffic import TEXTS_A_WINDOW, Traffic
 from geluwatch.errors import MissingPartError
 from geluwatch.records import Report
 
@@ -54,15 +54,17 @@ def test_the_model_turns_texts_into_hidden_states(encoder: model.Encoder, corpus
     assert not encoder.model.training
 
 
-def test_every_window_gets_the_same_share_of_rows(encoder: model.Encoder, corpus: Texts) -> None:
-    """Windows hold four passes with rows each, and every report is passed on."""
+def test_every_window_gets_the_rows_of_four_passes(encoder: model.Encoder, corpus: Texts) -> None:
+    """Windows hold every token of four passes that is not padding, alike at all layers, and every report is passed on."""
     told: list[Report] = []
     with geluwatch.attach(encoder.model, name="minilm", config=geluwatch.Config(window_seconds=None, cost_budget=1.0)) as watch:
         traffic = Traffic(encoder, watch, corpus, told.append)
         served = [traffic.baseline(), traffic.prose(), traffic.code()]
     assert served == told
     assert [4, 8, 12] == [report.totals.sampled_forwards for report in told]
-    assert {256} == {site.rows for report in told for site in report.sites.values()}
+    rows = [{site.rows for site in report.sites.values()} for report in told]
+    assert [1, 1, 1] == [len(of_window) for of_window in rows]
+    assert all(1024 <= min(of_window) <= TEXTS_A_WINDOW * model.TOKENS for of_window in rows)
 
 
 def test_a_flipped_bit_overflows_at_its_layer_and_is_put_right(encoder: model.Encoder, corpus: Texts) -> None:

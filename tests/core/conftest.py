@@ -1,4 +1,4 @@
-"""Builders of calm windows, handed out through fixtures, so that hypothesis may use them too."""
+"""Builders of calm windows and calm scores, handed out through fixtures, so that hypothesis may use them too."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import pytest
 from hypothesis import settings
 
 from geluwatch.core import histogram
-from geluwatch.records import Moments, PointKey, PointWindow, Window
+from geluwatch.records import POINTS, Calm, Floats, Moments, PointKey, PointWindow, Window
 
 # Time limits per example fail on a busy machine, and say nothing about numbers.
 settings.register_profile("numbers", deadline=None)
@@ -17,6 +17,10 @@ settings.load_profile("numbers")
 
 MomentsMaker = Callable[..., Moments]
 WindowMaker = Callable[..., Window]
+CalmMaker = Callable[..., Calm]
+
+SPREAD = 0.15
+"""Standard deviation of the logarithms of calm scores, about that of a layer with a hundred channels."""
 
 
 def gaussian_moments(rng: np.random.Generator, rows: int, channels: int, level: float | np.ndarray = 0.0, scale: float = 1.0) -> Moments:
@@ -31,6 +35,17 @@ def build_window(points: dict[PointKey, Moments], started: float = 0.0, seconds:
     return Window(started, started + seconds, 10, 10, filled, **others)  # type: ignore[arg-type]  # passed through
 
 
+def build_calm(deviations: Floats, layers: int | None = None, horizons: tuple[int, ...] = (1,), seconds: float = 60.0) -> Calm:
+    """Calm scores from how many standard deviations (n, K) or (n, K, H) each lies out.
+
+    Its logarithm is normal where the deviations are. The keys are those of `layers` layers, one layer a key if not told.
+    """
+    filled = deviations if deviations.ndim == 3 else deviations[:, :, None]
+    per = filled.shape[1] // (layers or filled.shape[1])
+    keys: tuple[PointKey, ...] = tuple((f"layer.{k // per}", POINTS[k % per]) for k in range(filled.shape[1]))
+    return Calm(keys, horizons, seconds * np.arange(1.0, len(filled) + 1), np.exp(SPREAD * filled).astype(np.float32))
+
+
 @pytest.fixture(scope="session")
 def make_moments() -> MomentsMaker:
     """The drawer of moments: `make_moments(rng, rows, channels, level, scale)`."""
@@ -41,3 +56,9 @@ def make_moments() -> MomentsMaker:
 def make_window() -> WindowMaker:
     """The builder of windows: `make_window({(layer, point): moments}, started, seconds, ...)`."""
     return build_window
+
+
+@pytest.fixture(scope="session")
+def make_calm() -> CalmMaker:
+    """The builder of calm scores: `make_calm(deviations, layers, horizons, seconds)`."""
+    return build_calm

@@ -1,230 +1,286 @@
-"""Calibration: what a threshold promises is what unseen calm windows do."""
+"""Calibration: limits that keep to a budget, and a certificate that says what a baseline can promise and what it lacks."""
 
 from __future__ import annotations
 
-from dataclasses import replace
+import math
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as hnp
+from scipy.stats import chi2
 
-from geluwatch.core import calibrate, histogram, score
+from geluwatch.config import Config
+from geluwatch.core import calibrate, surprise
 from geluwatch.errors import BaselineError
-from geluwatch.records import Baseline, Floats, Moments, Point, PointKey, Window
+from geluwatch.records import Calm, Certificate, Floats
 
-ROWS, CHANNELS = 1000, 64
-KEYS: tuple[PointKey, ...] = tuple((f"layer.{k}", "pre") for k in range(4))
-LAYERS = tuple(layer for layer, _ in KEYS)
-MONTH = 30 * 24 * 60.0
+ONE = Config(horizons=(1,))
 
 
-def baseline_windows(make_window, make_moments, rng: np.random.Generator, count: int, channels: int = CHANNELS) -> tuple[Window, ...]:
-    """Calm minutes of four independent layers."""
-    return tuple(make_window({key: make_moments(rng, ROWS, channels) for key in KEYS}, 60.0 * k) for k in range(count))
+def iid(rng: np.random.Generator, count: int, keys: int = 4, horizons: int = 1) -> Floats:
+    """Deviations (count, keys, horizons) of calm scores that have nothing to do with each other."""
+    return rng.standard_normal((count, keys, horizons))
 
 
-def budget(error: float, keys: int = len(KEYS), horizons: int = 1) -> float:
-    """Tickets a month that leave `error` to each look of one-minute windows."""
-    return error * MONTH * keys * horizons
+def certified(make_calm, windows: int, seed: int = 0, config: Config = ONE, keys: int = 4, seconds: float = 60.0) -> Certificate:
+    """The certificate of independent calm windows."""
+    deviations = iid(np.random.default_rng(seed), windows, keys, len(config.horizons))
+    return calibrate.certify(make_calm(deviations, None, config.horizons, seconds), 0, config)
 
 
-def wandering(rng: np.random.Generator, count: int, memory: float) -> Floats:
-    """Vectors (count, 2C) of traffic with three slow directions as strong as the sampling noise."""
-    loadings = rng.standard_normal((3, 2 * CHANNELS)) / np.sqrt(3)
-    state, steps = rng.standard_normal(3), rng.standard_normal((count, 3)) * np.sqrt(1 - memory**2)
-    path = np.empty((count, 3))
-    for k in range(count):
-        path[k] = state = memory * state + steps[k]
-    return 0.02 * (path @ loadings + rng.standard_normal((count, 2 * CHANNELS)))
+def test_the_certificate_states_what_was_done(make_calm) -> None:
+    """Windows, time, left out, horizons, looks, budgets and replay are all in it."""
+    found = calibrate.certify(make_calm(iid(np.random.default_rng(1), 2000)), 3, ONE)
+    assert (2000, 3, 1999 * 60.0, (1,), 1) == (found.windows, found.left_out, found.seconds, found.horizons, found.strata)
+    assert (2.0, 1.0, 2000, 10.0) == (found.tickets_per_month, found.pages_per_quarter, found.replayed, found.requested)
+    assert (True, "", True, "") == (found.armed, found.reason, found.paging, found.paging_reason)
+    assert found.looks == pytest.approx(2000, rel=0.2)
+    assert 3.0 < found.ticket_limit < found.page_limit < math.inf
+    assert found.interval[0] <= found.observed <= found.interval[1]
 
 
-def test_threshold_falls_with_more_runs_and_rises_with_less_error() -> None:
-    """The same calm scores give a lower bound when worth more independent ones, and a higher one at a smaller error."""
-    calm = np.exp(np.random.default_rng(0).normal(0, 0.2, 100))
-    by_runs = [calibrate.threshold(calm, runs, 1e-4) for runs in (6, 12, 25, 50, 100)]
-    by_error = [calibrate.threshold(calm, 50, error) for error in (1e-1, 1e-2, 1e-4, 1e-7)]
-    assert sorted(by_runs, reverse=True) == by_runs
-    assert sorted(by_error) == by_error
-    assert by_error[0] > 1.0
-
-
-def test_threshold_stays_finite_for_the_worst_of_inputs() -> None:
-    """Scores that vary wildly, or not at all, or are zero, give a positive number."""
-    for calm in (np.array([1e-30, 1.0, 1e30]), np.ones(20), np.zeros(20)):
-        assert 0.0 < calibrate.threshold(calm, 2, 1e-9) < np.inf
-
-
-@pytest.mark.parametrize("error", [1e-2])
-def test_false_alarms_are_those_asked_for(make_window, make_moments, error: float) -> None:
-    """Twenty baselines of 40 calm windows, each tried on 300 unseen ones: between a tenth and twice the rate asked for."""
-    rng = np.random.default_rng(1)
-    looks = alarms = 0
-    for _ in range(20):
-        windows = baseline_windows(make_window, make_moments, rng, 40)
-        certificate = calibrate.certify(windows, 0, (1,), budget(error))
-        for key in KEYS:
-            calm = score.reference(*calibrate.series(windows, key))
-            fresh = (score.vector(make_moments(rng, ROWS, CHANNELS)) for _ in range(300))
-            scores = np.array([score.score(calm, vector[None], np.array([float(ROWS)])) for vector in fresh])
-            looks += scores.size
-            alarms += int((scores > certificate.thresholds[(*key, 1)]).sum())
-    assert looks == 24_000
-    assert 0.1 * error < alarms / looks < 2.0 * error
-
-
-@pytest.mark.parametrize("horizon", [1, 4])
-def test_traffic_with_a_memory_does_not_break_the_promise(horizon: int) -> None:
-    """Where each window resembles the last (correlation .9), false alarms stay within three times the rate asked for."""
-    rng, error = np.random.default_rng(2), 1e-2
-    rates = []
-    for _ in range(20):
-        vectors, rows = wandering(rng, 128 + 200, 0.9), np.full(128, float(ROWS))
-        scores = score.replay(vectors[:128], rows, horizon, 16)
-        limit = calibrate.threshold(scores, calibrate.independent(scores, horizon), error)
-        calm = score.reference(vectors[:128], rows)
-        rates.append(np.mean([score.score(calm, vectors[k : k + horizon], rows[:horizon]) > limit for k in range(128, 328 - horizon)]))
-    assert np.mean(rates) < 3.0 * error
-
-
-def test_scarce_calm_windows_stay_under_the_threshold(make_window, make_moments) -> None:
-    """Calibrated on 1,000 rows a window, 200 calm windows of 100 rows stay below every threshold."""
-    rng = np.random.default_rng(3)
-    windows = baseline_windows(make_window, make_moments, rng, 60)
-    certificate = calibrate.certify(windows, 0, (1, 4), 2.0)
-    calm = score.reference(*calibrate.series(windows, KEYS[0]))
-    scarce = np.stack([score.vector(make_moments(rng, 100, CHANNELS)) for _ in range(200)])
-    for horizon in (1, 4):
-        rows = np.full(horizon, 100.0)
-        highest = max(score.score(calm, scarce[k : k + horizon], rows) for k in range(0, 200, horizon))
-        assert highest < certificate.thresholds[(*KEYS[0], horizon)]
-
-
-def test_independent_scores_are_counted() -> None:
-    """Scores drawn apart count whole, overlapping runs by their overlap, and scores with a memory by their memory."""
-    rng = np.random.default_rng(4)
-    apart = np.exp(0.1 * rng.standard_normal(200))
-    assert calibrate.independent(apart, 1) == 200
-    # Runs of 4 share three quarters with the next: 1 + 2 * (9 + 4 + 1) / 16 scores are worth one.
-    assert calibrate.independent(apart, 4) == int(203 / 2.75)
-    slow = score.replay(wandering(rng, 200, 0.9), np.full(200, 1.0), 1, 25)
-    assert calibrate.independent(slow, 1) < 60
-    assert calibrate.independent(np.ones(50), 1) == 50
-
-
-def test_the_certificate_states_what_was_done(make_window, make_moments) -> None:
-    """Windows, left out, horizons, budget, replay and one threshold a point and horizon are all in it."""
-    windows = baseline_windows(make_window, make_moments, np.random.default_rng(5), 50)
-    found = calibrate.certify(windows, 3, (1, 4, 16), 2.0)
-    assert (50, 3, (1, 4), 2.0) == (found.windows, found.left_out, found.horizons, found.tickets_per_month)
-    assert {(*key, horizon) for key in KEYS for horizon in (1, 4)} == set(found.thresholds)
-    assert len(KEYS) * (50 + 47) == found.replayed
-    assert (0, True, "") == (found.exceeded, found.armed, found.reason)
-    assert min(found.thresholds.values()) > 1.0
-
-
-def test_windows_needed_follow_the_overlap_of_runs() -> None:
-    """Overlapping runs are worth more than disjoint ones: 129 windows, not 192, make twelve independent runs of 16."""
-    assert {1: 12, 2: 18, 4: 33, 16: 129} == {horizon: calibrate.windows_needed(horizon) for horizon in (1, 2, 4, 16)}
-
-
-def test_a_larger_budget_lowers_thresholds_but_never_into_calm(make_window, make_moments) -> None:
-    """More tickets a month mean lower thresholds, down to those of one alarm in ten looks."""
-    windows = baseline_windows(make_window, make_moments, np.random.default_rng(6), 30)
-    limits = [calibrate.certify(windows, 0, (1,), tickets).thresholds[(*KEYS[0], 1)] for tickets in (0.1, 2.0, 100.0, 1e9, 1e12)]
-    assert sorted(limits, reverse=True) == limits
-    assert limits[-1] == limits[-2] > 1.0
-
-
-def test_the_replay_counts_an_incident_within_the_baseline(make_window, make_moments) -> None:
-    """Six shifted windows in one half of the baseline exceed the threshold that the other half gives."""
-    rng = np.random.default_rng(7)
-    windows = list(baseline_windows(make_window, make_moments, rng, 60))
-    for k in range(40, 46):
-        windows[k] = make_window({key: make_moments(rng, ROWS, CHANNELS, level=0.5) for key in KEYS}, 60.0 * k)
-    assert calibrate.certify(tuple(windows), 0, (1,), 2.0).exceeded >= 6 * len(KEYS)
-
-
-@pytest.mark.parametrize(("have", "horizons", "more"), [(11, (1, 4), 1), (5, (1,), 7), (30, (4, 16), 3)])
-def test_too_few_windows_are_not_armed(make_window, make_moments, have: int, horizons: tuple[int, ...], more: int) -> None:
-    """Below twelve independent runs at the shortest horizon nothing is armed, and the reason says how many more windows it takes."""
-    rng = np.random.default_rng(8)
-    found = calibrate.certify(baseline_windows(make_window, make_moments, rng, have, 8), 0, horizons, 2.0)
-    assert (False, {}, ()) == (found.armed, found.thresholds, found.horizons)
+@pytest.mark.parametrize(("have", "more"), [(0, 12), (1, 11), (11, 1)])
+def test_too_few_windows_are_not_armed(make_calm, have: int, more: int) -> None:
+    """Below twelve windows nothing is armed, and the reason says how many more it takes."""
+    found = certified(make_calm, have)
+    assert (False, (), math.inf, math.inf) == (found.armed, found.horizons, found.ticket_limit, found.page_limit)
     assert found.reason == f"{have} usable windows are too few to calibrate: {more} more are needed."
-    assert calibrate.certify(baseline_windows(make_window, make_moments, rng, have + more, 8), 0, horizons, 2.0).armed
+    assert certified(make_calm, have + more).armed
 
 
-def test_windows_that_drift_all_along_are_not_armed(make_window, make_moments) -> None:
-    """A baseline that moves steadily has no calm to compare with, and the reason says so."""
-    rng = np.random.default_rng(9)
-    windows = tuple(make_window({KEYS[0]: make_moments(rng, ROWS, 8, level=0.3 * k)}, 60.0 * k) for k in range(40))
-    found = calibrate.certify(windows, 0, (1,), 2.0)
-    assert not found.armed
-    assert "resemble their neighbours" in found.reason
-
-
-def test_windows_without_a_common_point_are_not_armed(make_window, make_moments) -> None:
+def test_windows_without_a_common_point_are_not_armed() -> None:
     """Where no site gave rows in every window there is nothing to calibrate."""
-    rng = np.random.default_rng(10)
-    windows = tuple(make_window({KEYS[k % 2]: make_moments(rng, ROWS, 8)}) for k in range(20))
-    found = calibrate.certify(windows, 0, (1,), 2.0)
+    found = calibrate.certify(Calm((), (1,), np.arange(20.0), np.empty((20, 0, 1), np.float32)), 0, ONE)
     assert not found.armed
     assert found.reason.startswith("No site gave rows in every window")
 
 
-def test_windows_of_different_widths_are_refused(make_window, make_moments) -> None:
-    """A layer with 8 channels in one window and 9 in the next cannot be a baseline, and is named."""
-    rng = np.random.default_rng(11)
-    windows = tuple(make_window({KEYS[0]: make_moments(rng, ROWS, 8 + k % 2)}) for k in range(20))
-    with pytest.raises(BaselineError, match=r"layer\.0 had 8 and 9 channels in different windows"):
-        calibrate.certify(windows, 0, (1,), 2.0)
+def test_windows_that_resemble_each_other_are_not_armed(make_calm) -> None:
+    """Forty windows that creep along one line are worth fewer than six independent ones, and the reason says so."""
+    rng = np.random.default_rng(2)
+    creeping = np.linspace(0.0, 10.0, 40)[:, None] + 0.03 * rng.standard_normal((40, 4))
+    found = calibrate.certify(make_calm(creeping), 0, ONE)
+    assert not found.armed
+    assert "The 40 usable windows resemble their neighbours so much" in found.reason
+    assert "about 40 more are needed" in found.reason
 
 
-def test_constant_traffic_gives_thresholds_that_forgive_rounding(make_window) -> None:
-    """A baseline of one request repeated has finite thresholds above what rounding scores and below what a change scores."""
-    still = Moments(ROWS, np.full(8, 0.7), np.zeros(8))
-    windows = tuple(make_window({KEYS[0]: still}, 60.0 * k) for k in range(20))
-    limit = calibrate.certify(windows, 0, (1,), 2.0).thresholds[(*KEYS[0], 1)]
-    calm = score.reference(*calibrate.series(windows, KEYS[0]))
-    rounded, moved = (replace(still, mean=still.mean * factor) for factor in (1 + 1e-6, 1.01))
-    assert score.score(calm, score.vector(rounded)[None], np.array([ROWS])) < limit < 2.0
-    assert score.score(calm, score.vector(moved)[None], np.array([ROWS])) > limit
+@pytest.mark.parametrize(("windows", "kept"), [(12, (1,)), (30, (1, 4)), (80, (1, 4, 16))])
+def test_horizons_without_enough_looks_are_dropped(make_calm, windows: int, kept: tuple[int, ...]) -> None:
+    """A horizon is judged from six independent looks on: averages of sixteen need several times sixteen windows."""
+    found = certified(make_calm, windows, config=Config())
+    assert (True, kept) == (found.armed, found.horizons)
+    assert found.looks >= calibrate.TICKET_LOOKS
 
 
-@pytest.mark.parametrize(
-    "spoilt",
-    [{"first_nonfinite": "layer.0"}, {"blind": ("layer.1",)}, {"thinned": True}, {"rows": 63}, {"missing": True}],
-    ids=lambda spoilt: next(iter(spoilt)),
-)
-def test_unfit_windows_are_left_out_up_to_a_tenth(make_window, make_moments, spoilt: dict[str, object]) -> None:
-    """One bad window in ten is left out; two are refused in a sentence with both numbers."""
-    rng = np.random.default_rng(12)
-    good = baseline_windows(make_window, make_moments, rng, 9, 8)
-    points = {key: make_moments(rng, int(spoilt.get("rows", ROWS)), 8) for key in KEYS[: 3 if spoilt.get("missing") else 4]}
-    flags = {name: value for name, value in spoilt.items() if name not in {"rows", "missing"}}
-    bad = make_window(points, **flags)
-    assert good == calibrate.usable([*good, bad], LAYERS, 64)
-    with pytest.raises(BaselineError, match=r"^2 of 11 windows held .* fewer than 64 rows, more than the tenth"):
-        calibrate.usable([*good, bad, bad], LAYERS, 64)
+def test_paging_needs_a_hundred_looks_and_says_how_many_windows_more(make_calm) -> None:
+    """With sixty looks drift opens tickets only; what the reason asks for is about enough."""
+    found = certified(make_calm, 60)
+    assert (True, False, math.inf) == (found.armed, found.paging, found.page_limit)
+    more = math.ceil(60 * (100 / found.looks - 1))
+    expected = f"drift opens tickets but does not page: that takes about {more} more windows ({found.looks:.0f} of 100 independent looks)."
+    assert expected == found.paging_reason
+    assert 30 <= more <= 60
+    assert certified(make_calm, 60 + 2 * more).paging
+
+
+def test_a_baseline_that_breaks_its_own_promise_does_not_page(make_calm) -> None:
+    """Where each half, judged by the other, alarms far more often than asked for, paging is off and the reason has the numbers."""
+    rng = np.random.default_rng(3)
+    deviations = iid(rng, 4000)
+    deviations[2000::40] += 10.0
+    found = calibrate.certify(make_calm(deviations), 0, ONE)
+    assert found.interval[0] > found.requested
+    assert (True, False, math.inf) == (found.armed, found.paging, found.page_limit)
+    assert f"gave {found.interval[0]:.0f} to {found.interval[1]:.0f} false alarms where 10 were asked for" in found.paging_reason
+
+
+def test_tighter_budgets_give_higher_limits(make_calm) -> None:
+    """Tenfold fewer false tickets or pages cost one more power of ten of surprise, and a page's limit is above a ticket's."""
+    found = [
+        certified(make_calm, 400, config=Config(horizons=(1,), tickets_per_month=20.0 / 10**k, pages_per_quarter=10.0 / 10**k))
+        for k in range(4)
+    ]
+    tickets, pages = (np.diff([getattr(each, limit) for each in found]) for limit in ("ticket_limit", "page_limit"))
+    assert tickets == pytest.approx(1.0)
+    assert pages == pytest.approx(1.0)
+    assert all(each.page_limit > each.ticket_limit for each in found)
+
+
+def test_a_budget_without_sense_does_not_lower_the_limit_into_calm(make_calm) -> None:
+    """However many false alarms are allowed, a limit stays at a surprise of three."""
+    found = certified(make_calm, 400, config=Config(horizons=(1,), tickets_per_month=1e12))
+    assert 3.0 == found.ticket_limit
+
+
+def test_limits_grow_with_the_searches(make_calm, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A window worth ten times as many searches needs one more power of ten; more layers never make a lower limit."""
+    found = []
+    for searches in (10.0, 100.0, 1000.0):
+        monkeypatch.setattr(calibrate, "counted_searches", lambda *_, searches=searches: searches)
+        found.append(certified(make_calm, 400).ticket_limit)
+    assert np.diff(found) == pytest.approx(1.0)
+    monkeypatch.undo()
+    by_layers = [certified(make_calm, 400, keys=keys).ticket_limit for keys in (1, 8, 64)]
+    assert sorted(by_layers) == by_layers
+
+
+def test_long_windows_have_lower_limits(make_calm) -> None:
+    """Hours in place of minutes leave sixty times fewer windows in a month, so each may err more."""
+    minutes, hours = (certified(make_calm, 40, seconds=seconds).ticket_limit for seconds in (60.0, 3600.0))
+    assert minutes - hours == pytest.approx(math.log10(60))
+
+
+def searched(calm: Calm) -> float:
+    """How many searches a window of calm scores is worth."""
+    yardstick = surprise.measure(calm)
+    return calibrate.counted_searches(calibrate.most_surprising(yardstick, calm), yardstick)
+
+
+def test_few_looks_are_not_trusted_with_the_whole_budget(make_calm) -> None:
+    """With 12 looks of 25 that are trusted, the limit allows 12/25 of the false tickets."""
+    calm = make_calm(iid(np.random.default_rng(4), 12))
+    found = calibrate.certify(calm, 0, ONE)
+    assert found.looks < 25
+    assert found.ticket_limit == pytest.approx(-math.log10(found.looks / 25 * 2.0 / 43_200 / searched(calm)))
+
+
+def test_false_alarms_in_the_replay_are_taken_off_the_budget(make_calm) -> None:
+    """A baseline that alarms, replayed, several times as often as asked for gets as much less of its budget."""
+    rng = np.random.default_rng(13)
+    deviations = iid(rng, 2000)
+    deviations[1000::50] += 10.0
+    calm = make_calm(deviations)
+    found = calibrate.certify(calm, 0, ONE)
+    assert found.interval[0] > found.requested
+    expected = -math.log10(found.requested / found.observed * 2.0 / 43_200 / searched(calm))
+    assert found.ticket_limit == pytest.approx(expected)
+
+
+def test_unseen_calm_keeps_to_the_budget(make_calm) -> None:
+    """Twenty baselines of 300 windows and a budget of one alarm in a thousand: between a fifth of it and twice as many."""
+    budget = Config(horizons=(1,), tickets_per_month=0.001 * 30 * 24 * 60)
+    found = []
+    for seed in range(20):
+        rng = np.random.default_rng(100 + seed)
+        calm = make_calm(iid(rng, 300))
+        limit = calibrate.certify(calm, 0, budget).ticket_limit
+        unseen = make_calm(iid(rng, 5000))
+        found.append(calibrate.alarms(calibrate.most_surprising(surprise.measure(calm), unseen), limit))
+    assert 0.2 * 0.001 < np.mean(found) / 5000 < 2.0 * 0.001
+
+
+def test_an_alarm_lasts_until_the_surprise_has_halved() -> None:
+    """Falling below the limit is no end and so no new alarm after it; falling below half of it is."""
+    assert 1 == calibrate.alarms(np.array([0.0, 5.0, 3.0, 2.6, 5.0, 2.5, 9.0]), 5.0)
+    assert 2 == calibrate.alarms(np.array([0.0, 5.0, 2.4, 4.9, 5.0]), 5.0)
+    assert 0 == calibrate.alarms(np.array([4.9, 2.0, 4.9]), 5.0)
+    assert 0 == calibrate.alarms(np.array([300.0, 300.0]), math.inf)
+    assert 0 == calibrate.alarms(np.array([]), 5.0)
+
+
+@given(worst=hnp.arrays(np.float64, st.integers(1, 200), elements=st.floats(0, 20)), limit=st.floats(0.5, 25))
+def test_there_are_no_more_alarms_than_windows_at_the_limit(worst: Floats, limit: float) -> None:
+    """Each alarm has a window that raised it, and there is one if any window reaches the limit."""
+    found = calibrate.alarms(worst, limit)
+    assert found <= int((worst >= limit).sum())
+    assert (found > 0) == bool((worst >= limit).any())
+
+
+@given(worst=hnp.arrays(np.float64, st.integers(12, 300), elements=st.floats(0, 50)))
+def test_counted_searches_lie_between_one_and_all(yardstick: surprise.Yardstick, worst: Floats) -> None:
+    """However often the baseline alarms, a window is worth at least one search and at most all of them."""
+    assert 1.0 <= calibrate.counted_searches(worst, yardstick) <= yardstick.freedom.size
+
+
+@pytest.fixture(scope="module")
+def yardstick(make_calm) -> surprise.Yardstick:
+    """The yardstick of six layers: 12 searches."""
+    return surprise.measure(make_calm(iid(np.random.default_rng(5), 300, 6)))
+
+
+def test_searches_that_are_one_count_as_hardly_more(make_calm) -> None:
+    """Two points at four horizons that move as one are worth far fewer searches than eight scores that do not."""
+    rng = np.random.default_rng(6)
+    alike = np.tile(iid(rng, 6000, 1), (1, 2, 4))
+    counts = []
+    for deviations in (alike, iid(rng, 6000, 2, 4)):
+        calm = make_calm(deviations, 1, (1, 2, 3, 4))
+        measured = surprise.measure(calm)
+        counts.append(calibrate.counted_searches(calibrate.most_surprising(measured, calm), measured))
+    assert counts[0] < 3.0 < 6.0 < counts[1]
+
+
+@pytest.mark.parametrize("spoilt", [0, 30])
+def test_the_replay_s_interval_is_garwood_s(make_calm, spoilt: int) -> None:
+    """The 95 % interval of the replay is that of the chi-squared quantiles, from zero where nothing was seen."""
+    deviations = iid(np.random.default_rng(7), 1000)
+    deviations[500 : 500 + 4 * spoilt : 4] += 10.0
+    asked, observed, interval = calibrate.replay(make_calm(deviations))
+    assert 10.0 == asked
+    assert observed >= spoilt
+    low = chi2.ppf(0.025, 2 * observed) / 2 if observed else 0.0
+    assert interval == pytest.approx((low, chi2.ppf(0.975, 2 * observed + 2) / 2))
+
+
+def test_nothing_seen_in_a_replay_starts_the_interval_at_zero(make_calm) -> None:
+    """Scores that fall short of any alarm leave 0 to 3.7 false alarms to expect."""
+    even = np.tile([[-1.0, 1.0], [1.0, -1.0]], (200, 1))
+    _, observed, interval = calibrate.replay(make_calm(even))
+    assert 0 == observed
+    assert interval == pytest.approx((0.0, 3.689), abs=1e-3)
+
+
+def test_each_half_is_judged_by_the_other(make_calm) -> None:
+    """An incident is counted whichever half it is in: with the halves swapped the replay sees the same."""
+    deviations = iid(np.random.default_rng(14), 1000)
+    deviations[520:960:40] += 10.0
+    first, second = (calibrate.replay(make_calm(each)) for each in (deviations, np.roll(deviations, 500, axis=0)))
+    assert first == second
+    assert first[1] >= 11
+
+
+def test_a_replay_of_calm_gives_about_what_was_asked_for(make_calm) -> None:
+    """On independent windows the false alarms asked for lie within the interval in most of twenty baselines."""
+    within = 0
+    for seed in range(20):
+        asked, _, (low, high) = calibrate.replay(make_calm(iid(np.random.default_rng(seed), 2000)))
+        within += low <= asked <= high
+    assert within >= 14
+
+
+def test_horizons_are_restricted_by_name(make_calm) -> None:
+    """Only the scores of the horizons asked for are left."""
+    calm = make_calm(iid(np.random.default_rng(8), 5, 2, 3), None, (1, 4, 16))
+    found = calibrate.restrict(calm, (1, 16))
+    assert (1, 16) == found.horizons
+    assert calm.scores[:, :, [0, 2]].tolist() == found.scores.tolist()
+
+
+def test_a_month_holds_no_more_windows_than_seconds(make_calm) -> None:
+    """Minutes come 43,200 times in thirty days; windows closed in no time are taken for seconds."""
+    deviations = iid(np.random.default_rng(9), 20)
+    assert 43_200 == calibrate.windows_a_month(make_calm(deviations))
+    assert 30 * 86_400 == calibrate.windows_a_month(make_calm(deviations, seconds=0.0))
+
+
+def test_unfit_windows_are_refused_above_a_tenth() -> None:
+    """One unfit window in ten is let through; two of eleven are refused in a sentence with the numbers."""
+    calibrate.refuse_unfit(10, 1, 64)
+    with pytest.raises(BaselineError, match=r"^2 of 11 windows held .* fewer than 64 rows, more than the tenth that may be left out; mend"):
+        calibrate.refuse_unfit(11, 2, 64)
 
 
 def test_no_window_at_all_is_refused() -> None:
     """Recording before the first window says what to do."""
     with pytest.raises(BaselineError, match="No window has been closed yet"):
-        calibrate.usable([], LAYERS, 64)
+        calibrate.refuse_unfit(0, 0, 64)
 
 
-@pytest.mark.parametrize("point", ["pre", "post"])
-def test_arming_pools_the_baseline_s_windows(make_window, make_moments, point: Point) -> None:
-    """The armed reference is the one of all windows, and the histogram counts every value of theirs."""
-    rng = np.random.default_rng(13)
-    key: PointKey = ("layer.0", point)
-    windows = []
-    for k in range(15):
-        window = make_window({key: make_moments(rng, ROWS, 4)}, 60.0 * k)
-        counted = histogram.from_values(rng.normal(size=50).astype(np.float32))
-        windows.append(replace(window, points={key: replace(window.points[key], histogram=counted)}))
-    certificate = calibrate.certify(tuple(windows), 0, (1,), 2.0)
-    armed = calibrate.arm(Baseline("m", "1", "b", 0.0, (), tuple(windows), certificate))
-    assert armed[key].histogram.finite == 15 * 50
-    expected = score.reference(*calibrate.series(windows, key))
-    assert (expected.mean.tolist(), expected.rows) == (armed[key].reference.mean.tolist(), armed[key].reference.rows)
+def test_a_generous_budget_of_pages_never_undercuts_the_tickets(make_calm) -> None:
+    """With more pages allowed than tickets, a page still asks for as much surprise as a ticket does."""
+    found = certified(make_calm, 600, config=Config(horizons=(1,), pages_per_quarter=100.0))
+    assert found.paging
+    assert found.page_limit >= found.ticket_limit

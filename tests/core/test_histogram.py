@@ -9,6 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
+from scipy.special import ndtr
 
 from geluwatch.catalog import EDGES
 from geluwatch.core import histogram, lattice
@@ -66,7 +67,7 @@ def test_merging_nothing_at_all_gives_nothing() -> None:
 def test_64_parts_merge_bit_identically_in_any_order_and_grouping() -> None:
     """Shuffled and grouped at random twenty times, 64 workers' parts give the same bytes."""
     rng = np.random.default_rng(1)
-    parts = [histogram.from_values(awkward(rng, int(rng.integers(1, 3000))), DTYPES[k % 2]) for k in range(64)]
+    parts = [histogram.from_values(awkward(rng, int(rng.integers(1, 3000))), DTYPES[k % 3]) for k in range(64)]
     expected = histogram.merge(parts)
     for _ in range(20):
         heap = [parts[k] for k in rng.permutation(64)]
@@ -104,7 +105,7 @@ def test_subtracting_what_was_not_counted_is_refused(whole: list[float], part: l
 def test_subtracting_across_resolutions_is_refused() -> None:
     """A fine histogram cannot be taken from a coarse one; the message says how to go on."""
     with pytest.raises(LatticeError, match="Cannot subtract a 19-bit histogram from a 16-bit one; coarsen both"):
-        histogram.subtract(histogram.from_values([1.0], "float32"), histogram.from_values([1.0], "float16"))
+        histogram.subtract(histogram.from_values([1.0], "bfloat16"), histogram.from_values([1.0], "float16"))
 
 
 def test_no_function_changes_its_arguments() -> None:
@@ -144,33 +145,6 @@ def test_shapes_and_sequences_are_taken_as_they_come() -> None:
     assert histogram.from_values(1.5).finite == 1
 
 
-@pytest.mark.parametrize("dtype", ["float32", "float16"])
-@pytest.mark.parametrize("size", [1023, 1024, 1025, 65_535, 65_536, 65_537, 131_073, 524_287, 524_289])
-def test_chunked_counting_equals_unique(size: int, dtype: str) -> None:
-    """Around the sizes at which the way of counting changes, zeros and subnormals included, the counts are np.unique's."""
-    values = awkward(np.random.default_rng(size), size)
-    seen = histogram.from_values(values, dtype)
-    values = values[np.isfinite(values)]
-    cells, counts = np.unique(lattice.cells_of(values, lattice.bits_for(dtype)), return_counts=True)
-    assert (cells.tolist(), counts.tolist()) == (seen.cells.tolist(), seen.counts.tolist())
-
-
-@given(values=hnp.arrays(np.float32, st.integers(1, 30), elements=st.floats(width=32, allow_nan=False)), dtype=dtypes)
-def test_many_values_are_counted_like_few(values: np.ndarray, dtype: str) -> None:
-    """Any values repeated until the quick way of counting is taken have their counts multiplied, and nothing else changed."""
-    times = 1024 // values.size + 1
-    few, many = histogram.from_values(values, dtype), histogram.from_values(np.tile(values, times), dtype)
-    assert (few.cells.tolist(), (few.counts * times).tolist()) == (many.cells.tolist(), many.counts.tolist())
-    assert (few.posinf * times, few.neginf * times, few.lossless) == (many.posinf, many.neginf, many.lossless)
-
-
-def test_the_outermost_cells_are_counted_in_chunks_too() -> None:
-    """The largest and smallest floats find their place in the dense count."""
-    most = np.finfo(np.float32).max
-    seen = histogram.from_values(np.repeat(np.array([most, -most], np.float32), 1000))
-    assert ([-32_640, 32_640], [1000, 1000]) == (seen.cells.tolist(), seen.counts.tolist())
-
-
 def test_losslessness_is_read_off_the_values() -> None:
     """A dtype that promises more than the values hold is not believed, and float32 values on the lattice are lossless."""
     between = np.array([0.1, 0.2], np.float32)
@@ -180,12 +154,13 @@ def test_losslessness_is_read_off_the_values() -> None:
     assert histogram.from_values(np.array([0.5, 0.0, np.nan]), "float32").lossless
 
 
-def test_mixed_resolutions_merge_to_the_coarse_one() -> None:
-    """A float16 part merged with a float32 part equals both counted as float32."""
+def test_mixed_resolutions_merge_to_the_common_one() -> None:
+    """A float16 part merged with a float32 part equals both counted as float32 and coarsened to the lattice of both."""
     rng = np.random.default_rng(3)
     half, single = rng.normal(size=700).astype(np.float16), rng.normal(size=900).astype(np.float32)
     merged = histogram.merge([histogram.from_values(half, "float16"), histogram.from_values(single, "float32")])
-    assert content(histogram.from_values(np.concatenate([half.astype(np.float32), single]))) == content(merged)
+    together = histogram.from_values(np.concatenate([half.astype(np.float32), single]))
+    assert content(histogram.coarsen(together, lattice.FINE_BITS)) == content(merged)
     assert not merged.lossless
 
 
@@ -244,3 +219,87 @@ def test_a_million_activations_take_less_than_48_kb() -> None:
     merged = histogram.merge(parts)
     assert merged.finite == 1_000_000
     assert merged.cells.nbytes + merged.counts.nbytes < 48_000
+
+
+def wide(rng: np.random.Generator, size: int, dtype: str) -> Histogram:
+    """Values over a hundred octaves, which occupy as many cells as they may."""
+    values = rng.choice([-1.0, 1.0], size) * np.exp2(rng.uniform(-60, 40, size))
+    return histogram.from_values(to_float16(values) if dtype == "float16" else values, dtype)
+
+
+def test_a_histogram_that_fits_is_returned_as_it_is() -> None:
+    """Within the cap nothing is given up."""
+    seen = histogram.from_values(np.random.default_rng(8).standard_normal(100_000))
+    assert seen is histogram.bounded(seen)
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("most_bytes", [65_536, 40_000, 20_000])
+def test_a_bounded_histogram_fits_and_keeps_every_count(dtype: str, most_bytes: int) -> None:
+    """Of half a million values over a hundred octaves none is lost, the cap holds, and losslessness is not claimed."""
+    seen = wide(np.random.default_rng(9), 500_000, dtype)
+    kept = histogram.bounded(seen, most_bytes)
+    assert seen.cells.nbytes + seen.counts.nbytes > 65_536
+    assert kept.cells.nbytes + kept.counts.nbytes <= most_bytes
+    assert (seen.finite, seen.nonfinite, False) == (kept.finite, kept.nonfinite, kept.lossless)
+    assert identical(kept, histogram.bounded(kept, most_bytes))
+
+
+def test_activations_of_every_dtype_keep_their_large_cells_when_bounded() -> None:
+    """A million values before and after a GELU fit into 64 kB, with 16 bits or more kept from 1/256 on."""
+    before = np.random.default_rng(10).normal(0, 1, 1_000_000)
+    for values in (before, before * ndtr(before)):
+        for dtype, cut in (("float32", np.float32), ("bfloat16", lambda v: to_bfloat16(v.astype(np.float32))), ("float16", to_float16)):
+            kept = histogram.bounded(histogram.from_values(cut(values), dtype))
+            assert lattice.split(kept.bits)[1] <= 119
+
+
+def test_a_cap_below_the_coarsest_lattice_is_refused() -> None:
+    """The message says what the least is."""
+    with pytest.raises(LatticeError, match=r"cannot be kept to 100 bytes: \d+ is the least"):
+        histogram.bounded(wide(np.random.default_rng(11), 10_000, "float32"), 100)
+
+
+@given(left=any_floats, right=any_floats, dtype=dtypes, floors=st.tuples(st.integers(0, 255), st.integers(0, 255)))
+def test_bounded_and_unbounded_histograms_merge_and_subtract_exactly(
+    left: np.ndarray, right: np.ndarray, dtype: str, floors: tuple[int, int]
+) -> None:
+    """Whichever side was coarsened, the merge is that of the values on the common lattice, and subtraction undoes it."""
+    a, b = histogram.from_values(left, dtype), histogram.from_values(right, dtype)
+    coarse = [
+        histogram.coarsen(side, lattice.compose(lattice.split(side.bits)[0], floor)) for side, floor in zip((a, b), floors, strict=True)
+    ]
+    for one, other in ((a, coarse[1]), (coarse[0], b), (coarse[0], coarse[1])):
+        merged = histogram.merge([one, other])
+        if left.size and right.size:
+            assert content(histogram.coarsen(histogram.merge([a, b]), merged.bits)) == content(merged)
+        rest = histogram.subtract(merged, other)
+        assert content(histogram.coarsen(one, rest.bits))[1:] == content(rest)[1:]
+
+
+def test_bounding_before_or_after_a_merge_agrees_on_the_common_lattice() -> None:
+    """Sixty-four parts, each bounded or not at random, merge to the same bytes in any order."""
+    rng = np.random.default_rng(12)
+    parts = [wide(rng, int(rng.integers(1, 5000)), DTYPES[k % 3]) for k in range(64)]
+    parts = [histogram.bounded(part, 20_000) if rng.random() < 0.5 else part for part in parts]
+    expected = histogram.merge(parts)
+    for _ in range(10):
+        shuffled = [parts[k] for k in rng.permutation(64)]
+        grouped = [histogram.merge(shuffled[at : at + 7]) for at in range(0, 64, 7)]
+        assert identical(expected, histogram.merge(grouped))
+
+
+def test_buckets_of_a_bounded_histogram_stay_exact() -> None:
+    """Every published edge is a point of the coarsest lattice, so no floor moves a count across it."""
+    values = np.random.default_rng(13).normal(0, 1, 50_000).astype(np.float32)
+    seen = histogram.from_values(values)
+    for point in EDGES:
+        expected = histogram.bucket_counts(seen, EDGES[point])
+        assert expected == histogram.bucket_counts(histogram.coarsen(seen, lattice.compose(16, 255)), EDGES[point])
+
+
+def test_coarsening_to_a_lattice_that_holds_every_value_stays_lossless() -> None:
+    """Bfloat16 values of 1/256 or more lose nothing beside float32's floor; one below it does."""
+    values = np.array([1.0078125, -0.0078125, 0.0], np.float32)
+    for seen, kept in ((values, True), (np.append(values, np.float32(1.0078125 * 2.0**-9)), False)):
+        assert kept == histogram.coarsen(histogram.from_values(seen, "bfloat16"), lattice.SINGLE_BITS).lossless

@@ -1,105 +1,229 @@
-"""Judging windows: evidence at the worst horizon, KS, and what is left unjudged."""
+"""Judging windows: surprise against limits, alarms that do not flap, where drift began, and what is left unjudged."""
 
 from __future__ import annotations
 
+import math
+from collections.abc import Callable
 from dataclasses import replace
 
 import numpy as np
 import pytest
 
-from geluwatch.core import calibrate, histogram
-from geluwatch.core.judge import Judge
+from geluwatch.config import Config
+from geluwatch.core import histogram
+from geluwatch.core.judge import Judge, Judged
+from geluwatch.core.recorder import Recorder
 from geluwatch.errors import BaselineError
-from geluwatch.records import Baseline, Moments, PointKey, PointWindow
+from geluwatch.records import Baseline, PointKey, Site, Window
 
-ROWS, CHANNELS = 1000, 128
-KEY: PointKey = ("layer.0", "pre")
-OTHER: PointKey = ("layer.1", "pre")
+ROWS, CHANNELS = 1000, 32
+LAYERS = tuple(f"layer.{number}" for number in range(5))
+KEYS: tuple[PointKey, ...] = tuple((layer, "pre") for layer in LAYERS)
+SITES = tuple(Site(layer, position, "module", "GELU", "erf") for position, layer in enumerate(LAYERS))
+CONFIG = Config(horizons=(1, 4))
+ODD = LAYERS[2]
+TOPIC = np.random.default_rng(99).normal(0.0, 0.05, (len(LAYERS), CHANNELS))
+FAULT = np.random.default_rng(98).choice([-1.0, 1.0], CHANNELS)
 
-
-@pytest.fixture
-def rng() -> np.random.Generator:
-    """A generator of this test's own."""
-    return np.random.default_rng(0)
-
-
-@pytest.fixture
-def baseline(rng: np.random.Generator, make_window, make_moments) -> Baseline:
-    """Sixty calm windows of two layers, with a histogram of standard normal values in each."""
-    windows = []
-    for k in range(60):
-        window = make_window({key: make_moments(rng, ROWS, CHANNELS) for key in (KEY, OTHER)}, 60.0 * k)
-        counted = histogram.from_values(rng.normal(size=2000).astype(np.float32))
-        windows.append(replace(window, points={key: replace(seen, histogram=counted) for key, seen in window.points.items()}))
-    certificate = calibrate.certify(tuple(windows), 0, (1, 4), 2.0)
-    assert certificate.horizons == (1, 4)
-    return Baseline("m", "1", "v1", 0.0, (), tuple(windows), certificate)
+Minute = Callable[..., Window]
 
 
-def point(moments: Moments, rng: np.random.Generator, shift: float = 0.0) -> PointWindow:
-    """One point of a window, with normal values in its histogram."""
-    return PointWindow(histogram.from_values(rng.normal(shift, 1, 5000).astype(np.float32)), moments)
+@pytest.fixture(scope="session")
+def minute(make_window, make_moments) -> Minute:
+    """The drawer of one minute of traffic whose topic moves all layers: `minute(rng, number, topic, fault, rows)`."""
+
+    def draw(rng: np.random.Generator, number: int = 0, topic: float = 0.0, fault: float = 0.0, rows: int = ROWS) -> Window:
+        move = rng.standard_normal() + topic
+        levels = {key: move * TOPIC[place] + (fault * FAULT if key[0] == ODD else 0.0) for place, key in enumerate(KEYS)}
+        window = make_window({key: make_moments(rng, rows, CHANNELS, level) for key, level in levels.items()}, 60.0 * number)
+        counted = histogram.from_values(rng.normal(0, 1, 2000).astype(np.float32))
+        return replace(window, points={key: replace(seen, histogram=counted) for key, seen in window.points.items()})
+
+    return draw
 
 
-def test_a_calm_window_shows_little_evidence(baseline: Baseline, rng: np.random.Generator, make_moments) -> None:
-    """Evidence is score over threshold, below 1 in calm, with a small certified distance beside it."""
-    found = Judge(baseline, 64).judge({KEY: point(make_moments(rng, ROWS, CHANNELS), rng)})[KEY]
-    assert found.evidence == found.score / found.threshold < 1.0
-    assert found.threshold == baseline.certificate.thresholds[(*KEY, found.horizon)]
-    assert 0.0 < found.distance.lower <= found.distance.upper < 0.05
+@pytest.fixture(scope="session")
+def baseline(minute: Minute) -> Baseline:
+    """Four hundred calm minutes of five layers, which arm paging too."""
+    rng = np.random.default_rng(0)
+    recorder = Recorder(CONFIG)
+    for number in range(400):
+        recorder.add(minute(rng, number), LAYERS)
+    made = recorder.baseline(model="m", model_version="1", name="v1", created=0.0, sites=SITES)
+    assert (made.certificate.armed, made.certificate.paging, made.certificate.horizons) == (True, True, (1, 4))
+    return made
 
 
-def test_a_shift_is_evidence_at_its_layer_only(baseline: Baseline, rng: np.random.Generator, make_moments) -> None:
-    """Half a deviation of shift is drift at once at its own layer, with the distance to match, and nothing elsewhere."""
-    points = {
-        KEY: point(make_moments(rng, ROWS, CHANNELS, level=0.5), rng, 0.5),
-        OTHER: point(make_moments(rng, ROWS, CHANNELS), rng),
-    }
-    found = Judge(baseline, 64).judge(points)
-    assert found[OTHER].evidence < 1.0 < found[KEY].evidence
-    assert 0.15 < found[KEY].distance.lower <= found[KEY].distance.upper < 0.25
+def judged(baseline: Baseline, minute: Minute, seed: int, count: int, config: Config = CONFIG, **traffic: float) -> Judged:
+    """What a fresh judge says of the last of some minutes."""
+    rng, judge = np.random.default_rng(seed), Judge(baseline, config)
+    for number in range(count):
+        seen = judge.judge(minute(rng, 1000 + number, **traffic))
+    return seen
 
 
-def test_a_small_lasting_shift_is_found_at_the_longer_horizon(baseline: Baseline, rng: np.random.Generator, make_moments) -> None:
-    """A shift too small for one window is drift once four of them are averaged, and the horizon says so."""
-    judge = Judge(baseline, 64)
-    found = [judge.judge({KEY: point(make_moments(rng, ROWS, CHANNELS, level=0.028), rng)})[KEY] for _ in range(6)]
-    assert all(seen.evidence < 1.0 and seen.horizon == 1 for seen in found[:3])
-    assert all(seen.evidence > 1.0 and seen.horizon == 4 for seen in found[3:])
+def test_calm_raises_no_alarm(baseline: Baseline, minute: Minute) -> None:
+    """Five hours of calm that the baseline has not seen raise nothing, and evidence is surprise over the ticket's limit."""
+    rng, judge = np.random.default_rng(1), Judge(baseline, CONFIG)
+    limit = baseline.certificate.ticket_limit
+    for number in range(300):
+        seen = judge.judge(minute(rng, 1000 + number))
+        assert set(KEYS) == set(seen.points)
+        assert ((), {}, "") == tuple(seen.onset)
+        for found in seen.points.values():
+            assert "" == found.alarm
+            assert found.evidence == pytest.approx(found.surprise / limit)
+            assert 0.0 <= found.evidence < 1.0
+            assert found.horizon in CONFIG.horizons
 
 
-def test_a_shift_leaves_the_horizon_when_it_is_over(baseline: Baseline, rng: np.random.Generator, make_moments) -> None:
-    """Four calm windows after an incident nothing of it is left in the evidence."""
-    judge = Judge(baseline, 64)
-    levels = [0.5, 0.5, 0.0, 0.0, 0.0, 0.0]
-    found = [judge.judge({KEY: point(make_moments(rng, ROWS, CHANNELS, level=level), rng)})[KEY] for level in levels]
-    assert found[3].evidence > 1.0 > found[-1].evidence
+def test_a_shift_of_one_layer_names_it_and_its_contrast(baseline: Baseline, minute: Minute) -> None:
+    """A fault inside the model is an alarm at that layer only, found by its contrast, and the model is what changed."""
+    seen = judged(baseline, minute, 2, 8, fault=0.15)
+    found = seen.points[ODD, "pre"]
+    assert "contrast" == found.family
+    assert found.alarm
+    assert found.evidence >= 1.0
+    assert [(ODD, "pre")] == [key for key, each in seen.points.items() if each.alarm]
+    assert ((ODD,), "model") == (seen.onset.layers, seen.onset.scope)
+    assert abs(seen.onset.times[ODD, "pre"] - 1000 * 60.0) <= 120.0
 
 
-def test_points_with_too_few_rows_are_left_unjudged(baseline: Baseline, rng: np.random.Generator, make_moments) -> None:
+def test_a_fault_that_hides_in_the_traffic_is_seen_by_contrast_alone(baseline: Baseline, minute: Minute) -> None:
+    """Without other layers to compare with, what one layer has alone is lost in what the topics do."""
+    alone = replace(
+        baseline,
+        references={(ODD, "pre"): baseline.references[ODD, "pre"]},
+        calm=replace(baseline.calm, keys=((ODD, "pre"),), scores=baseline.calm.scores[:, 2:3]),  # type: ignore[union-attr]  # it has some
+    )
+    by_all, by_itself = (judged(each, minute, 3, 4, fault=0.06).points[ODD, "pre"] for each in (baseline, alone))
+    assert ("contrast", "level") == (by_all.family, by_itself.family)
+    assert by_all.surprise > by_itself.surprise + 2.0
+
+
+def test_a_shift_of_all_layers_is_the_traffic(baseline: Baseline, minute: Minute) -> None:
+    """Traffic on a topic far off moves every layer: a level's alarm at most of them, the first layer first, and the scope says so."""
+    seen = judged(baseline, minute, 4, 8, topic=12.0)
+    alarmed = [each for each in seen.points.values() if each.alarm]
+    assert len(alarmed) >= 4
+    assert {"level"} == {each.family for each in alarmed}
+    assert "traffic" == seen.onset.scope
+    assert list(seen.onset.layers) == sorted(seen.onset.layers)
+
+
+def test_a_small_lasting_shift_is_found_at_the_longer_horizon(baseline: Baseline, minute: Minute) -> None:
+    """What is hardly evidence in one window is more once four are averaged, and the horizon says so."""
+    first, last = (judged(baseline, minute, 5, count, fault=0.05).points[ODD, "pre"] for count in (1, 20))
+    assert 1 == first.horizon
+    assert 4 == last.horizon
+    assert last.surprise > first.surprise + 1.0
+
+
+def test_an_incident_leaves_the_averages_when_it_is_over(baseline: Baseline, minute: Minute) -> None:
+    """Two windows of a gross fault are an alarm that ends within twelve calm ones."""
+    rng, judge = np.random.default_rng(14), Judge(baseline, CONFIG)
+    for number in range(2):
+        assert judge.judge(minute(rng, 1000 + number, fault=0.5)).points[ODD, "pre"].alarm
+    after = [judge.judge(minute(rng, 1002 + number)).points[ODD, "pre"] for number in range(20)]
+    assert {""} == {each.alarm for each in after[12:]}
+    assert max(each.evidence for each in after[12:]) < 1.0
+
+
+def amplitude(baseline: Baseline, minute: Minute, evidence: float) -> float:
+    """The fault whose first window shows so much evidence."""
+    low, high = 0.0, 2.0
+    for _ in range(24):
+        middle = 0.5 * (low + high)
+        enough = judged(baseline, minute, 7, 1, fault=middle).points[ODD, "pre"].evidence >= evidence
+        low, high = (low, middle) if enough else (middle, high)
+    return high
+
+
+@pytest.fixture(scope="module")
+def single(baseline: Baseline) -> Baseline:
+    """The baseline with the horizon of one window only, so that a window's evidence is its own."""
+    calm = baseline.calm
+    assert calm is not None
+    return replace(baseline, certificate=replace(baseline.certificate, horizons=(1,)))
+
+
+def alarms(baseline: Baseline, minute: Minute, faults: list[float]) -> list[str]:
+    """The odd layer's alarm after each of successive windows, all drawn alike but for the fault."""
+    judge = Judge(baseline, CONFIG)
+    return [judge.judge(minute(np.random.default_rng(7), n, fault=fault)).points[ODD, "pre"].alarm for n, fault in enumerate(faults)]
+
+
+def test_an_alarm_is_held_until_the_evidence_has_halved(single: Baseline, minute: Minute) -> None:
+    """Evidence between a half and one starts no alarm but holds one; below a half the alarm is over."""
+    under, over = amplitude(single, minute, 0.8), amplitude(single, minute, 1.05)
+    assert ["", "ticket", "ticket", "", "", "ticket"] == alarms(single, minute, [under, over, under, 0.0, under, over])
+
+
+def test_a_ticket_becomes_a_page_and_stays_one(single: Baseline, minute: Minute) -> None:
+    """Beyond the page's limit drift pages, and goes on paging while the ticket's alarm would last."""
+    over, far = amplitude(single, minute, 1.05), amplitude(single, minute, 3.0)
+    under = amplitude(single, minute, 0.8)
+    assert ["ticket", "page", "page", "page", "", "ticket"] == alarms(single, minute, [over, far, over, under, 0.0, over])
+
+
+def test_drift_does_not_page_where_paging_is_not_armed(single: Baseline, minute: Minute) -> None:
+    """With an infinite page limit the worst drift is a ticket."""
+    unpaged = replace(single, certificate=replace(single.certificate, page_limit=math.inf, paging=False))
+    assert ["ticket"] == alarms(unpaged, minute, [0.5])
+
+
+def test_what_is_tolerated_is_no_drift(baseline: Baseline, minute: Minute) -> None:
+    """Traffic that moved by a little for good surprises less the more is tolerated."""
+    found = []
+    for tolerance in (0.0, 0.05, 1.0):
+        config = replace(CONFIG, tolerance=tolerance)
+        seen = judged(baseline, minute, 8, 20, config, topic=2.5)
+        found.append(max(each.surprise for each in seen.points.values() if each.family == "level"))
+    assert found[0] > found[1] > found[2]
+
+
+def test_points_with_too_few_rows_are_left_unjudged(baseline: Baseline, minute: Minute) -> None:
     """Fewer rows than the minimum, or none at all, give no judgement, and enter no later average."""
-    judge = Judge(baseline, 64)
-    assert judge.judge({}) == {}
-    assert judge.judge({KEY: point(make_moments(rng, 63, CHANNELS, level=9.0), rng)}) == {}
-    for _ in range(4):
-        assert judge.judge({KEY: point(make_moments(rng, ROWS, CHANNELS), rng)})[KEY].evidence < 1.0
+    rng, judge = np.random.default_rng(9), Judge(baseline, CONFIG)
+    assert {} == judge.judge(minute(rng, 1000, fault=50.0, rows=63)).points
+    assert {} == judge.judge(replace(minute(rng, 1001), points={})).points
+    for number in range(5):
+        found = judge.judge(minute(rng, 1002 + number)).points
+        assert {""} == {each.alarm for each in found.values()}
+    assert {1, 4} >= {each.horizon for each in found.values()}
 
 
-def test_points_the_baseline_does_not_know_are_left_unjudged(baseline: Baseline, rng: np.random.Generator, make_moments) -> None:
+def test_a_starving_layer_leaves_the_others_judged(baseline: Baseline, minute: Minute) -> None:
+    """Where one layer has no rows the others are judged all the same, against those that are left."""
+    rng, judge = np.random.default_rng(10), Judge(baseline, CONFIG)
+    for number in range(8):
+        window = minute(rng, 1000 + number, fault=0.15)
+        points = {key: seen for key, seen in window.points.items() if key != KEYS[0]}
+        seen = judge.judge(replace(window, points=points))
+    assert set(KEYS[1:]) == set(seen.points)
+    assert (ODD,) == seen.onset.layers
+
+
+def test_points_the_baseline_does_not_know_are_left_unjudged(baseline: Baseline, minute: Minute) -> None:
     """A layer that came after the baseline has nothing to be compared with."""
-    assert Judge(baseline, 64).judge({("new", "pre"): point(make_moments(rng, ROWS, CHANNELS), rng)}) == {}
+    window = minute(np.random.default_rng(11))
+    stranger = replace(window, points={("new", "pre"): window.points[KEYS[0]]})
+    assert {} == Judge(baseline, CONFIG).judge(stranger).points
 
 
-def test_another_width_is_refused_in_a_sentence(baseline: Baseline, rng: np.random.Generator, make_moments) -> None:
-    """A layer with 8 channels cannot be judged against a baseline with 128; layer, widths and remedy are named."""
-    with pytest.raises(BaselineError, match=r"^layer\.0 now has 8 channels, the armed baseline 'v1' has 128; record a baseline"):
-        Judge(baseline, 64).judge({KEY: point(make_moments(rng, ROWS, 8), rng)})
+def test_another_width_is_refused_in_a_sentence(baseline: Baseline, make_window, make_moments) -> None:
+    """A layer with 8 channels cannot be judged against a baseline with 32; layer, widths and remedy are named."""
+    narrow = make_window({KEYS[0]: make_moments(np.random.default_rng(12), ROWS, 8)})
+    with pytest.raises(BaselineError, match=r"^layer\.0 now has 8 channels, the armed baseline 'v1' has 32; record a baseline"):
+        Judge(baseline, CONFIG).judge(narrow)
 
 
-def test_horizons_without_a_threshold_are_not_judged(baseline: Baseline, rng: np.random.Generator, make_moments) -> None:
-    """Where a point could not be calibrated the distance is still told, and the evidence is not a number."""
-    bare = replace(baseline, certificate=replace(baseline.certificate, thresholds={(*OTHER, 1): 2.0}))
-    found = Judge(bare, 64).judge({KEY: point(make_moments(rng, ROWS, CHANNELS), rng)})[KEY]
-    assert found.horizon == 0
-    assert np.isnan([found.score, found.threshold, found.evidence]).all()
-    assert found.distance.lower > 0.0
+def test_a_baseline_without_scores_is_refused_in_a_sentence(baseline: Baseline) -> None:
+    """What holds no calm scores cannot judge, and the sentence says what to do."""
+    with pytest.raises(BaselineError, match=r"^Baseline 'v1' holds no calm scores, .*; record it again\.$"):
+        Judge(replace(baseline, calm=None), CONFIG)
+
+
+def test_only_certified_horizons_are_judged(single: Baseline, minute: Minute) -> None:
+    """A horizon that the certificate leaves out names no judgement."""
+    assert {1} == {each.horizon for each in judged(single, minute, 13, 20).points.values()}

@@ -9,13 +9,48 @@ from math import erf, sqrt
 import pytest
 
 from geluwatch.catalog import EDGES
-from geluwatch.records import POINTS, Nonfinite, Point, PointKey, PointReport, PointTotals, Report, Totals, Verdict
+from geluwatch.records import (
+    POINTS,
+    Certificate,
+    Interval,
+    Nonfinite,
+    Panel,
+    Point,
+    PointKey,
+    PointReport,
+    PointTotals,
+    Report,
+    Totals,
+    Verdict,
+)
 
 LAYER = "encoder.layer.{}.intermediate.intermediate_act_fn"
 NOON = 1_767_268_800.0
 ROWS, WIDTH = 2048, 1536
 
 ReportBuilder = Callable[..., Report]
+
+CERTIFICATE = Certificate(
+    windows=2880,
+    left_out=12,
+    seconds=2880 * 60.0,
+    horizons=(1, 4, 16),
+    looks=141.0,
+    strata=24,
+    tickets_per_month=2.0,
+    pages_per_quarter=1.0,
+    ticket_limit=6.0,
+    page_limit=7.5,
+    replayed=2880,
+    requested=10.0,
+    observed=9,
+    interval=(4.1, 17.1),
+    armed=True,
+    paging=True,
+)
+
+
+CAUSE = "pre-GELU values moved by +0.40 standard deviations (mean -0.01, was -0.4); their spread is 1.08 times the baseline's."
 
 
 def shares(point: Point, shift: float) -> tuple[float, ...]:
@@ -39,13 +74,23 @@ def point_report(position: int, point: Point, *, judged: bool, drifting: bool, w
             ks=0.0062 + 0.001 * position + (0.05 if drifting else 0.0),
             ks_upper=0.0081 + 0.001 * position + (0.05 if drifting else 0.0),
             score=2.2 * evidence,
-            threshold=2.2,
+            surprise=CERTIFICATE.ticket_limit * evidence,
+            family="contrast" if drifting else "level",
             horizon=4,
             evidence=evidence,
-            drifting=evidence >= 1.0,
+            alarm="ticket" if drifting else "",
+            onset=NOON - 600.0 + 60.0 * position if drifting else None,
+            panel=panel(position, point, 0.4 if drifting else 0.01),
             baseline_cdf=shares(point, -0.4),
         )
     return seen
+
+
+def panel(position: int, point: Point, moved: float) -> Panel:
+    """How far a window lies from its baseline."""
+    ks = Interval(0.2 * moved, 0.21 * moved)
+    gates = (0.04, 0.01) if point == "pre" else (float("nan"), float("nan"))
+    return Panel(ks, -0.5, 1, moved, moved - 0.002 * position, 0.2 * moved, 0.002 + 0.01 * moved, *gates, 0.0, 0.1 * moved)
 
 
 def blind_reports(layer: str, position: int) -> dict[PointKey, PointReport]:
@@ -91,6 +136,8 @@ def build(
         sites=sites,
         first_nonfinite=first if verdict == "page" else None,
         drifting=tuple(drifting),
+        scope="model" if drifting else "",
+        cause=f"{drifting[0]}: {CAUSE}" if drifting else "",
         labels={"region": "eu"} if labels is None else labels,
         window_started=time - 82.0 if windowed else None,
         window_ended=time - 22.0 if windowed else None,
@@ -98,6 +145,7 @@ def build(
         last_forward=time - 0.4,
         baseline="v1" if judged else None,
         baseline_created=time - 86_400.0 if judged else None,
+        certificate=CERTIFICATE if judged else None,
         totals=Totals(
             forwards=90_000,
             sampled_forwards=1_920,

@@ -38,6 +38,7 @@ def test_every_key_is_documented(make_report: ReportBuilder) -> None:
     words = set(re.findall(r"\w+", str(module.__doc__)))
 
     assert keys(document(make_report("page"))) <= words
+    assert keys(document(make_report("ticket"))) <= words
 
 
 def test_numbers_that_json_lacks_become_null(make_report: ReportBuilder) -> None:
@@ -76,7 +77,33 @@ def test_the_report_keeps_its_facts(make_report: ReportBuilder) -> None:
     found = document(report, "runbooks/Drift")
 
     assert ("ticket", "runbooks/Drift", list(report.drifting)) == (found["verdict"], found["runbook"], found["drifting"])
-    assert {"name": report.baseline, "created": report.baseline_created} == found["baseline"]
+    assert (report.scope, report.cause, []) == (found["scope"], found["cause"], found["gross"])
+    assert (report.baseline, report.baseline_created) == (found["baseline"]["name"], found["baseline"]["created"])
+    assert (6.0, 7.5, True) == tuple(found["baseline"]["certificate"][key] for key in ("ticket_limit", "page_limit", "paging"))
     for (layer, point), seen in report.sites.items():
         shown = found["layers"][seen.position]
-        assert (layer, seen.ks, seen.evidence) == (shown["layer"], shown["points"][point]["ks"], shown["points"][point]["evidence"])
+        point_shown = shown["points"][point]
+        assert (layer, seen.ks, seen.evidence) == (shown["layer"], point_shown["ks"], point_shown["evidence"])
+        assert (seen.alarm, seen.onset, seen.family) == tuple(point_shown[key] for key in ("alarm", "onset", "family"))
+        assert seen.panel is not None
+        assert seen.panel.wasserstein == point_shown["panel"]["wasserstein"]
+
+
+def test_gross_faults_are_listed(make_report: ReportBuilder) -> None:
+    """What is grossly wrong stands at the top, layers in the model's order, as well as at its point."""
+    report = make_report("ok", 2)
+    key = next(key for key in report.sites if key[1] == "post")
+    found = document(replace(report, sites={**report.sites, key: replace(report.sites[key], gross="impossible")}))
+
+    assert [{"layer": key[0], "point": "post", "fault": "impossible"}] == found["gross"]
+    assert "impossible" == found["layers"][0]["points"]["post"]["gross"]
+
+
+def test_a_limit_that_is_not_armed_is_null(make_report: ReportBuilder) -> None:
+    """A baseline too short for paging has no limit for it; one without a certificate has null."""
+    report = make_report("ok")
+    assert report.certificate is not None
+    short = replace(report, certificate=replace(report.certificate, page_limit=float("inf"), paging=False))
+
+    assert None is document(short)["baseline"]["certificate"]["page_limit"]
+    assert None is document(replace(report, certificate=None))["baseline"]["certificate"]

@@ -86,7 +86,7 @@ def test_a_deep_model_needs_the_wider_limit_and_then_loses_nothing(host: Host, m
 
 def test_kinds_and_units_are_the_catalogues(host: Host, make_report: ReportBuilder) -> None:
     """Counters and histograms are monotonic cumulative sums, gauges and infos are gauges; units are UCUM."""
-    report = make_report("page")
+    report = make_report("ticket")
     instrument(lambda: report, host.meter)
     found = host.metrics()
 

@@ -24,7 +24,7 @@ import pytest
 from geluwatch.export import messages
 from geluwatch.export.document import document
 from geluwatch.export.listener import Listener
-from geluwatch.export.pages import routes
+from geluwatch.export.pages import routes, trouble
 from geluwatch.export.prometheus import render
 from geluwatch.records import VERDICTS, Report, Verdict
 
@@ -34,7 +34,7 @@ RUNBOOKS = {
     "NonFinite": "# NonFinite\n\n## Meaning\n\nA *NaN* & more, see [drift](Drift.md).\n\n<script>alert(1)</script>\n",
     "Drift": "# Drift\n\n## Meaning\n\nValues moved.\n",
 }
-RUNBOOK_OF: dict[Verdict, str] = {"page": "NonFinite", "ticket": "Drift", "blind": "Absent"}
+RUNBOOK_OF = {"nonfinite": "NonFinite", "drift": "Drift", "gross": "Drift", "blind": "Absent"}
 
 
 @contextmanager
@@ -110,6 +110,19 @@ def test_a_verdict_without_a_runbook_links_to_none(make_report: ReportBuilder, v
     """A verdict that names no runbook, or one that is not served, has null there."""
     with serving(lambda: make_report(verdict)) as url:
         assert None is json.loads(get(f"{url}/report.json")[0])["runbook"]
+
+
+def test_the_gravest_trouble_chooses_the_runbook(make_report: ReportBuilder) -> None:
+    """A page is about NaN first, then about a gross fault, then about drift; a calm model is in no trouble."""
+    drift = replace(make_report("ticket", 2), verdict="page")
+    key = next(iter(drift.sites))
+    gross = replace(drift, sites={**drift.sites, key: replace(drift.sites[key], gross="dead")})
+
+    assert ["nonfinite", "gross", "nonfinite"] == [
+        trouble(found) for found in (make_report("page"), gross, replace(gross, first_nonfinite="a"))
+    ]
+    assert ["drift", "drift"] == [trouble(found) for found in (drift, make_report("ticket"))]
+    assert ["warming", "blind", ""] == [trouble(found) for found in (make_report("warming"), make_report("blind"), make_report("ok"))]
 
 
 def test_health_is_whether_a_report_can_be_read(make_report: ReportBuilder) -> None:
@@ -200,6 +213,36 @@ def test_the_live_page_shows_the_report(make_report: ReportBuilder, browse: Call
     assert 3 == shown.count("<tbody")
     assert (verdict in ("page", "ticket")) == ('href="runbooks/' in shown.partition('id="runbook"')[2].partition(">")[0])
     assert 'data-live="true"' in shown
+
+
+def test_the_live_page_says_where_drift_began(make_report: ReportBuilder, browse: Callable[[str], str]) -> None:
+    """First layer, how long ago, scope and cause stand below the verdict, and the drifting layers say how they differ."""
+    now = time.time()
+    report = make_report("ticket", 6, time=now)
+    sites = {key: replace(seen, onset=now - 480 if seen.alarm else None) for key, seen in report.sites.items()}
+    with serving(lambda: replace(report, sites=sites)) as url:
+        shown = re.sub(r"<[^>]*>", "", browse(f"{url}/").partition("<body")[2])
+
+    assert f"It began at {report.drifting[0]} 8 min ago. The others did not move alike" in shown
+    assert report.cause.removeprefix(f"{report.drifting[0]}: ") in shown.replace("’", "'")
+    assert report.cause not in shown
+    assert "first in drift for 8 min" in shown
+    assert "mean +0.39 sd, spread ×1.08, tails 0.6 %" in shown
+    assert "for 2 false tickets a month and 1 false page in three months" in shown
+
+
+def test_the_live_page_names_gross_faults(make_report: ReportBuilder, browse: Callable[[str], str]) -> None:
+    """A dead layer is named as such where it pages, without a baseline too, and links to its runbook."""
+    report = make_report("warming", 3, time=time.time())
+    (layer, point), seen = next(iter(report.sites.items()))
+    broken = replace(report, verdict="page", sites={**report.sites, (layer, point): replace(seen, gross="dead")})
+    with serving(lambda: broken) as url:
+        page = browse(f"{url}/")
+
+    shown = re.sub(r"<[^>]*>", "", page)
+    assert f"Layer {layer} is dead: it always gives the same, or lets nothing through." in shown
+    assert 'data-state="gross"' in page
+    assert 'href="runbooks/Drift"' in page
 
 
 def test_names_in_the_report_are_never_markup(make_report: ReportBuilder, browse: Callable[[str], str]) -> None:

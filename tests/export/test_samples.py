@@ -14,17 +14,31 @@ from hypothesis import strategies as st
 from geluwatch import catalog
 from geluwatch.catalog import EDGES, KINDS, METRICS, MODEL_LABELS, PARTS, SIGNS, Metric
 from geluwatch.export.samples import EXPOSITION_METRICS, LE, REPORT_METRICS, Sample, samples, samples_of
-from geluwatch.records import VERDICTS, Nonfinite, Report, Totals, Verdict
+from geluwatch.records import VERDICTS, Interval, Nonfinite, Panel, Report, Totals, Verdict
 
 ReportBuilder = Callable[..., Report]
 
 WAITING = {
     catalog.KS,
     catalog.KS_UPPER,
+    catalog.WASSERSTEIN,
+    catalog.MEAN_SHIFT,
+    catalog.SPREAD_SHIFT,
+    catalog.TAIL,
+    catalog.GATE_CLOSED,
+    catalog.GATE_OPEN,
+    catalog.ZERO,
+    catalog.PSI,
     catalog.SCORE,
-    catalog.THRESHOLD,
+    catalog.SURPRISE,
+    catalog.LIMIT,
     catalog.EVIDENCE,
+    catalog.ALARM,
+    catalog.FIRST_DRIFT,
+    catalog.ONSET,
     catalog.BASELINE_CDF,
+    catalog.BASELINE_WINDOWS,
+    catalog.BASELINE_LOOKS,
     catalog.BASELINE_INFO,
     catalog.BASELINE_TIME,
     catalog.WINDOW_MEAN,
@@ -46,8 +60,8 @@ def by_labels(report: Report, metric: Metric, *names: str) -> dict[tuple[str, ..
 
 
 def test_every_metric_of_a_report_is_sampled(make_report: ReportBuilder) -> None:
-    """A report with baseline and window yields all of the catalogue but what describes the exposition, in its order."""
-    found = dict.fromkeys(sample.metric for sample in samples(make_report("page")))
+    """A report of drift yields all of the catalogue but what describes the exposition, in its order."""
+    found = dict.fromkeys(sample.metric for sample in samples(make_report("ticket")))
 
     assert [metric for metric in METRICS if metric not in EXPOSITION_METRICS] == list(found)
     assert EXPOSITION_METRICS == (catalog.COLLECT_SECONDS, catalog.EXPORTED_SERIES)
@@ -172,6 +186,85 @@ def test_parts_beyond_the_catalogue_are_not_lost(make_report: ReportBuilder) -> 
     disabled = by_labels(report, catalog.PART_DISABLED, "part")
     assert {("probe",), ("mask",)} == {part for part, value in disabled.items() if value}
     assert len(PARTS) + 1 == len(disabled)
+
+
+def test_an_absent_panel_has_no_statistics(make_report: ReportBuilder) -> None:
+    """Without a panel its metrics are left out, the score's are not; gates are read before the GELU only."""
+    report = make_report("ok", 1)
+    bare = replace(report, sites={key: replace(seen, panel=None) for key, seen in report.sites.items()})
+    (layer,) = {layer for layer, _ in report.sites}
+
+    assert [] == [*samples_of(bare, catalog.WASSERSTEIN), *samples_of(bare, catalog.GATE_OPEN), *samples_of(bare, catalog.PSI)]
+    assert {"pre", "post"} == {sample.labels["point"] for sample in samples_of(bare, catalog.SCORE)}
+    assert {(layer,): 0.04} == by_labels(report, catalog.GATE_CLOSED, "layer")
+    assert {(layer,): 0.01} == by_labels(report, catalog.GATE_OPEN, "layer")
+
+
+def test_each_statistic_has_its_own_metric(make_report: ReportBuilder) -> None:
+    """No two statistics of a panel are mixed up."""
+    report = make_report("ok", 1)
+    key = next(key for key in report.sites if key[1] == "pre")
+    panel = Panel(Interval(0.1, 0.2), 0.3, 1, 1.0, 2.0, 3.0, 4.0, 5.0, 6.0, 7.0, 8.0)
+    report = replace(report, sites={key: replace(report.sites[key], panel=panel)})
+    read = (
+        catalog.WASSERSTEIN,
+        catalog.MEAN_SHIFT,
+        catalog.SPREAD_SHIFT,
+        catalog.TAIL,
+        catalog.GATE_CLOSED,
+        catalog.GATE_OPEN,
+        catalog.ZERO,
+        catalog.PSI,
+    )
+
+    assert [1.0, 2.0, 3.0, 4.0, 5.0, 6.0, 7.0, 8.0] == [one(report, metric) for metric in read]
+
+
+def test_only_limits_that_are_armed_are_exported(make_report: ReportBuilder) -> None:
+    """A baseline too short for paging has the ticket's limit alone; without a baseline there is none."""
+    report = make_report("ok")
+    assert report.certificate is not None
+    short = replace(report, certificate=replace(report.certificate, page_limit=math.inf, paging=False))
+
+    assert {("ticket",): 6.0, ("page",): 7.5} == by_labels(report, catalog.LIMIT, "tier")
+    assert {("ticket",): 6.0} == by_labels(short, catalog.LIMIT, "tier")
+    assert {} == by_labels(make_report("warming"), catalog.LIMIT, "tier")
+    assert (2880.0, 141.0) == (one(report, catalog.BASELINE_WINDOWS), one(report, catalog.BASELINE_LOOKS))
+
+
+def test_alarms_stand_at_judged_points_only(make_report: ReportBuilder) -> None:
+    """A judged point has both tiers, 1 at the one that is raised; a point without evidence has none."""
+    report = make_report("ticket", 3, blind=1)
+    calm, drifting, blind = dict.fromkeys(layer for layer, _ in report.sites)
+    alarms = by_labels(report, catalog.ALARM, "layer", "tier")
+
+    expected = {(calm, "ticket"): 0.0, (calm, "page"): 0.0, (drifting, "ticket"): 1.0, (drifting, "page"): 0.0}
+    assert expected == alarms
+    assert (blind, "ticket") not in alarms
+
+
+def test_drift_has_one_first_layer_and_an_onset_for_each(make_report: ReportBuilder) -> None:
+    """The first layer in drift carries the scope; each layer's onset is the earlier of its two sides'; calm has neither."""
+    report = make_report("ticket", 4)
+    first, second = report.drifting
+    early = replace(report.sites[first, "post"], onset=5.0)
+    report = replace(report, sites={**report.sites, (first, "post"): early})
+
+    assert {(first, "model"): 1.0} == by_labels(report, catalog.FIRST_DRIFT, "layer", "scope")
+    assert {(first,): 5.0, (second,): report.sites[second, "pre"].onset} == by_labels(report, catalog.ONSET, "layer")
+    assert [] == [*samples_of(make_report("ok"), catalog.FIRST_DRIFT), *samples_of(make_report("ok"), catalog.ONSET)]
+
+
+def test_gross_faults_are_told_for_every_observed_layer(make_report: ReportBuilder) -> None:
+    """Each observed layer says 0 or 1 for each fault, with a baseline or without; a blind one says nothing."""
+    report = make_report("warming", 3, blind=1)
+    first, second, _ = dict.fromkeys(layer for layer, _ in report.sites)
+    dead = replace(report.sites[first, "pre"], gross="dead")
+    wrong = replace(report.sites[second, "post"], gross="impossible")
+    report = replace(report, sites={**report.sites, (first, "pre"): dead, (second, "post"): wrong})
+
+    expected = {(first, "dead"): 1.0, (first, "impossible"): 0.0, (second, "dead"): 0.0, (second, "impossible"): 1.0}
+    assert expected == by_labels(report, catalog.GROSS, "layer", "fault")
 
 
 def test_build_info_names_both_versions(make_report: ReportBuilder) -> None:

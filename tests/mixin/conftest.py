@@ -102,7 +102,7 @@ def _of_rules(rules: list[dict[str, Any]]) -> Iterator[Query]:
         yield Query(f"rule {name}", rule["expr"])
         for text in rule.get("annotations", {}).values():
             for asked in re.findall(r"query (?:\(printf )?`([^`]*)`", text):
-                yield Query(f"annotation of {name}", re.sub(r"%(?:\[1\])?s", "", asked).replace("%q", '"x"').replace("{,", "{"))
+                yield Query(f"annotation of {name}", re.sub(r"%(?:\[\d\])?s", "", asked).replace("%q", '"x"').replace("{,", "{"))
 
 
 def _of_dashboard(dashboard: dict[str, Any]) -> Iterator[Query]:

@@ -1,7 +1,7 @@
 """Every query of dashboard, rules and runbooks, asked of a real Prometheus that holds a small fleet's day.
 
-The fleet has a model that misbehaves in every way, one that is calm, one without a baseline, one that has just come
-and one whose agent is gone, so each query has something to find.
+The fleet has a model that misbehaves in many ways, one that is calm, one without a baseline, one that has just come,
+one whose agent is gone, one with a dead layer and one with a stray pod, so each query has something to find.
 """
 
 from __future__ import annotations
@@ -28,6 +28,7 @@ from geluwatch.catalog import EDGES, Metric
 END = 1_700_000_000
 STEP, STEPS = 60, 40
 LAYERS = ("encoder.layer.0.act", "encoder.layer.1.act")
+LIMITS = {"ticket": 6.0, "page": 7.5}
 Ask = Callable[[str], list[Any]]
 Series = tuple[dict[str, str], Callable[[int], float]]
 
@@ -35,10 +36,12 @@ Series = tuple[dict[str, str], Callable[[int], float]]
 class Pod:
     """One agent's series over the steps it is there."""
 
-    def __init__(self, model: str, instance: str, steps: range, *, bad: bool = False, armed: bool = True) -> None:
+    def __init__(
+        self, model: str, instance: str, steps: range, *, bad: bool = False, armed: bool = True, dead: bool = False, stray: bool = False
+    ) -> None:
         self.target = {"job": "inference", "namespace": "serving", "instance": instance}
         self.model = {"model": model, "model_version": "1"}
-        self.steps, self.bad, self.armed = steps, bad, armed
+        self.steps, self.bad, self.armed, self.dead, self.stray = steps, bad, armed, dead, stray
 
     def series(self, metric: Metric) -> Iterator[Series]:
         """Yield the series of a metric: labels beyond the target's, and the value at a step."""
@@ -47,6 +50,8 @@ class Pod:
 
     def _labels(self, metric: Metric) -> list[dict[str, str]]:
         if metric.name.startswith("geluwatch_baseline") and metric is not catalog.BASELINE_ARMED and not self.armed:
+            return []
+        if metric in {catalog.FIRST_DRIFT, catalog.ONSET} and not self.bad:
             return []
         found: list[dict[str, str]] = [{}]
         names = [*metric.labels, "le"] if metric.kind == "histogram" else metric.labels
@@ -57,13 +62,17 @@ class Pod:
     def _values(self, metric: Metric, labels: dict[str, str]) -> Callable[[int], float]:
         worst = self.bad and labels.get("layer", LAYERS[1]) == LAYERS[1]
         share = _share(labels)
+        surprise = 9.0 if worst or (self.stray and labels.get("layer") == LAYERS[1]) else 2.4
         fixed = {
             catalog.LAYER_INDEX: float(LAYERS.index(labels["layer"])) if "layer" in labels else 0.0,
             catalog.SITE_OBSERVED: 0.0 if worst else 1.0,
             catalog.BASELINE_ARMED: float(self.armed),
             catalog.BASELINE_CDF: share,
-            catalog.EVIDENCE: 1.5 if worst else 0.4,
-            catalog.VERDICT: float(labels.get("verdict") == ("page" if self.bad else "ok")),
+            catalog.SURPRISE: surprise,
+            catalog.EVIDENCE: surprise / LIMITS["ticket"],
+            catalog.LIMIT: LIMITS.get(labels.get("tier", ""), 0.0),
+            catalog.GROSS: float(self.dead and labels.get("fault") == "dead" and labels.get("layer") == LAYERS[1]),
+            catalog.VERDICT: float(labels.get("verdict") == ("page" if self.bad or self.dead else "ok")),
             catalog.PART_DISABLED: float(worst),
             catalog.ATTACHED: float(END - STEP * (STEPS - self.steps.start)),
         }
@@ -85,6 +94,9 @@ def _choices(name: str, labels: dict[str, str]) -> list[str]:
         "kind": list(catalog.KINDS),
         "sign": list(catalog.SIGNS),
         "part": list(catalog.PARTS),
+        "tier": list(catalog.TIERS),
+        "fault": list(catalog.FAULTS),
+        "scope": ["model"],
         "verdict": ["blind", "warming", "ok", "ticket", "page"],
         "baseline": ["launch"],
         "version": ["1.0.0"],
@@ -109,6 +121,10 @@ FLEET = (
     Pod("bare", "c:9464", range(STEPS), armed=False),
     Pod("new", "d:9464", range(STEPS - 3, STEPS)),
     Pod("gone", "e:9464", range(STEPS - 12)),
+    Pod("dead", "f:9464", range(STEPS), dead=True),
+    Pod("flock", "g:9464", range(STEPS), stray=True),
+    Pod("flock", "h:9464", range(STEPS)),
+    Pod("flock", "i:9464", range(STEPS)),
 )
 
 
@@ -194,13 +210,16 @@ def test_every_query_finds_something_finite(ask: Ask, queries: list[Any], inline
 
 def test_the_alerts_find_the_model_that_is_theirs(ask: Ask, rules: list[dict[str, Any]], inlined: Callable[[str], str]) -> None:
     """Of the whole fleet, each alert's expression finds the one model that has its trouble."""
-    alerts = {rule["alert"]: ask(inlined(rule["expr"])) for rule in rules if "alert" in rule}
+    alerts = {(rule["alert"], rule["labels"]["severity"]): ask(inlined(rule["expr"])) for rule in rules if "alert" in rule}
     found = {name: {sample["metric"]["model"] for sample in samples} for name, samples in alerts.items()}
     expected = {
-        "GeluwatchNonFiniteActivations": {"bad"},
-        "GeluwatchActivationDrift": {"bad"},
-        "GeluwatchAgentMissing": {"gone"},
-        "GeluwatchBaselineMissing": {"bare"},
+        ("GeluwatchNonFiniteActivations", "critical"): {"bad"},
+        ("GeluwatchGrossFault", "critical"): {"dead"},
+        ("GeluwatchActivationDrift", "critical"): {"bad"},
+        ("GeluwatchActivationDrift", "warning"): {"bad"},
+        ("GeluwatchPodDrift", "warning"): {"flock"},
+        ("GeluwatchAgentMissing", "warning"): {"gone"},
+        ("GeluwatchBaselineMissing", "warning"): {"bare"},
     }
     assert expected == found
 

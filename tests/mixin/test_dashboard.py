@@ -100,7 +100,7 @@ def test_every_query_goes_to_the_chosen_data_source(dashboard: Json, panels: lis
 def test_queries_have_letters_of_their_own_and_are_range_or_instant(panels: list[Json]) -> None:
     """The queries of a panel are told apart, and each is asked in one way."""
     for panel in panels:
-        assert list("ABCD")[: len(panel["targets"])] == [target["refId"] for target in panel["targets"]], panel["title"]
+        assert list("ABCDE")[: len(panel["targets"])] == [target["refId"] for target in panel["targets"]], panel["title"]
         assert all(target["instant"] is not target["range"] for target in panel["targets"]), panel["title"]
 
 
@@ -184,6 +184,23 @@ def test_evidence_shows_its_threshold(panels: list[Json]) -> None:
     panel = next(panel for panel in panels if panel["title"] == "Drift evidence by layer")
     assert {"mode": "line"} == panel["fieldConfig"]["defaults"]["custom"]["thresholdsStyle"]
     assert [None, 1] == [step["value"] for step in panel["fieldConfig"]["defaults"]["thresholds"]["steps"]]
+
+
+def test_surprise_stands_against_both_limits(panels: list[Json]) -> None:
+    """The surprise panel draws every tier's limit as a dashed line of its own."""
+    panel = next(panel for panel in panels if panel["title"] == "Surprise and limits")
+    surprise, limit = (target["legendFormat"] for target in panel["targets"])
+    (dashed,) = panel["fieldConfig"]["overrides"]
+    assert "custom.lineStyle" in {entry["id"] for entry in dashed["properties"]}
+    assert (None, True) == (re.fullmatch(dashed["matcher"]["options"], surprise), bool(re.fullmatch(dashed["matcher"]["options"], limit)))
+    assert "{{tier}}" in limit
+
+
+def test_where_drift_began_is_told_with_its_scope(panels: list[Json]) -> None:
+    """One tile names the first layer and whether traffic or model changed, and says so where there is no drift."""
+    panel = next(panel for panel in panels if panel["title"] == "Where drift began")
+    assert "{{model}} {{layer}}: {{scope}}" == panel["targets"][0]["legendFormat"]
+    assert "No drift" == panel["fieldConfig"]["defaults"]["noValue"]
 
 
 def test_buckets_reach_grafana_as_buckets(panels: list[Json]) -> None:

@@ -56,7 +56,9 @@ def test_rule_tests_follow_the_settings(promtool: str, tmp_path: Path, settings:
     assert 0 == done.returncode, done.stdout + done.stderr
 
 
+MODELS = "(cluster, namespace, job, model, model_version)"
 POINTS = "by (cluster, namespace, job, model, model_version, layer, point)"
+EVIDENCE, SURPRISE = f"{POINTS} (clamp_max(geluwatch_drift_evidence", f"{POINTS} (clamp_max(geluwatch_drift_surprise"
 RESTART = "changes(geluwatch_attached_timestamp_seconds[10s]) > "
 TRAFFIC = "increase(geluwatch_forward_passes_total[20s]) "
 
@@ -75,13 +77,40 @@ BROKEN = {
         "a dead pod's layers have no order": ("last_over_time(geluwatch_layer_index{%[1]s}[10s])", "geluwatch_layer_index{%[1]s}"),
         "the severity is another": ("severity: critical", "severity: warning"),
     },
+    "GrossFault": {
+        "faults of the baseline page": ('(geluwatch_verdict{verdict="page"} == 1)', '(geluwatch_verdict{verdict="page"} >= 0)'),
+        "what lies behind a NaN pages": ("(model:geluwatch_nonfinite_forward_passes:increase10s > 0)", "(up > 9)"),
+        "sound layers page": ("(geluwatch_gross_fault == 1)", "(geluwatch_gross_fault >= 0)"),
+        "layers are listed from the last": ("sort(0 *", "sort_desc(0 *"),
+        "the page does not wait": ("for: 3s", "for: 0s"),
+    },
     "ActivationDrift": {
-        "the threshold is raised": (">= 1", ">= 9"),
-        "the threshold is lowered": (">= 1", ">= 0.6"),
-        "the average of pods becomes their maximum": (f"avg {POINTS}", f"max {POINTS}"),
+        "the ticket's limit is raised": (":avg) >= 1", ":avg) >= 9"),
+        "the ticket's limit is lowered": (":avg) >= 1", ":avg) >= 0.6"),
+        "the page's limit is the ticket's": ('geluwatch_drift_limit{tier="page"}', "geluwatch_drift_limit"),
+        "the page is not for want of a limit": ('geluwatch_drift_limit{tier="page"}', "geluwatch_build_info"),
+        "the page's limit is passed from below": (f">= on {MODELS} group", f"< on {MODELS} group"),
+        "the average of pods becomes their maximum": (f"avg {EVIDENCE}", f"max {EVIDENCE}"),
+        "the average of surprises becomes their maximum": (f"avg {SURPRISE}", f"max {SURPRISE}"),
+        "one pod carries the mean of evidence": (" > -Inf, 2)", " > -Inf, 1e9)"),
+        "one pod carries the mean of surprises": (" > -Inf, 15)", " > -Inf, 1e9)"),
         "a missing reading is averaged": (" > -Inf", ""),
         "the ticket does not wait": ("for: 5s", "for: 0s"),
+        "the page does not wait": ("for: 3s", "for: 0s"),
         "layers are listed from the last": ("sort(min", "sort_desc(min"),
+        "the first layer is the one that fewest pods name": ("sort_desc(count by (layer, scope)", "sort(count by (layer, scope)"),
+        "the scopes are mixed up": ("eq .Labels.scope `traffic`", "eq .Labels.scope `model`"),
+        "huge numbers are written out": ("%.3g", "%.2f"),
+    },
+    "PodDrift": {
+        "no margin is asked for": ("(1 + log10", "(0 + log10"),
+        "the number of pods costs nothing": ("log10(count", "0 * log10(count"),
+        "two pods are a fleet": (">= 3)", ">= 2)"),
+        "one pod is a fleet": (">= 3)", ">= 1)"),
+        "a model that drifts has stray pods": (":avg) >= 1)", ":avg) >= 9)"),
+        "pods are one incident": ("max by (cluster, namespace, job, model, model_version, instance) (\n", f"max by {MODELS} (\n"),
+        "the least surprising layer is named": ("sort_desc(max by (layer) (geluwatch_drift", "sort(max by (layer) (geluwatch_drift"),
+        "the ticket does not wait": ("for: 5s", "for: 0s"),
     },
     "AgentMissing": {
         "agents have no memory": ("max_over_time(geluwatch_build_info[1m:1s])", "(geluwatch_build_info)"),
@@ -133,8 +162,15 @@ def test_rules_follow_the_conventions_of_alerting(rules: list[dict[str, Any]]) -
 
 
 def test_only_pages_are_critical(rules: list[dict[str, Any]]) -> None:
-    """One alert wakes people: values that are not numbers. Everything else waits for the morning."""
-    assert ["GeluwatchNonFiniteActivations"] == [rule["alert"] for rule in rules if rule.get("labels") == {"severity": "critical"}]
+    """Three things wake people: values that are not numbers, gross faults, and drift far beyond chance. The rest waits."""
+    expected = ["GeluwatchNonFiniteActivations", "GeluwatchGrossFault", "GeluwatchActivationDrift"]
+    assert expected == [rule["alert"] for rule in rules if rule.get("labels") == {"severity": "critical"}]
+
+
+def test_drift_pages_sooner_than_it_tickets(rules: list[dict[str, Any]]) -> None:
+    """Both tiers of drift bear one name, so that one runbook and one silence serve both; the page waits less."""
+    drift = [(rule["labels"]["severity"], rule["for"]) for rule in rules if rule.get("alert") == "GeluwatchActivationDrift"]
+    assert [("critical", "2m"), ("warning", "15m")] == drift
 
 
 def test_a_selector_reaches_every_query(promtool: str, tmp_path: Path) -> None:
@@ -143,8 +179,8 @@ def test_a_selector_reaches_every_query(promtool: str, tmp_path: Path) -> None:
     rules.write_bytes(rule_file(MixinSettings(selector='cluster="eu"')))
     assert 0 == run(promtool, "check", "rules", rules).returncode
     for rule in yaml.safe_load(rules.read_text())["groups"][0]["rules"]:
-        read = re.findall(r"(?<![:\w])(?:geluwatch_\w+|up)(?![:\w])(.{14})", rule["expr"])
-        assert {'{cluster="eu"}'} >= set(read), rule["expr"]
+        read = re.findall(r"(?<![:\w])(?:geluwatch_\w+|up)(?![:\w])(.{13})", rule["expr"])
+        assert {'{cluster="eu"'} >= set(read), rule["expr"]
 
 
 def test_expected_targets_are_missed_without_ever_having_had_an_agent(promtool: str, tmp_path: Path) -> None:

@@ -23,7 +23,9 @@ def test_other_durations_are_refused_by_name_and_value(written: object) -> None:
         MixinSettings(drift_for=written)  # type: ignore[arg-type]
 
 
-@pytest.mark.parametrize("field", ["rate_window", "grace", "agent_missing_for", "agent_memory", "baseline_missing_for", "keep_firing_for"])
+@pytest.mark.parametrize(
+    "field", ["rate_window", "grace", "page_for", "agent_missing_for", "agent_memory", "baseline_missing_for", "keep_firing_for"]
+)
 def test_every_duration_is_checked(field: str) -> None:
     """No duration reaches a rule unchecked."""
     with pytest.raises(ConfigError, match=field):
@@ -69,6 +71,6 @@ def test_every_tier_needs_a_severity(severities: dict[str, str]) -> None:
 def test_quick_settings_wait_for_seconds_only() -> None:
     """At quick settings every alert of a demonstration can fire within half a minute."""
     quick = MixinSettings.quick()
-    waits = (quick.rate_window, quick.drift_for, quick.agent_missing_for, quick.baseline_missing_for, quick.keep_firing_for)
+    waits = (quick.rate_window, quick.drift_for, quick.page_for, quick.agent_missing_for, quick.baseline_missing_for, quick.keep_firing_for)
     assert all(seconds(wait) <= 20 for wait in waits)
     assert "1s" == quick.evaluation_interval

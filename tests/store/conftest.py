@@ -8,7 +8,7 @@ import socket
 import subprocess
 import tempfile
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, fields, is_dataclass
+from dataclasses import dataclass, fields, is_dataclass, replace
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
@@ -19,7 +19,7 @@ import psycopg
 import pytest
 
 from geluwatch.ports import BaselineStore
-from geluwatch.records import Baseline, Certificate, Histogram, Moments, Nonfinite, Point, PointWindow, Site, Window
+from geluwatch.records import Baseline, Calm, Certificate, Histogram, Moments, Nonfinite, PointWindow, Reference, Site, Window
 from geluwatch.store import MemoryBaselines, SqlBaselines
 
 PASSWORD = "p@ss/wörd"  # noqa: S105
@@ -146,8 +146,15 @@ def _same(one: Any, other: Any) -> bool:
 def _baseline(
     model: str = "minilm", model_version: str = "1", name: str = "v1", created: float = 1_700_000_000.125, **changed: Any
 ) -> Baseline:
-    parts: dict[str, Any] = {"sites": _sites(), "windows": (_window(0), _window(1)), "certificate": _certificate()} | changed
-    return Baseline(model, model_version, name, created, **parts)
+    parts: dict[str, Any] = {
+        "sites": _sites(),
+        "windows": (_window(0), _light(_window(1))),
+        "certificate": _certificate(),
+        "references": {("encoder.0.act", "pre"): _reference(0), ("encoder.0.act", "post"): _reference(1)},
+        "histograms": {("encoder.0.act", "pre"): _histogram(2), ("encoder.0.act", "post"): _histogram(3)},
+        "calm": _calm(),
+    }
+    return Baseline(model, model_version, name, created, **parts | changed)
 
 
 def _sites() -> tuple[Site, ...]:
@@ -159,16 +166,13 @@ def _sites() -> tuple[Site, ...]:
 
 def _window(index: int) -> Window:
     random = np.random.default_rng(index)
-    cells = np.unique(random.integers(-20_000, 20_000, 50)).astype(np.int32)
-    counts = random.integers(1, 10**12, len(cells))
     moments = Moments(2048, random.normal(size=8), random.exponential(size=8))
-    histogram = Histogram(16, cells, counts, nan=3, posinf=1, neginf=2, lossless=False)
     return Window(
         started=1000.1 + index,
         ended=1060.7 + index,
         forwards=2**40,
         sampled_forwards=17,
-        points={("encoder.0.act", "post"): PointWindow(histogram, moments, 0.1, 1e300, float("inf"))},
+        points={("encoder.0.act", "post"): PointWindow(_histogram(index), moments, 0.1, 1e300, float("inf"))},
         nonfinite={"encoder.0.act": Nonfinite(3, 2, 1, {("post", "nan"): 5, ("pre", "posinf"): 7})},
         first_nonfinite="encoder.0.act",
         blind=("encoder.1.act",),
@@ -176,6 +180,51 @@ def _window(index: int) -> Window:
     )
 
 
+def _light(window: Window) -> Window:
+    """Return a window as a baseline holds it: the values are pooled elsewhere, and moments may be anything."""
+    ((key, point),) = window.points.items()
+    odd = Moments(2048, np.array([np.nan, -np.inf, -0.0, 5e-324]), np.array([np.inf, -np.nan, 0.0, 1e308]))
+    empty = Histogram(24 + 64 * 119, np.empty(0, np.int32), np.empty(0, np.int64))
+    return replace(window, points={key: replace(point, histogram=empty, moments=odd)})
+
+
+def _histogram(seed: int) -> Histogram:
+    random = np.random.default_rng(seed)
+    cells = np.unique(random.integers(-20_000, 20_000, 50)).astype(np.int32)
+    return Histogram(16, cells, random.integers(1, 10**12, len(cells)), nan=3, posinf=1, neginf=2, lossless=False)
+
+
+def _reference(seed: int) -> Reference:
+    random = np.random.default_rng(seed)
+    mean, variance = random.normal(size=16).astype(np.float32), random.exponential(size=16).astype(np.float32)
+    mean[:3] = np.nan, -0.0, np.inf
+    return Reference(mean, variance, 2048.5, 20_000, 31.5)
+
+
+def _calm() -> Calm:
+    scores = np.random.default_rng(4).exponential(size=(5, 2, 3)).astype(np.float32)
+    scores[0, :, 1:] = np.nan
+    ended = np.array([1_700_000_000.1 + 60.0 * index for index in range(5)])
+    return Calm((("encoder.0.act", "pre"), ("encoder.0.act", "post")), (1, 4, 16), ended, scores)
+
+
 def _certificate() -> Certificate:
-    thresholds: dict[tuple[str, Point, int], float] = {("encoder.0.act", "pre", 1): 2.1, ("encoder.0.act", "post", 16): float("inf")}
-    return Certificate(100, 3, thresholds, (1, 16), 2.0, 400, 2, armed=False, reason="12 more windows are needed")
+    return Certificate(
+        windows=100,
+        left_out=3,
+        seconds=5940.25,
+        horizons=(1, 16),
+        looks=8.7,
+        strata=24,
+        tickets_per_month=2.0,
+        pages_per_quarter=1.0,
+        ticket_limit=7.1,
+        page_limit=float("inf"),
+        replayed=100,
+        requested=10.0,
+        observed=0,
+        interval=(0.0, float("inf")),
+        armed=False,
+        reason="12 more windows are needed",
+        paging_reason="too few looks – 界",
+    )

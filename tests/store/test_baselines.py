@@ -12,6 +12,7 @@ from sqlalchemy import Engine, event, text
 from geluwatch.errors import BaselineError, StoreError
 from geluwatch.records import Baseline
 from geluwatch.store import SqlBaselines
+from geluwatch.store.codec import encode_window
 from geluwatch.store.engine import for_writing, make_engine
 
 Make = Callable[..., Baseline]
@@ -69,7 +70,7 @@ def test_a_window_that_cannot_be_stored_leaves_nothing(url: str, engine: Engine,
     store = SqlBaselines(url)
     first, second = baseline().windows
     ((key, point),) = second.points.items()
-    broken = replace(point, histogram=replace(point.histogram, cells=np.empty(0, np.int32)))
+    broken = replace(point, histogram=replace(point.histogram, cells=np.zeros(7, np.int32)))
     with pytest.raises(BaselineError, match="does not belong to counts"):
         store.save(baseline(windows=(first, replace(second, points={key: broken}))))
     assert [0, 0, 0] == rows(engine)
@@ -101,6 +102,19 @@ def test_a_damaged_window_is_named(url: str, engine: Engine, baseline: Make, pay
     with pytest.raises(StoreError, match=r'^Window 1 of baseline "v1" of model "minilm" version "1" cannot be read'):
         store.load("minilm", "1", "v1")
     assert "v2" == store.load("minilm", "1", "v2").name
+
+
+def test_a_damaged_part_is_named(url: str, engine: Engine, baseline: Make) -> None:
+    """Loading says which part of which baseline is damaged, even where it holds a sound payload of another part."""
+    store = SqlBaselines(url)
+    for part, named in (("reference", "references"), ("histogram", "pooled histograms"), ("calm", "calm scores")):
+        store.save(baseline(name=part))
+        for payload in (b"foreign", encode_window(baseline().windows[0])):
+            with for_writing(engine).begin() as connection:
+                damage = text(f"UPDATE geluwatch_baseline SET {part}_payload = :payload WHERE name = :name")
+                connection.execute(damage, {"payload": payload, "name": part})
+            with pytest.raises(StoreError, match=rf'^The {named} of baseline "{part}" of model "minilm" version "1" cannot be read'):
+                store.load("minilm", "1", part)
 
 
 def test_a_damaged_certificate_is_named(url: str, engine: Engine, baseline: Make) -> None:

@@ -18,7 +18,7 @@ from geluwatch.store import SqlBaselines
 
 url, number = sys.argv[1], int(sys.argv[2])
 windows = (Window(0.0, 1.0, number, 0, {}),) * 50
-baseline = Baseline("minilm", "1", "shared", 1.0, (), windows, Certificate(0, 0, {}, (), 1.0, 0, 0, False))
+baseline = Baseline("minilm", "1", "shared", 1.0, (), windows, Certificate(0, 0, 0.0, (), 0.0, 1, 1.0, 1.0, 9.0, 9.0))
 
 def ready():
     print("ready", flush=True)

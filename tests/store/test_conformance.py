@@ -6,11 +6,12 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 
+import numpy as np
 import pytest
 
 from geluwatch.errors import BaselineError, UnknownBaselineError
 from geluwatch.ports import BaselineStore
-from geluwatch.records import Baseline
+from geluwatch.records import Baseline, Calm, PointKey
 from geluwatch.store import BaselineInfo, MemoryBaselines, SqlBaselines
 
 Make = Callable[..., Baseline]
@@ -29,10 +30,23 @@ def test_load_returns_what_was_saved(store: BaselineStore, baseline: Make, same:
 
 
 def test_keeps_a_baseline_of_nothing(store: BaselineStore, baseline: Make, same: Callable[..., bool]) -> None:
-    """A baseline without sites, windows and thresholds is stored like any other."""
-    saved = baseline(sites=(), windows=(), certificate=replace(baseline().certificate, thresholds={}, horizons=()))
+    """A baseline without sites, windows, horizons and all that is learnt from windows is stored like any other."""
+    saved = baseline(
+        sites=(), windows=(), certificate=replace(baseline().certificate, horizons=()), references={}, histograms={}, calm=None
+    )
     store.save(saved)
     assert same(saved, store.load("minilm", "1", "v1"))
+
+
+def test_keeps_calm_scores_of_nothing(store: BaselineStore, baseline: Make, same: Callable[..., bool]) -> None:
+    """Scores of no window, no point or no horizon keep their shape, and are not taken for no scores at all."""
+    points: tuple[PointKey, ...] = (("act", "pre"), ("act", "post"))
+    for shape in ((0, 0, 3), (0, 2, 3), (4, 0, 3), (4, 2, 0)):
+        count, keys, horizons = shape
+        calm = Calm(points[:keys], (1, 4, 16)[:horizons], np.zeros(count), np.zeros(shape, np.float32))
+        saved = baseline(name=str(shape), calm=calm)
+        store.save(saved)
+        assert same(saved, store.load("minilm", "1", str(shape)))
 
 
 def test_keeps_what_was_first_saved(store: BaselineStore, baseline: Make, same: Callable[..., bool]) -> None:
@@ -132,14 +146,14 @@ def test_refuses_times_without_an_order(store: BaselineStore, baseline: Make) ->
 
 
 def test_listing(store: MemoryBaselines | SqlBaselines, baseline: Make) -> None:
-    """The list is in the order of models, whatever the database's collation, and then of time."""
-    armed = replace(baseline().certificate, armed=True)
+    """The list is in the order of models, whatever the database's collation, and then of time; it counts all windows used."""
+    armed = replace(baseline().certificate, armed=True, windows=20_000)
     for model, name, created in (("b", "new", 2.0), ("B", "v1", 3.0), ("b", "old", 1.0)):
         store.save(baseline(model, "1", name, created, certificate=armed if name == "new" else baseline().certificate))
     expected = (
-        BaselineInfo("B", "1", "v1", 3.0, 2, 2, armed=False),
-        BaselineInfo("b", "1", "old", 1.0, 2, 2, armed=False),
-        BaselineInfo("b", "1", "new", 2.0, 2, 2, armed=True),
+        BaselineInfo("B", "1", "v1", 3.0, 100, 2, armed=False),
+        BaselineInfo("b", "1", "old", 1.0, 100, 2, armed=False),
+        BaselineInfo("b", "1", "new", 2.0, 20_000, 2, armed=True),
     )
     assert expected == store.listing()
 

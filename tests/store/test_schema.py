@@ -22,7 +22,7 @@ from geluwatch.errors import StoreError
 from geluwatch.store import SqlBaselines
 from geluwatch.store.engine import for_writing, make_engine
 from geluwatch.store.schema import HEAD, VERSION_TABLE, downgrade, upgrade
-from geluwatch.store.tables import Base, WindowRow
+from geluwatch.store.tables import Base, BaselineRow, WindowRow
 
 
 @pytest.fixture
@@ -92,7 +92,7 @@ def test_a_newer_schema_asks_for_an_upgrade(url: str, engine: Engine) -> None:
         connection.execute(text(f"UPDATE {VERSION_TABLE} SET version_num = '0099'"))
     with pytest.raises(StoreError) as caught:
         SqlBaselines(url)
-    ending = "has schema '0099', newer than '0001', the newest that this release knows; upgrade geluwatch."
+    ending = "has schema '0099', newer than '0002', the newest that this release knows; upgrade geluwatch."
     assert f"The database {engine.url.render_as_string(hide_password=True)} {ending}" == str(caught.value)
 
 
@@ -133,6 +133,11 @@ def test_migrating_prints_nothing(tmp_path: Path, capfd: pytest.CaptureFixture[s
 
 @pytest.mark.parametrize(("dialect", "type_name"), [(sqlite, "BLOB"), (postgresql, "BYTEA"), (mysql, "BLOB(4294967295)")])
 def test_payloads_fit_on_every_database(dialect: object, type_name: str) -> None:
-    """The payload's column takes far more than the 64 KiB that a bare blob has on MySQL."""
-    created = str(CreateTable(WindowRow.__table__).compile(dialect=dialect.dialect()))  # type: ignore[attr-defined,arg-type]
-    assert f"payload {type_name} NOT NULL" in created
+    """A payload's column takes far more than the 64 KiB that a bare blob has on MySQL."""
+    window, baseline = (
+        str(CreateTable(row.__table__).compile(dialect=dialect.dialect()))  # type: ignore[attr-defined,arg-type]
+        for row in (WindowRow, BaselineRow)
+    )
+    assert f"payload {type_name} NOT NULL" in window
+    for part in ("reference", "histogram", "calm"):
+        assert f"{part}_payload {type_name}" in baseline

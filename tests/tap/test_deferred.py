@@ -51,10 +51,10 @@ def test_padding_rows_do_not_count() -> None:
 
 def test_only_valid_rows_are_captured_in_pairs() -> None:
     """With fewer valid rows than wanted, exactly the valid ones arrive, pre and post of the same rows."""
-    rows = DeviceRows(8)
+    rows = DeviceRows()
     pre = torch.arange(24.0).reshape(2, 6, 2)
     mask = torch.tensor([True] * 3 + [False] * 3 + [True] * 2 + [False] * 4)
-    choice = rows.pick(12, mask, torch.device("cpu"))
+    choice = rows.pick(12, mask, torch.device("cpu"), 1.0, 8)
     rows.capture("layer", pre, pre * 10, choice)
     (captured,) = rows.arrived()
     assert {0.0, 2.0, 4.0, 12.0, 14.0} == set(captured.pre[:, 0].tolist())
@@ -67,5 +67,18 @@ def test_drawing_rows_leaves_the_global_generator_alone() -> None:
     torch.manual_seed(3)
     expected = torch.rand(4)
     torch.manual_seed(3)
-    DeviceRows(4).pick(100, None, torch.device("cpu"))
+    DeviceRows().pick(100, None, torch.device("cpu"), 0.04, 4)
     assert torch.equal(expected, torch.rand(4))
+
+
+def test_the_share_is_that_of_the_valid_rows() -> None:
+    """However much padding there is, a share of a quarter takes each valid row a quarter of the time, and no padding row."""
+    rows, turns = DeviceRows(), 2000
+    for valid in (3, 40):
+        mask = torch.arange(40) < valid
+        counts = torch.zeros(40)
+        for _ in range(turns):
+            choice = rows.pick(40, mask, torch.device("cpu"), 0.25, 10)
+            counts[choice.indices[choice.valid]] += 1
+        assert 0.0 == float(counts[valid:].sum())
+        assert (counts[:valid] / turns - 0.25).abs().max() < 0.05

@@ -10,6 +10,7 @@ from typing import Literal, Protocol
 from geluwatch.records import PointReport, Report
 
 Tone = Literal["info", "good", "ticket", "page", "bad"]
+State = Literal["blind", "watched", "calm", "drift", "drift 1st", "gross", "non-finite", "first"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,7 +56,7 @@ class LayerRow:
 
     name: str
     """The layer without what all layers' names end with."""
-    state: Literal["blind", "watched", "calm", "drift", "non-finite", "first"]
+    state: State
     mean: float
     """Before the GELU, like the three that follow."""
     std: float
@@ -122,17 +123,17 @@ def _row(report: Report, layer: str, name: str) -> LayerRow:
     )
 
 
-def _state(
-    report: Report, before: PointReport, after: PointReport, nonfinite: int
-) -> Literal["blind", "watched", "calm", "drift", "non-finite", "first"]:
+def _state(report: Report, before: PointReport, after: PointReport, nonfinite: int) -> State:
     if before.state == "blind":
         return "blind"
     if before.layer == report.first_nonfinite:
         return "first"
     if nonfinite:
         return "non-finite"
-    if before.drifting or after.drifting:
-        return "drift"
+    if before.gross or after.gross:
+        return "gross"
+    if before.layer in report.drifting:
+        return "drift 1st" if before.layer == report.drifting[0] else "drift"
     return "calm" if _known((before.evidence, after.evidence)) else "watched"
 
 

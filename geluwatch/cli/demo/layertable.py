@@ -9,13 +9,22 @@ from dataclasses import dataclass
 from rich.table import Table
 from rich.text import Text
 
-from geluwatch.cli.demo.display import LayerRow, interval, number
+from geluwatch.cli.demo.display import LayerRow, State, interval, number
 
 WINDOWS = 32
 """Most windows that a trail shows."""
 
 _HEIGHTS = "▁▂▃▄▅▆▇█"
-_STATES = {"blind": "dim", "watched": "cyan", "calm": "green", "drift": "yellow", "non-finite": "red", "first": "bold red"}
+_STATES: Mapping[State, str] = {
+    "blind": "dim",
+    "watched": "cyan",
+    "calm": "green",
+    "drift": "yellow",
+    "drift 1st": "bold yellow",
+    "gross": "red",
+    "non-finite": "red",
+    "first": "bold red",
+}
 
 _GAP = 2
 _STATE, _READING, _COUNT, _INTERVAL, _MOMENT = 10, 5, 10, 11, 6
@@ -67,9 +76,9 @@ def table(rows: Sequence[LayerRow], trails: Mapping[str, Sequence[float]], room:
 
 
 def evidence_bar(evidence: float, width: int) -> Text:
-    """Return evidence as a bar of so many characters, an odd number; the threshold in the middle, twice that at the end.
+    """Return evidence as a bar of so many characters, an odd number; the ticket's limit in the middle, twice that at the end.
 
-    Without a judgement there is no threshold either.
+    Without a judgement there is no limit either.
     """
     if math.isnan(evidence):
         return Text("─" * width, style="dim")
@@ -83,7 +92,7 @@ def evidence_bar(evidence: float, width: int) -> Text:
 
 
 def trail(evidence: Iterable[float]) -> Text:
-    """Return evidence of consecutive windows as one character each: half height is the threshold, a dot was not judged."""
+    """Return evidence of consecutive windows as one character each: half height is the limit, a dot was not judged."""
     text = Text()
     for value in evidence:
         if math.isnan(value):

@@ -30,7 +30,7 @@ _TONES: dict[Tone, tuple[str, str]] = {
 }
 _VERDICTS = {"blind": "dim", "warming": "cyan", "ok": "green", "ticket": "yellow", "page": "bold red"}
 _SPINNER = "⠋⠙⠹⠸⠼⠴⠦⠧⠇⠏"
-_NOTES = ("evidence: drift score over its calibrated threshold ┃", "first: the layer where NaN or Inf came up first")
+_NOTES = ("evidence: surprise over the ticket's limit ┃, the larger of both sides", "first, drift 1st: the layer where it began")
 
 _PHASES = 34  # columns of the list of phases
 _EVENT_INDENT = 11  # columns of an event's time and mark

@@ -21,6 +21,8 @@ BASELINE_WINDOWS = 48
 _CALM_WINDOWS = 24
 _FAULTY_WINDOWS = 5
 _SETTLED_WINDOWS = 4
+# The averages forget exponentially, and an alarm ends at half its limit.
+_RECOVERY_HORIZONS = 4
 
 
 class Story:
@@ -106,7 +108,7 @@ class Story:
     def _drift(self) -> bool:
         self._stage.say("info", "the same service is now sent source code")
         found = self._until_alert("ticket", DRIFT, self._traffic.code)
-        note = words.drift(found.report) if found.report else ""
+        note = f"{words.drift(found.report)}, scope {found.report.scope}" if found.report else ""
         return self._stage.judge("Source code is a drift ticket", DRIFT, found, note, right=True)
 
     def _overflow(self) -> bool:
@@ -144,14 +146,16 @@ class Story:
                 found = Detection(found.began, report, report.time, layer)
                 what = "NaN or Inf" if verdict == "page" else words.drift(report)
                 stage.say("page" if verdict == "page" else "ticket", f"{what}, first at {short_name(report, layer)}, in window {windows}")
+                if verdict == "ticket" and (origin := words.origin(report)):
+                    stage.say("info", origin)
             came = stage.alert(alert, MODEL)
             if windows >= _FAULTY_WINDOWS and found.report and (came or stage.servers is None):
                 return Detection(found.began, found.report, found.seen, found.layer, came)
         return found
 
     def _recover(self, promise: str, alert: str) -> bool:
-        """Serve prose until the verdict is ok, for at most the longest horizon, then stay calm until the alert is resolved."""
-        longest = max(self._certificate.horizons)
+        """Serve prose until the verdict is ok, for at most a few times the longest horizon, then until the alert is resolved."""
+        longest = _RECOVERY_HORIZONS * max(self._certificate.horizons)
         began, windows = time.time(), 1
         while (report := self._traffic.prose()).verdict != "ok" and windows <= longest:
             windows += 1

@@ -60,14 +60,12 @@ def load(*, baseline: int = 1536, held_out: int = 1152, code: int = 640, seed: i
         MissingPartError: The library has no sources, or too few.
     """
     order = random.Random(seed)  # noqa: S311  # no secret is drawn
-    files = _source_files(Path(sysconfig.get_paths()["stdlib"]))
+    files = source_files(Path(sysconfig.get_paths()["stdlib"]))
     order.shuffle(files)
     prose: dict[str, str] = {}
     programs: dict[str, str] = {}
-    for tree, lines in _parsed(files):
-        for node in ast.walk(tree):
-            _keep(prose, filter(_is_prose, _paragraphs(node)))
-            _keep(programs, _body(node, lines))
+    for tree, lines in parsed(files):
+        gather(tree, lines, prose, programs)
         # Twice as many as are needed, so that texts of one file lie far apart once they are shuffled.
         if len(prose) >= 2 * (baseline + held_out) and len(programs) >= 2 * code:
             break
@@ -81,7 +79,8 @@ def load(*, baseline: int = 1536, held_out: int = 1152, code: int = 640, seed: i
     return Texts(tuple(shuffled[:baseline]), tuple(shuffled[baseline : baseline + held_out]), tuple(chunks[:code]))
 
 
-def _source_files(root: Path) -> list[Path]:
+def source_files(root: Path) -> list[Path]:
+    """Return the Python files under a folder, tests and third parties left out, in a fixed order."""
     found = []
     for folder, below, names in os.walk(root):
         below[:] = sorted(set(below) - _NOT_PROSE_SOURCE)
@@ -89,7 +88,8 @@ def _source_files(root: Path) -> list[Path]:
     return found
 
 
-def _parsed(files: Iterable[Path]) -> Iterator[tuple[ast.Module, list[str]]]:
+def parsed(files: Iterable[Path]) -> Iterator[tuple[ast.Module, list[str]]]:
+    """Yield the syntax tree and the lines of each file that can be read."""
     for path in files:
         try:
             source = path.read_text(encoding="utf-8")
@@ -98,6 +98,13 @@ def _parsed(files: Iterable[Path]) -> Iterator[tuple[ast.Module, list[str]]]:
                 yield ast.parse(source), source.splitlines()
         except (OSError, SyntaxError, ValueError):
             continue
+
+
+def gather(tree: ast.Module, lines: list[str], prose: dict[str, str], programs: dict[str, str]) -> None:
+    """Add the prose and the program texts of a file, each under its opening, where that is new."""
+    for node in ast.walk(tree):
+        _keep(prose, filter(_is_prose, _paragraphs(node)))
+        _keep(programs, _body(node, lines))
 
 
 def _keep(kept: dict[str, str], texts: Iterable[str]) -> None:

@@ -7,19 +7,21 @@ import math
 from torch import nn
 
 from geluwatch.cli.demo.webhook import Alert
-from geluwatch.records import Certificate, Report
+from geluwatch.records import Certificate, PointReport, Report
 
 
 def certificate(given: Certificate) -> tuple[str, ...]:
     """Return a baseline's certificate in plain words, one sentence each."""
     horizons = " and ".join(map(str, given.horizons))
-    limits = given.thresholds.values()
-    scope = f"each layer, both sides of its GELU, over {horizons} windows"
+    low, high = given.interval
+    paging = f"drift is a page from surprise {given.page_limit:.1f} on, {given.pages_per_quarter:g} in three months by chance"
+    replayed = f"{given.observed} false alarms where {given.requested:.0f} were asked for (95 % interval {low:.0f} to {high:.0f})"
     return (
-        f"armed on {given.windows} windows, {given.left_out} left out",
-        f"{len(limits)} thresholds, from {min(limits):.1f} to {max(limits):.1f} where calm is about 1: {scope}",
-        f"set so that calm traffic opens at most {given.tickets_per_month:g} false tickets a month",
-        f"checked by replay with each window left out: {given.exceeded} of {given.replayed} calm scores above their threshold",
+        f"armed on {given.windows} windows, {given.left_out} left out, judged over {horizons} windows",
+        f"they resemble each other so much that they are worth {given.looks:.0f} independent looks",
+        f"drift is a ticket from surprise {given.ticket_limit:.1f} on, which calm traffic passes {given.tickets_per_month:g} times a month",
+        paging if given.paging else given.paging_reason.rstrip("."),
+        f"checked by replay, each half by the other's limits: {replayed}",
     )
 
 
@@ -29,9 +31,33 @@ def census(state: str, reason: str) -> str:
 
 
 def drift(report: Report) -> str:
-    """Return how far the layers in drift are beyond their thresholds."""
-    most = max(report.sites.values(), key=lambda site: site.evidence if site.drifting else 0.0)
-    return f"{len(report.drifting)} layers in drift, evidence up to {most.evidence:.1f} times the threshold"
+    """Return how many layers drift, and how far the farthest of them is."""
+    layers = {layer for layer, _ in report.sites}
+    most = max((site for site in report.sites.values() if site.layer in report.drifting), key=_known_evidence)
+    return f"{len(report.drifting)} of {len(layers)} layers in drift, evidence up to {most.evidence:.1f} (surprise {most.surprise:.0f})"
+
+
+def origin(report: Report) -> str:
+    """Return where drift comes from and what changed, as far as the report names it."""
+    scopes = {"traffic": "most layers moved alike: the traffic changed", "model": "the others did not move alike: the model changed there"}
+    named = (f"scope {report.scope}, {scopes[report.scope]}" if report.scope else "", report.cause or _figures(report))
+    return "\n".join(part for part in named if part)
+
+
+def _figures(report: Report) -> str:
+    """Return how the values of the first layer in drift differ, for want of a cause that stands out."""
+    first = (site for site in report.sites.values() if site.layer == report.drifting[0] and site.panel is not None)
+    most = max(first, key=_known_evidence, default=None)
+    if most is None or most.panel is None:
+        return ""
+    return (
+        f"no one cause stands out: there values moved by {most.panel.wasserstein:.3f} of their standard deviation, "
+        f"the mean by {most.panel.mean_shift:+.3f}, while the channels' squared deviations are {most.score:.1f} times those of calm windows"
+    )
+
+
+def _known_evidence(site: PointReport) -> float:
+    return 0.0 if math.isnan(site.evidence) else site.evidence
 
 
 def description(alert: Alert) -> str:

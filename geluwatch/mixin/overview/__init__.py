@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from geluwatch.mixin.overview import agents, distribution, drift, nonfinite, traffic, verdict
+from geluwatch.mixin.overview import agents, distribution, drift, nonfinite, statistics, traffic, verdict
 from geluwatch.mixin.overview.parts import Queries, Row
 from geluwatch.mixin.settings import MixinSettings
 
@@ -10,6 +10,7 @@ _ROWS = (
     verdict.row,
     nonfinite.row,
     drift.row,
+    statistics.row,
     distribution.buckets_row,
     distribution.moments_row,
     traffic.row,

@@ -14,8 +14,8 @@ _MERGED: Json = {"id": "merge", "options": {}}
 
 
 def census_row(ask: Queries) -> Row:
-    """Return the row of GELUs and agents."""
-    return Row("Census", (_sites(ask), _agents(ask)))
+    """Return the row of GELUs, agents and baselines."""
+    return Row("Census", (_sites(ask), _agents(ask), _baselines(ask)))
 
 
 def health_row(ask: Queries) -> Row:
@@ -56,6 +56,28 @@ def _agents(ask: Queries) -> Table:
         unit="none",
         overrides=[override("byRegexp", "Attached|Recorded", unit="dateTimeFromNow"), override("byName", "instance", links=live_page)],
         transformations=[_MERGED, columns(hide=("Time", "Value #B", "Value #C"), rename={"Value #A": "Attached", "Value #D": "Recorded"})],
+    )
+
+
+def _baselines(ask: Queries) -> Table:
+    ticket, page = (ask.gauge(catalog.LIMIT, f'tier="{tier}"') for tier in catalog.TIERS)
+    read = (ask.gauge(catalog.BASELINE_WINDOWS), ask.gauge(catalog.BASELINE_LOOKS), ticket, page)
+    names = ("Windows", "Independent looks", "Ticket limit", "Page limit")
+    return Table(
+        "Baselines",
+        "What each agent's baseline rests on, and the surprise from which drift is a ticket or a page. Without a page limit it is "
+        "too short to page: that takes a hundred independent looks.",
+        [
+            _rows(largest(ask.gauge(catalog.BASELINE_INFO), *_AGENT, "baseline")),
+            *(_rows(largest(expr, *_AGENT)) for expr in read),
+        ],
+        size=(24, 6),
+        unit="none",
+        field={"decimals": 1, "noValue": "not armed"},
+        transformations=[
+            _MERGED,
+            columns(hide=("Time", "Value #A"), rename={f"Value #{letter}": name for letter, name in zip("BCDE", names, strict=True)}),
+        ],
     )
 
 

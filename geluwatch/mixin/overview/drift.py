@@ -1,30 +1,68 @@
-"""The row of drift: which layers, how far, against which threshold, on which pods."""
+"""The row of drift: which layers, which of them first, how surprising, against which limits, on which pods."""
 
 from __future__ import annotations
 
 from geluwatch import catalog
 from geluwatch.catalog import Metric
-from geluwatch.mixin.overview.parts import BY_POINT, LAYERS, OF_POINT, ONLY_THIS_LAYER, POINT, Queries, Row
-from geluwatch.mixin.panels import GREEN, RED, TimeSeries, override, steps, target
-from geluwatch.mixin.queries import largest, mean, smallest
+from geluwatch.mixin.overview.parts import (
+    BY_LAYER,
+    BY_POINT,
+    LAYERS,
+    OF_AGENT,
+    OF_LAYER,
+    OF_MODEL,
+    OF_POINT,
+    ONLY_THIS_LAYER,
+    POINT,
+    Queries,
+    Row,
+)
+from geluwatch.mixin.panels import GREEN, ORANGE, RED, Stat, TimeSeries, override, steps, target
+from geluwatch.mixin.queries import GROUP, largest, mean, number, smallest, total
 
 _FIELD = {"min": 0, **ONLY_THIS_LAYER}
-_DASHED = override("byRegexp", ".* (upper|threshold)$", custom__lineStyle={"fill": "dash", "dash": [6, 6]})
+_DASHED = override("byRegexp", ".* limit$", custom__lineStyle={"fill": "dash", "dash": [6, 6]}, custom__lineWidth=2)
 
 
 def row(ask: Queries) -> Row:
     """Return the row of drift."""
-    return Row("Drift", (_evidence(ask), _distance(ask), _score(ask), _pods_apart(ask)))
+    return Row("Drift", (_first(ask), _since(ask), _evidence(ask), _surprise(ask), _alarms(ask), _pods_apart(ask)))
 
 
 def _of_pods(ask: Queries, metric: Metric) -> str:
     return mean(ask.known(metric, LAYERS, POINT), *BY_POINT)
 
 
+def _first(ask: Queries) -> Stat:
+    return Stat(
+        "Where drift began",
+        "The layer where the present drift began, by number of pods. Scope traffic: most layers moved alike, look at the input. "
+        "Scope model: this layer moved and the others did not, look at the model there.",
+        [target(number(f"{ask.gauge(catalog.FIRST_DRIFT)} == 1", *BY_LAYER, "scope"), f"{OF_LAYER}: {{{{scope}}}}", instant=True)],
+        size=(12, 5),
+        unit="none",
+        field={"noValue": "No drift", "thresholds": steps(ORANGE)},
+        options={"textMode": "value_and_name", "orientation": "horizontal"},
+        links=ask.runbook("GeluwatchActivationDrift"),
+    )
+
+
+def _since(ask: Queries) -> Stat:
+    return Stat(
+        "Drifting for",
+        "How long each layer has been drifting, as far as the windows tell; the pod that drifts longest.",
+        [target(largest(f"time() - {ask.gauge(catalog.ONSET, LAYERS)}", *BY_LAYER), OF_LAYER, instant=True)],
+        size=(12, 5),
+        unit="s",
+        field={"noValue": "No drift", "thresholds": steps(ORANGE)},
+        options={"textMode": "value_and_name", "orientation": "horizontal"},
+    )
+
+
 def _evidence(ask: Queries) -> TimeSeries:
     return TimeSeries(
         "Drift evidence by layer",
-        "Score over calibrated threshold, averaged over pods: drift from the line at 1 on. Look at the earliest layer first.",
+        "Surprise over the ticket's limit, averaged over pods: drift from the line at 1 on. Look at the earliest layer first.",
         [target(_of_pods(ask, catalog.EVIDENCE), OF_POINT)],
         size=(12, 9),
         unit="none",
@@ -34,12 +72,13 @@ def _evidence(ask: Queries) -> TimeSeries:
     )
 
 
-def _distance(ask: Queries) -> TimeSeries:
-    lower, upper = _of_pods(ask, catalog.KS), _of_pods(ask, catalog.KS_UPPER)
+def _surprise(ask: Queries) -> TimeSeries:
+    limit = smallest(ask.gauge(catalog.LIMIT), *GROUP, "tier")
     return TimeSeries(
-        "KS distance from the baseline",
-        "The Kolmogorov-Smirnov distance lies between the two lines of a layer. It explains a drift and does not decide it.",
-        [target(lower, f"{OF_POINT} lower"), target(upper, f"{OF_POINT} upper")],
+        "Surprise and limits",
+        "Negative decimal logarithm of the probability in calm traffic, averaged over pods: 3 is once in a thousand looks. "
+        "Dashed: from where it is a ticket, and a page; a baseline too short to page has no limit for it.",
+        [target(_of_pods(ask, catalog.SURPRISE), OF_POINT), target(limit, f"{OF_MODEL} {{{{tier}}}} limit")],
         size=(12, 9),
         unit="none",
         field=_FIELD,
@@ -47,16 +86,14 @@ def _distance(ask: Queries) -> TimeSeries:
     )
 
 
-def _score(ask: Queries) -> TimeSeries:
-    score, threshold = _of_pods(ask, catalog.SCORE), _of_pods(ask, catalog.THRESHOLD)
+def _alarms(ask: Queries) -> TimeSeries:
     return TimeSeries(
-        "Drift score and threshold",
-        "Typical squared channel z against the baseline, about 1 when calm, with the threshold its noise was calibrated to.",
-        [target(score, OF_POINT), target(threshold, f"{OF_POINT} threshold")],
+        "Points in alarm by agent",
+        "Sides of layers in alarm, as each agent sees it by itself: from the limit on, until surprise is below half the ticket's.",
+        [target(total(ask.gauge(catalog.ALARM, LAYERS, POINT), "model", "instance", "tier"), f"{OF_AGENT} {{{{tier}}}}")],
         size=(12, 7),
         unit="none",
-        field=_FIELD,
-        overrides=[_DASHED],
+        field={"min": 0, "decimals": 0},
     )
 
 
@@ -70,4 +107,5 @@ def _pods_apart(ask: Queries) -> TimeSeries:
         size=(12, 7),
         unit="none",
         field=_FIELD,
+        links=ask.runbook("GeluwatchPodDrift"),
     )

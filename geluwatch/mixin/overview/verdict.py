@@ -14,16 +14,16 @@ _COLOURS = {"page": RED, "ticket": ORANGE, "ok": GREEN, "warming": BLUE, "blind"
 
 def row(ask: Queries) -> Row:
     """Return the row of verdicts and alarms."""
-    alarms = (_nonfinite(ask), _drift(ask), _baseline(ask), _blind(ask))
+    alarms = (_nonfinite(ask), _gross(ask), _drift(ask), _baseline(ask), _blind(ask))
     return Row("Verdict", (_verdicts(ask), *alarms, _firing(), _alerts()))
 
 
 def _verdicts(ask: Queries) -> Stat:
     return Stat(
         "Agents by verdict",
-        "How many agents give each verdict now: page for NaN or Inf, ticket for drift, ok, warming up, or blind.",
+        "How many agents give each verdict now: page for NaN, Inf, gross faults or strong drift, ticket for drift, ok, warming, blind.",
         [target(total(ask.gauge(catalog.VERDICT), "verdict"), "{{verdict}}")],
-        size=(9, 4),
+        size=(6, 4),
         field={"noValue": "No agent"},
         overrides=[override("byName", name, thresholds=steps(NEUTRAL, (1, colour))) for name, colour in _COLOURS.items()],
         links=ask.runbook("GeluwatchAgentMissing"),
@@ -37,6 +37,17 @@ def _nonfinite(ask: Queries) -> Stat:
         ask.or_zero(total(ask.grown(catalog.NONFINITE_FORWARDS)), catalog.BUILD_INFO),
         RED,
         ask.runbook("GeluwatchNonFiniteActivations"),
+    )
+
+
+def _gross(ask: Queries) -> Stat:
+    faults = f"{largest(ask.gauge(catalog.GROSS), *BY_LAYER)} == 1"
+    return _alarm(
+        "Layers grossly wrong",
+        "Layers that are dead or give values that no GELU gives, baseline or not.",
+        ask.or_zero(number(faults), catalog.GROSS),
+        RED,
+        ask.runbook("GeluwatchGrossFault"),
     )
 
 

@@ -10,8 +10,8 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from geluwatch.mixin.alerts import DASHBOARD_UID, Alert, alerts, severity
-from geluwatch.mixin.ruletests import agent_missing, baseline_missing, drift, nonfinite
+from geluwatch.mixin.alerts import DASHBOARD_UID, Alert, alerts
+from geluwatch.mixin.ruletests import agent_missing, baseline_missing, drift, gross, nonfinite, stray
 from geluwatch.mixin.ruletests.grammar import Case, Expected, Scale
 from geluwatch.mixin.settings import MixinSettings
 
@@ -19,7 +19,9 @@ RULE_FILE = "geluwatch.rules.yaml"
 
 _STORIES: Mapping[str, Callable[[Alert, Scale], tuple[Case, ...]]] = {
     "GeluwatchNonFiniteActivations": nonfinite.cases,
+    "GeluwatchGrossFault": gross.cases,
     "GeluwatchActivationDrift": drift.cases,
+    "GeluwatchPodDrift": stray.cases,
     "GeluwatchAgentMissing": agent_missing.cases,
     "GeluwatchBaselineMissing": baseline_missing.cases,
 }
@@ -31,10 +33,11 @@ def rule_tests(settings: MixinSettings) -> dict[str, Any]:
     The settings must select all targets, because the stories could not know how to please a selector.
     """
     scale = Scale(settings)
+    by_name = {alert.name: alert for alert in alerts(settings)}
     return {
         "rule_files": [f"../{RULE_FILE}"],
         "evaluation_interval": f"{scale.step}s",
-        "tests": [_test(alert, case, scale) for alert in alerts(settings) for case in _STORIES[alert.name](alert, scale)],
+        "tests": [_test(alert, case, scale) for alert in by_name.values() for case in _STORIES[alert.name](alert, scale)],
     }
 
 
@@ -58,7 +61,7 @@ def _expected(alert: Alert, expected: Expected, settings: MixinSettings) -> dict
     model = expected.labels.get("model")
     selected = f"var-job={expected.labels['job']}" + (f"&var-model={model}" if model else "")
     return {
-        "exp_labels": {**expected.labels, "severity": severity(alert, settings)},
+        "exp_labels": {**expected.labels, "severity": settings.severities[expected.tier or alert.tier]},
         "exp_annotations": {
             "summary": alert.summary,
             "description": expected.description,

@@ -1,4 +1,4 @@
-"""Stories of `GeluwatchActivationDrift`."""
+"""Stories of `GeluwatchActivationDrift`, in both tiers."""
 
 from __future__ import annotations
 
@@ -17,59 +17,90 @@ from geluwatch.mixin.ruletests.grammar import (
     Scale,
     agent,
     flat,
+    fleet,
     layer_indices,
     name,
 )
+from geluwatch.mixin.settings import Tier
+
+TICKET_LIMIT, PAGE_LIMIT = 6.0, 7.5
+_SCOPES = {
+    "traffic": "Most layers moved alike, so the traffic is likelier to have changed than the model.",
+    "model": "The other layers did not move alike, so the model is likelier to have changed than the traffic.",
+}
 
 
-def cases(alert: Alert, scale: Scale) -> tuple[Case, ...]:
+def cases(_: Alert, scale: Scale) -> tuple[Case, ...]:
     """Return the stories of the alert."""
-    stories = _Stories(alert, scale)
+    stories = _Stories(scale)
     return (
         stories.tickets_after_the_wait(),
         stories.resolves(),
+        stories.first_of_many_pods(),
         stories.one_pod_of_two(),
+        stories.one_strong_pod_of_four(),
+        stories.one_weak_pod_of_twenty(),
         stories.reading_missing(),
         stories.many_layers(),
+        stories.overflow(),
+        stories.pages(),
+        stories.page_resolves(),
+        stories.page_of_four_pods(),
+        stories.page_not_armed(),
         stories.calm(),
         stories.idle(),
     )
 
 
 class _Stories:
-    """The stories on one time grid: evidence is high from `start` until `end`."""
+    """The stories on one time grid: drift is there from `start` until `end`."""
 
-    def __init__(self, alert: Alert, scale: Scale) -> None:
-        hold, kept = scale.steps(alert.hold), scale.steps(scale.settings.keep_firing_for)
+    def __init__(self, scale: Scale) -> None:
+        hold, kept = scale.steps(scale.settings.drift_for), scale.steps(scale.settings.keep_firing_for)
         self.start = 4
+        self.paged = self.start + scale.steps(scale.settings.page_for)
         self.due = self.start + hold
         self.end = self.due + 4
         self.cleared = self.end + kept
         self.run = self.cleared + 6
         self.agent = {**agent(flat(1, self.run)), **layer_indices(self.run)}
 
-    def evidence(self, value: float, layer: str, pod: Labels = POD) -> dict[str, str]:
-        calm, high = (flat(0.5, self.start), flat(0.5, self.run - self.end)), flat(value, self.end - self.start)
-        return {name(catalog.EVIDENCE, **pod, layer=layer, point="pre"): f"{calm[0]} {high} {calm[1]}"}
+    def reading(self, metric: catalog.Metric, calm: float, value: float, layer: str, pod: Labels) -> dict[str, str]:
+        values = f"{flat(calm, self.start)} {flat(value, self.end - self.start)} {flat(calm, self.run - self.end)}"
+        return {name(metric, **pod, layer=layer, point="pre"): values}
+
+    def drift(self, surprise: float, layer: str, pod: Labels = POD) -> dict[str, str]:
+        evidence = self.reading(catalog.EVIDENCE, 0.5, surprise / TICKET_LIMIT, layer, pod)
+        return {**self.reading(catalog.SURPRISE, 3, surprise, layer, pod), **evidence}
+
+    def limits(self, *tiers: Tier, pod: Labels = POD) -> dict[str, str]:
+        levels = {"ticket": TICKET_LIMIT, "page": PAGE_LIMIT}
+        return {name(catalog.LIMIT, **pod, tier=tier): flat(levels[tier], self.run) for tier in tiers}
 
     def distance(self, value: float, layer: str) -> dict[str, str]:
         return {name(catalog.KS, **POD, layer=layer, point="pre"): flat(value, self.run)}
 
-    def says(self, count: int, *lines: str) -> tuple[Expected, ...]:
-        head = f"Model minilm version 1 has drifted from its baseline in {count} of its layers, by the model's order:"
-        return (Expected(INCIDENT, "\n".join([head, *lines]), FIRST_HOST),)
+    def began(self, layer: str, scope: str, pod: Labels = POD) -> dict[str, str]:
+        return {name(catalog.FIRST_DRIFT, **pod, layer=layer, scope=scope): flat(1, self.run)}
+
+    def says(self, *lines: str, where: str = "", count: int | None = None, first: str = "", tier: Tier = "ticket") -> Expected:
+        beyond = " far enough to page" if tier == "page" else ""
+        drifted = f"Model minilm version 1 has drifted from its baseline{beyond}{where}"
+        head = f"{drifted}{first or '.'} It drifts in {len(lines) if count is None else count} of its layers, by the model's order:"
+        return Expected(INCIDENT, "\n".join([head, *lines]), FIRST_HOST, tier)
 
     def two_layers(self) -> dict[str, str]:
-        later = self.evidence(3, LAYERS[5]) | self.distance(0.0625, LAYERS[5])
-        earlier = self.evidence(1.25, LAYERS[2]) | self.distance(0.0125, LAYERS[2])
-        return {**self.agent, **later, **earlier, **self.evidence(0.75, LAYERS[0])}
+        later = self.drift(18, LAYERS[5]) | self.distance(0.0625, LAYERS[5])
+        earlier = self.drift(7.5, LAYERS[2]) | self.distance(0.0125, LAYERS[2])
+        return {**self.agent, **later, **earlier, **self.drift(4.5, LAYERS[0]), **self.began(LAYERS[2], "model")}
 
     def says_two(self) -> tuple[Expected, ...]:
-        return self.says(2, f"{LAYERS[2]}: evidence 1.25, KS 0.0125", f"{LAYERS[5]}: evidence 3.00, KS 0.0625")
+        lines = f"{LAYERS[2]}: evidence 1.25, KS 0.0125", f"{LAYERS[5]}: evidence 3, KS 0.0625"
+        return (self.says(*lines, first=f", first at layer {LAYERS[2]}. {_SCOPES['model']}"),)
 
     def tickets_after_the_wait(self) -> Case:
         return Case(
-            "opens one ticket after the wait, not before, and lists the layers by the model's order",
+            "opens one ticket after the wait, not before, names the first layer and lists all by the model's order",
             self.two_layers(),
             (Check(self.start), Check(self.due - 1), Check(self.due, self.says_two())),
         )
@@ -81,39 +112,110 @@ class _Stories:
             (Check(self.cleared - 2, self.says_two()), Check(self.cleared + 2)),
         )
 
+    def first_of_many_pods(self) -> Case:
+        pods = fleet(4)
+        series = {key: value for pod in pods for key, value in self.drift(9, LAYERS[3], pod).items()}
+        series |= self.began(LAYERS[1], "model", pods[0])
+        series |= {key: value for pod in pods[1:] for key, value in self.began(LAYERS[3], "traffic", pod).items()}
+        said = self.says(
+            f"{LAYERS[3]}: evidence 1.5, KS ?", where=" on 4 of 4 pods", first=f", first at layer {LAYERS[3]}. {_SCOPES['traffic']}"
+        )
+        return Case("names the first layer that most pods name", {**self.agent, **series}, (Check(self.due, (said,)),))
+
     def one_pod_of_two(self) -> Case:
         return Case(
             "takes the average of the pods: one straying pod of two is no drift of the model",
-            {**self.agent, **self.evidence(1.25, LAYERS[0]), **self.evidence(0.5, LAYERS[0], OTHER_POD)},
+            {**self.agent, **self.drift(7.5, LAYERS[0]), **self.drift(3, LAYERS[0], OTHER_POD)},
             (Check(self.due), Check(self.end - 1)),
+        )
+
+    def one_bad(self, count: int, surprise: float) -> dict[str, str]:
+        bad, *good = fleet(count)
+        calm = {key: value for pod in good for key, value in self.drift(3, LAYERS[0], pod).items()}
+        return {**self.agent, **self.drift(surprise, LAYERS[0], bad), **calm}
+
+    def one_strong_pod_of_four(self) -> Case:
+        return Case(
+            "is silent for one pod of four however far out it is: no pod counts for more than two",
+            {**self.one_bad(4, 300), **self.limits("ticket", "page")},
+            (Check(self.paged), Check(self.due), Check(self.end - 1)),
+        )
+
+    def one_weak_pod_of_twenty(self) -> Case:
+        return Case(
+            "is silent for one straying pod of twenty, in both tiers",
+            {**self.one_bad(20, 24), **self.limits("ticket", "page")},
+            (Check(self.paged), Check(self.due), Check(self.end - 1)),
         )
 
     def reading_missing(self) -> Case:
         nothing = {name(catalog.EVIDENCE, **OTHER_POD, layer=LAYERS[1], point="pre"): " ".join(["NaN"] * self.run)}
         return Case(
             "is not blinded by a pod that has no reading yet, nor by a distance that is not known",
-            {**self.agent, **self.evidence(1.5, LAYERS[1]), **nothing},
-            (Check(self.due, self.says(1, f"{LAYERS[1]}: evidence 1.50, KS ?")),),
+            {**self.agent, **self.drift(9, LAYERS[1]), **nothing},
+            (Check(self.due, (self.says(f"{LAYERS[1]}: evidence 1.5, KS ?"),)),),
         )
 
     def many_layers(self) -> Case:
-        evidence = {key: value for layer in LAYERS for key, value in self.evidence(2, layer).items()}
+        series = {key: value for layer in LAYERS for key, value in self.drift(12, layer).items()}
+        lines = [f"{layer}: evidence 2, KS ?" for layer in LAYERS[:5]]
+        return Case("lists five layers and counts the rest", {**self.agent, **series}, (Check(self.due, (self.says(*lines, count=7),)),))
+
+    def overflow(self) -> Case:
+        said = self.says(f"{LAYERS[1]}: evidence 1e+75, KS ?")
+        return Case("writes a huge number short", {**self.agent, **self.drift(6e75, LAYERS[1])}, (Check(self.due, (said,)),))
+
+    def says_pages(self, where: str = "") -> tuple[Expected, ...]:
+        return (self.says(f"{LAYERS[2]}: evidence 1.5, KS ?", where=where, tier="page"),)
+
+    def pages(self) -> Case:
+        ticket = self.says(f"{LAYERS[2]}: evidence 1.5, KS ?")
         return Case(
-            "lists five layers and counts the rest",
-            {**self.agent, **evidence},
-            (Check(self.due, self.says(7, *(f"{layer}: evidence 2.00, KS ?" for layer in LAYERS[:5]))),),
+            "pages after the page's shorter wait where the page limit is reached, and opens the ticket as well",
+            {**self.agent, **self.drift(9, LAYERS[2]), **self.limits("ticket", "page")},
+            (
+                Check(self.start),
+                Check(self.paged - 1),
+                Check(self.paged, self.says_pages()),
+                Check(self.due, (*self.says_pages(), ticket)),
+            ),
+        )
+
+    def page_resolves(self) -> Case:
+        return Case(
+            "does not page below the page limit",
+            {**self.agent, **self.drift(7.25, LAYERS[2]), **self.limits("ticket", "page")},
+            (Check(self.paged), Check(self.due, (self.says(f"{LAYERS[2]}: evidence 1.21, KS ?"),)), Check(self.cleared + 2)),
+        )
+
+    def page_of_four_pods(self) -> Case:
+        pods = fleet(4)
+        series = {key: value for pod in pods for key, value in self.drift(9, LAYERS[2], pod).items()}
+        limits = {**self.limits("ticket", "page"), **self.limits("ticket", pod=pods[1])}
+        return Case(
+            "pages once for four pods, although a limit is known of one alone",
+            {**self.agent, **series, **limits},
+            (Check(self.paged - 1), Check(self.paged, self.says_pages(" on 4 of 4 pods"))),
+        )
+
+    def page_not_armed(self) -> Case:
+        ticket = self.says(f"{LAYERS[2]}: evidence 50, KS ?")
+        return Case(
+            "never pages where the baseline is too short for a page limit, however strong the drift",
+            {**self.agent, **self.drift(300, LAYERS[2]), **self.limits("ticket")},
+            (Check(self.paged), Check(self.due, (ticket,)), Check(self.end - 1, (ticket,))),
         )
 
     def calm(self) -> Case:
         return Case(
             "is silent for a calm model, however far its distance",
-            {**self.agent, **self.evidence(0.875, LAYERS[0]), **self.distance(0.5, LAYERS[0])},
-            tuple(Check(step) for step in (0, self.due, self.run - 1)),
+            {**self.agent, **self.drift(5.25, LAYERS[0]), **self.distance(0.5, LAYERS[0]), **self.limits("ticket", "page")},
+            tuple(Check(step) for step in (0, self.paged, self.due, self.run - 1)),
         )
 
     def idle(self) -> Case:
         return Case(
             "is silent for a model that has closed no window",
-            {**self.agent, name(catalog.BASELINE_ARMED, **POD): flat(1, self.run)},
+            {**self.agent, name(catalog.BASELINE_ARMED, **POD): flat(1, self.run), **self.limits("ticket", "page")},
             tuple(Check(step) for step in (0, self.due, self.run - 1)),
         )

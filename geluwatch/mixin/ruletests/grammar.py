@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 
 from geluwatch import catalog
 from geluwatch.catalog import Metric
-from geluwatch.mixin.settings import MixinSettings, seconds
+from geluwatch.mixin.settings import MixinSettings, Tier, seconds
 
 _STEPS_A_WINDOW = 10
 
@@ -30,6 +30,8 @@ class Expected:
     description: str
     agent: str | None = None
     """Instance whose listener the runbook link opens; None where no agent is left."""
+    tier: Tier | None = None
+    """Which tier of the alert; None where it has but one."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,6 +66,11 @@ class Scale:
     def steps(self, duration: str) -> int:
         """Return the steps after which a duration has passed."""
         return -(-seconds(duration) // self.step)
+
+
+def fleet(count: int) -> tuple[Labels, ...]:
+    """Return the labels of so many pods of one model version, the first being `POD`."""
+    return tuple({**INCIDENT, "instance": f"10.0.0.{7 + place}:9464"} for place in range(count))
 
 
 def name(metric: Metric | str, **labels: str) -> str:

@@ -67,7 +67,8 @@ class _Stories:
         return {name(catalog.NONFINITE_FORWARDS, **pod): values, name(catalog.SITE_FIRST_NONFINITE, **pod, layer=layer): values}
 
     def says(self, passes: int, layer: str, agent: str = FIRST_HOST) -> tuple[Expected, ...]:
-        text = f"Model minilm version 1 had NaN or Inf in {passes} forward passes within {self.window}, first at layer {layer}."
+        counted = "1 forward pass" if passes == 1 else f"{passes} forward passes"
+        text = f"Model minilm version 1 had NaN or Inf in {counted} within {self.window}, first at layer {layer}."
         return (Expected(INCIDENT, text, agent),)
 
     def pages_at_once(self) -> Case:

@@ -1,0 +1,82 @@
+"""When drift began at each layer, and so where: the first layer, and whether the traffic or the model changed."""
+
+from __future__ import annotations
+
+from collections import deque
+from typing import NamedTuple
+
+import numpy as np
+
+from geluwatch.core.contrast import shared
+from geluwatch.records import Floats, Ints, PointKey
+
+REMEMBERED = 64
+"""Windows looked back over."""
+
+# A window speaks for drift when it lies further out than this many standard deviations.
+_ALLOWED = 0.75
+# Windows by which a later layer must lead an earlier one to count as first: downstream of a fault noise may run ahead of it.
+_LEAD = 3
+# Standard deviations that the layers' median must lie above calm for the traffic to be named.
+_COMMON = 2.0
+# And at least this share of what the layer that moved most does.
+_ALIKE = 0.4
+
+
+class Onset(NamedTuple):
+    """Where drift began."""
+
+    layers: tuple[str, ...]
+    """Layers in drift, the first one first."""
+    times: dict[PointKey, float]
+    """When it began at each point in drift, seconds since the epoch."""
+    scope: str
+    """"traffic" when most layers moved alike, "model" when it enters at the first layer, "unknown" when there is only one layer,
+    "" without drift."""
+
+
+class History:
+    """The last windows' deviations, for the search of where drift began."""
+
+    def __init__(self, keys: tuple[PointKey, ...], layers: Ints) -> None:
+        self._keys = keys
+        self._layers = layers
+        self._windows: deque[tuple[float, Floats]] = deque(maxlen=REMEMBERED)
+
+    def add(self, started: float, deviations: Floats) -> None:
+        """Take a window: when it started, and its deviations (2, K, H)."""
+        self._windows.append((started, deviations))
+
+    def onset(self, alarmed: dict[PointKey, tuple[int, int]], strongest: PointKey | None, positions: dict[str, int]) -> Onset:
+        """Return where the drift of the alarmed points began.
+
+        Args:
+            alarmed: By point, the family and horizon (as indices) that surprise most.
+            strongest: The one of them that surprises most.
+            positions: Each layer's place in the model.
+        """
+        if strongest is None:
+            return Onset((), {}, "")
+        begins = {key: self._begin(self._keys.index(key), family) for key, (family, _) in alarmed.items()}
+        by_layer: dict[str, int] = {}
+        for (layer, _), window in begins.items():
+            by_layer[layer] = min(window, by_layer.get(layer, window))
+        scope = self._scope(strongest, alarmed[strongest][1])
+        # Drifting traffic comes in at the front, whichever layer shows it first.
+        earliest = max(by_layer.values()) if scope == "traffic" else min(by_layer.values())
+        order = sorted(by_layer, key=lambda layer: (max(by_layer[layer] - earliest - _LEAD, 0), positions.get(layer, 0)))
+        return Onset(tuple(order), {key: self._windows[window][0] for key, window in begins.items()}, scope)
+
+    def _begin(self, key: int, family: int) -> int:
+        """Return the window from which the deviations of one point, summed to now, speak most for drift (a changepoint)."""
+        series = np.nan_to_num(np.array([deviations[family, key, 0] for _, deviations in self._windows]))
+        return int(np.argmax(np.cumsum((series - _ALLOWED)[::-1])[::-1]))
+
+    def _scope(self, strongest: PointKey, horizon: int) -> str:
+        """Return whether the other layers moved like the one that moved most: traffic, model, or unknown without others."""
+        latest = self._windows[-1][1][0]
+        place = self._keys.index(strongest)
+        common = float(shared(latest[:, horizon, None], self._layers)[place, 0])
+        if np.isnan(common):
+            return "unknown"
+        return "traffic" if common >= max(_COMMON, _ALIKE * float(latest[place, horizon])) else "model"

@@ -1,0 +1,78 @@
+"""The row that says what changed: statistics of the last window against the baseline, which explain and do not decide."""
+
+from __future__ import annotations
+
+from geluwatch import catalog
+from geluwatch.catalog import Metric
+from geluwatch.mixin.overview.parts import BY_LAYER, BY_POINT, LAYERS, OF_LAYER, OF_POINT, ONLY_THIS_LAYER, POINT, Queries, Row
+from geluwatch.mixin.panels import Json, TimeSeries, override, target
+from geluwatch.mixin.queries import mean
+
+_DASHED = override("byRegexp", ".* upper$", custom__lineStyle={"fill": "dash", "dash": [6, 6]})
+
+
+_FROM_ZERO: Json = {"min": 0}
+
+_WASSERSTEIN = "How far values moved in all, in the baseline's standard deviations."
+_MEAN = "Mean minus the baseline's, in the baseline's standard deviations."
+_SPREAD = "Natural logarithm of the ratio of standard deviations: 0.7 is twice as wide, -0.7 half."
+_TAILS = "Share of values beyond the baseline's quantiles of 0.1 % and 99.9 %; 0.2 % is calm."
+_ZEROS = "Share of values that are zero: padding, pruning, a skipped layer."
+_SCORE = "Typical squared channel z at the horizon that surprises most; about 1 when calm."
+_PSI = "On the baseline's deciles; for display, since its customary limits know no sample size."
+
+
+def row(ask: Queries) -> Row:
+    """Return the row of statistics."""
+    panels = (
+        _distance(ask),
+        _plain(ask, "Wasserstein distance", _WASSERSTEIN, catalog.WASSERSTEIN, _FROM_ZERO),
+        _plain(ask, "Mean shift", _MEAN, catalog.MEAN_SHIFT),
+        _plain(ask, "Spread shift", _SPREAD, catalog.SPREAD_SHIFT),
+        _plain(ask, "Tails", _TAILS, catalog.TAIL, _FROM_ZERO, "percentunit"),
+        _gates(ask),
+        _plain(ask, "Exact zeros", _ZEROS, catalog.ZERO, _FROM_ZERO, "percentunit"),
+        _plain(ask, "Drift score", _SCORE, catalog.SCORE, _FROM_ZERO),
+        _plain(ask, "Population stability index", _PSI, catalog.PSI, _FROM_ZERO),
+    )
+    return Row("What changed", panels)
+
+
+def _plain(ask: Queries, title: str, description: str, metric: Metric, field: Json | None = None, unit: str = "none") -> TimeSeries:
+    return TimeSeries(
+        title,
+        f"{description} Averaged over pods.",
+        [target(_of_pods(ask, metric), OF_POINT)],
+        size=(8, 7),
+        unit=unit,
+        field={**(field or {}), **ONLY_THIS_LAYER},
+    )
+
+
+def _distance(ask: Queries) -> TimeSeries:
+    lower, upper = _of_pods(ask, catalog.KS), _of_pods(ask, catalog.KS_UPPER)
+    return TimeSeries(
+        "KS distance from the baseline",
+        "The Kolmogorov-Smirnov distance lies between the two lines of a layer. It explains a drift and does not decide it.",
+        [target(lower, f"{OF_POINT} lower"), target(upper, f"{OF_POINT} upper")],
+        size=(8, 7),
+        unit="none",
+        field={**_FROM_ZERO, **ONLY_THIS_LAYER},
+        overrides=[_DASHED],
+    )
+
+
+def _gates(ask: Queries) -> TimeSeries:
+    closed, opened = (mean(ask.known(metric, LAYERS), *BY_LAYER) for metric in (catalog.GATE_CLOSED, catalog.GATE_OPEN))
+    return TimeSeries(
+        "Gates closed and open",
+        "Share of values before the GELU below -3, where it lets through next to nothing, and above 3, where it is the identity.",
+        [target(closed, f"{OF_LAYER} closed"), target(opened, f"{OF_LAYER} open")],
+        size=(8, 7),
+        unit="percentunit",
+        field={**_FROM_ZERO, **ONLY_THIS_LAYER},
+    )
+
+
+def _of_pods(ask: Queries, metric: Metric) -> str:
+    return mean(ask.known(metric, LAYERS, POINT), *BY_POINT)

@@ -1,0 +1,53 @@
+"""The stored form of a baseline's calm scores (see `geluwatch.store.codec.archive` for the container).
+
+==============  =================  ==========================================================================================
+entry           kind               content
+==============  =================  ==========================================================================================
+`header.json`                      `keys`, a list of [layer, point], and `horizons`
+`ended.npy`     column of float64  when each window ended
+`scores.npy`    column of float32  scores by point, then horizon, then window: one of these series after the other
+==============  =================  ==========================================================================================
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from geluwatch.errors import BaselineError
+from geluwatch.records import Calm
+from geluwatch.store.codec.archive import Arrays, Format, Header
+
+FORMAT = Format("geluwatch-calm", 1, {"ended": "<f8", "scores": "<f4"})
+
+
+def encode_calm(calm: Calm) -> bytes:
+    """Return calm scores as bytes, in the format of this module's docstring.
+
+    Raises:
+        BaselineError: There is not one score for each window, point and horizon.
+    """
+    expected = (calm.ended.size, len(calm.keys), len(calm.horizons))
+    if calm.ended.ndim != 1 or calm.scores.shape != expected:
+        raise BaselineError(
+            f"The calm scores cannot be stored: scores of shape {calm.scores.shape} do not belong to {expected[0]} windows, "
+            f"{expected[1]} points and {expected[2]} horizons."
+        )
+    header = {"keys": [list(key) for key in calm.keys], "horizons": [int(horizon) for horizon in calm.horizons]}
+    # One series lies together, since its neighbours resemble each other: smaller by a tenth.
+    return FORMAT.write(header, {"ended": calm.ended, "scores": np.moveaxis(calm.scores, 0, -1).ravel()})
+
+
+def decode_calm(payload: bytes, name: str = "The calm scores") -> Calm:
+    """Return the scores that `encode_calm` wrote.
+
+    Raises:
+        StoreError: The bytes are damaged, are no calm scores, or were written by a newer release.
+    """
+    return FORMAT.read(payload, name, _calm)
+
+
+def _calm(header: Header, arrays: Arrays) -> Calm:
+    keys = tuple((layer, point) for layer, point in header["keys"])
+    horizons, ended = tuple(header["horizons"]), arrays["ended"]
+    series = arrays["scores"].reshape(len(keys), len(horizons), len(ended))
+    return Calm(keys, horizons, ended, np.ascontiguousarray(np.moveaxis(series, -1, 0)))

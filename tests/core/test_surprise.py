@@ -1,0 +1,314 @@
+"""Surprise: what it calls once in a thousand looks happens once in a thousand looks of calm."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as hnp
+
+from geluwatch.core import surprise
+from geluwatch.core.contrast import Bend, shared
+from geluwatch.core.looks import independent
+from geluwatch.core.surprise import MOST
+from geluwatch.records import Calm, Floats
+
+LEVEL, CONTRAST = 0, 1
+
+
+def autoregressive(rng: np.random.Generator, count: int, keys: int, memory: float) -> Floats:
+    """Normal series (count, keys) of deviation 1 in which each value resembles the one before."""
+    series = rng.standard_normal((count, keys))
+    for at in range(1, count):
+        series[at] = memory * series[at - 1] + np.sqrt(1 - memory**2) * series[at]
+    return series
+
+
+def exceeding(yardstick: surprise.Yardstick, calm: Calm, least: float) -> Floats:
+    """The share (2,) of levels and contrasts whose surprise is at least `least`."""
+    found = yardstick.surprise(yardstick.deviations(calm.scores))
+    share: Floats = (found >= least).mean(axis=(0, 2, 3))
+    return share
+
+
+@pytest.mark.parametrize("least", [1.0, 2.0])
+def test_a_surprise_has_the_probability_that_it_states(make_calm, least: float) -> None:
+    """Of calm windows unseen before, a tenth have a level with a surprise of 1, a hundredth one of 2; and so for contrasts."""
+    rng = np.random.default_rng(1)
+    yardstick = surprise.measure(make_calm(rng.standard_normal((4000, 6)), 3))
+    found = exceeding(yardstick, make_calm(rng.standard_normal((20_000, 6)), 3), least)
+    assert found == pytest.approx(np.full(2, 10.0**-least), rel=0.3)
+
+
+def test_hours_told_apart_keep_the_promise_too(make_calm) -> None:
+    """With two days of ten-minute windows, each hour's mean resting on few of them, a surprise of 2 is no commoner than stated."""
+    rng = np.random.default_rng(17)
+    found = []
+    for _ in range(30):
+        yardstick = surprise.measure(make_calm(rng.standard_normal((300, 4)), seconds=600.0))
+        assert 24 == len(yardstick.level)
+        fresh = make_calm(rng.standard_normal((2000, 4))).scores
+        at = rng.integers(0, 24, 2000)
+        found.append((yardstick.surprise(yardstick.deviations(fresh, at)) >= 2.0).mean(axis=(0, 2, 3)))
+    assert np.mean(found, axis=0) == pytest.approx(1e-2, rel=0.35)
+
+
+def test_a_mean_of_few_looks_widens_what_is_usual(make_calm) -> None:
+    """A deviation counts the uncertainty of the mean that it is taken from: that of its stratum's share of the looks."""
+    for windows, seconds, strata in ((20, 60.0, 1), (300, 600.0, 24)):
+        yardstick = surprise.measure(make_calm(np.random.default_rng(18).standard_normal((windows, 1)), seconds=seconds))
+        certain = replace(yardstick, looks=np.full((2, 1), 1e12))
+        found, narrow = (float(each.deviations(np.full((1, 1), 1.5))[LEVEL, 0, 0]) for each in (yardstick, certain))
+        assert narrow / found == pytest.approx(np.sqrt(1 + strata / yardstick.looks[LEVEL, 0]))
+
+
+def test_short_baselines_keep_the_promise_too(make_calm) -> None:
+    """Averaged over 200 baselines of 20 windows, a surprise of 2 comes no more than twice as often as stated."""
+    rng = np.random.default_rng(2)
+    found = []
+    for _ in range(200):
+        yardstick = surprise.measure(make_calm(rng.standard_normal((20, 4))))
+        found.append(exceeding(yardstick, make_calm(rng.standard_normal((200, 4))), 2.0))
+    assert (np.mean(found, axis=0) < 2e-2).all()
+    assert (np.mean(found, axis=0) > 2e-3).all()
+
+
+def test_heavier_tails_above_get_fewer_degrees_of_freedom(make_calm) -> None:
+    """Scores with the tail of Student's t with 5 degrees above are judged by a heavier tail than normal ones; below it is no matter."""
+    rng = np.random.default_rng(3)
+    normal = rng.standard_normal((3000, 4))
+    wild = np.abs(rng.standard_t(5, (3000, 4)))
+    upper, lower = np.where(normal > 0, wild, normal), np.where(normal < 0, -wild, normal)
+    plain, above, below = (surprise.measure(make_calm(deviations)).freedom[LEVEL, :, 0] for deviations in (normal, upper, lower))
+    assert above.max() < 20.0 < 100.0 < plain.min()
+    assert below.min() > 100.0
+
+
+def test_scores_skewed_to_the_left_do_not_widen_the_upper_spread(make_calm) -> None:
+    """A long tail below leaves the spread above narrower than the standard deviation; one above makes it wider."""
+    rng = np.random.default_rng(4)
+    normal = rng.standard_normal((3000, 4))
+    left = np.where(normal < 0, 4.0 * normal, normal)
+    unit = surprise.measure(make_calm(normal)).level_spread
+    for deviations, wider in ((left, False), (-left, True)):
+        ratio = surprise.measure(make_calm(deviations)).level_spread / deviations.std(axis=0)[:, None] / unit
+        assert (ratio > 1.1).all() if wider else (ratio < 0.9).all()
+
+
+@pytest.mark.parametrize(("memory", "time"), [(0.0, 1.0), (0.5, 3.0), (0.9, 19.0)])
+def test_looks_fall_by_the_autocorrelation_time(make_calm, memory: float, time: float) -> None:
+    """Windows that resemble the last are worth their number over (1 + rho) / (1 - rho) independent ones, to a factor of two."""
+    series = autoregressive(np.random.default_rng(5), 4000, 4, memory)
+    looks = surprise.measure(make_calm(series)).looks
+    assert (looks > 4000 / time / 2).all()
+    assert (looks < 4000 / time * 2).all()
+
+
+@pytest.mark.parametrize(("horizon", "time"), [(1, 1.0), (4, 2.125), (16, 8.03)])
+def test_averages_are_worth_no_more_than_their_overlap_allows(horizon: int, time: float) -> None:
+    """Even white deviations count less at long horizons, as squares of overlapping averages would."""
+    white = np.random.default_rng(6).standard_normal((1000, 3, 1))
+    assert independent(white, (horizon,))[0] == pytest.approx(1000 / time, rel=0.08)
+
+
+def test_windows_without_a_score_count_for_no_look() -> None:
+    """Looks are counted over the windows in which every point has a score; a point without any is passed over."""
+    series = np.random.default_rng(7).standard_normal((400, 3, 1))
+    series[:100, 0] = np.nan
+    series[:, 1] = np.nan
+    assert independent(series, (1,))[0] == pytest.approx(300, rel=0.15)
+
+
+shapes = st.tuples(st.integers(1, 4), st.integers(1, 3))
+
+
+@given(shape=shapes, seed=st.integers(0, 2**31), gaps=st.booleans())
+def test_what_the_others_share_is_their_median(shape: tuple[int, int], seed: int, gaps: bool) -> None:
+    """For each point it is the median of the other layers' points, a missing one standing at the median of all; one layer has none."""
+    layers, points = shape
+    rng = np.random.default_rng(seed)
+    belongs = np.repeat(np.arange(layers), points)
+    levels = rng.normal(size=(5, layers * points, 2)).round(1)  # rounded, so that there are ties
+    if gaps:
+        levels[rng.random(levels.shape) < 0.3] = np.nan
+    found = shared(levels, belongs)
+    for window, key, horizon in np.ndindex(levels.shape):
+        across = levels[window, :, horizon]
+        if layers == 1 or np.isnan(across[key]):
+            assert np.isnan(found[window, key, horizon])
+        else:
+            filled = np.where(np.isnan(across), np.nanmedian(across), across)
+            assert found[window, key, horizon] == pytest.approx(np.median(filled[belongs != belongs[key]]))
+
+
+def test_one_layer_has_levels_and_no_contrast(make_calm) -> None:
+    """Where there is nothing to contrast with, only the level is judged, without a warning."""
+    rng = np.random.default_rng(8)
+    yardstick = surprise.measure(make_calm(rng.standard_normal((200, 2)), 1))
+    deviations = yardstick.deviations(np.ones((2, 1)))
+    assert np.isfinite(deviations[LEVEL]).all()
+    assert np.isnan(deviations[CONTRAST]).all()
+
+
+def test_two_layers_are_each_other_s_contrast(make_calm) -> None:
+    """With two layers what one has alone stands out at both, and above calm at that one only."""
+    rng = np.random.default_rng(9)
+    yardstick = surprise.measure(make_calm(rng.standard_normal((500, 2))))
+    deviations = yardstick.deviations(make_calm(np.array([[8.0, 0.0]])).scores[0])
+    assert deviations[CONTRAST, 0, 0] > 4.0
+    assert deviations[CONTRAST, 1, 0] < -4.0
+
+
+def test_the_contrast_is_blind_to_what_all_layers_share_and_sees_what_one_has_alone(make_calm) -> None:
+    """On traffic that moves all layers by much, a small fault of one layer stands out in its contrast alone; more traffic does not."""
+    rng = np.random.default_rng(10)
+    yardstick = surprise.measure(make_calm(4.0 * rng.standard_normal((1000, 1)) + 0.4 * rng.standard_normal((1000, 5))))
+    fault, surge = np.zeros((1, 5)), np.full((1, 5), 12.0)
+    fault[0, 2] = 4.0
+    alone, together = (yardstick.deviations(make_calm(each).scores)[0, :, :, 0] for each in (fault, surge))
+    assert alone[CONTRAST, 2] > 5.0 > 2.0 > np.abs(alone[LEVEL]).max()
+    assert np.abs(together[CONTRAST]).max() < 2.0 < together[LEVEL].min()
+
+
+def bent(rng: np.random.Generator, count: int) -> tuple[Floats, Floats]:
+    """Deviations (n, 5) of layers that scatter less the higher they all are, and the level (n,) that they share."""
+    common = rng.uniform(-1.7, 1.7, count)
+    return 4.0 * common[:, None] + 1.2 * np.exp(-0.7 * common)[:, None] * rng.standard_normal((count, 5)), common
+
+
+def test_a_bend_makes_quiet_and_busy_traffic_alike(make_calm) -> None:
+    """Contrasts that scatter four times as much in quiet traffic have one spread in the outer quintiles once straightened."""
+    rng = np.random.default_rng(11)
+    yardstick = surprise.measure(make_calm(bent(rng, 2000)[0]))
+    flat = replace(yardstick, bend=replace(yardstick.bend, slope=np.zeros((5, 1)), tilt=np.zeros((5, 1))))
+    deviations, common = bent(rng, 5000)
+    scores = make_calm(deviations).scores
+    quiet, busy = common < np.quantile(common, 0.2), common > np.quantile(common, 0.8)
+
+    def ratio(by: surprise.Yardstick) -> float:
+        contrasts = by.deviations(scores)[:, CONTRAST, :, 0]
+        return float(contrasts[quiet].std() / contrasts[busy].std())
+
+    assert ratio(flat) > 3.0
+    assert 0.75 < ratio(yardstick) < 1.4
+
+
+def test_a_contrast_without_a_bend_is_left_almost_straight(make_calm) -> None:
+    """What chance alone would show is shrunk: independent scores get hardly any slope or tilt."""
+    rng = np.random.default_rng(12)
+    bend = surprise.measure(make_calm(rng.standard_normal((2000, 5)))).bend
+    assert np.abs(bend.tilt).max() < 0.1
+
+
+def test_a_bend_is_flat_outside_of_what_was_seen() -> None:
+    """Levels beyond those of the baseline are straightened as the outermost of them, at the middle nothing is done."""
+    bend = Bend(*(np.array([[value]]) for value in (-1.0, 2.0, 0.5, 0.3, -0.4)))
+    at = {others: float(bend.straighten(np.array([[1.0]]), np.array([[others]]))[0, 0]) for others in (-9.0, -1.0, 0.5, 2.0, 99.0)}
+    assert 1.0 == at[0.5]
+    assert (at[-9.0], at[99.0]) == (at[-1.0], at[2.0])
+    assert at[2.0] == pytest.approx((1.0 - 0.3 * 1.5) * np.exp(0.4 * 1.5))
+
+
+@pytest.mark.parametrize(("hours", "strata"), [(47, 1), (48, 24), (335, 24), (336, 168)])
+def test_hours_are_told_apart_once_each_was_there_twice(make_calm, hours: int, strata: int) -> None:
+    """Below two days all hours are one stratum, from then on the day's are told apart, from two weeks on the week's."""
+    rng = np.random.default_rng(13)
+    yardstick = surprise.measure(make_calm(rng.standard_normal((8 * hours + 1, 2)), seconds=450.0))
+    assert strata == len(yardstick.level)
+
+
+def test_hours_with_few_windows_are_not_told_apart(make_calm) -> None:
+    """Two weeks of hourly windows would compare each hour with little more than itself: only the hours of the day are told apart."""
+    rng = np.random.default_rng(13)
+    assert 24 == len(surprise.measure(make_calm(rng.standard_normal((14 * 24 + 1, 2)), seconds=3600.0)).level)
+    assert 1 == len(surprise.measure(make_calm(rng.standard_normal((3 * 24 + 1, 2)), seconds=3600.0)).level)
+
+
+@given(moment=st.floats(0, 4e9), strata=st.sampled_from([1, 24, 168]))
+def test_a_stratum_is_an_hour_and_comes_again(moment: float, strata: int) -> None:
+    """Each moment has its stratum, the next hour the next, and one period later it is the same again."""
+    moment = float(np.floor(moment))
+    at = int(surprise.stratum(moment, strata))
+    assert 0 <= at < strata
+    assert (at + 1) % strata == int(surprise.stratum(moment + 3600, strata))
+    assert at == int(surprise.stratum(moment + 3600 * strata, strata))
+
+
+def test_a_daily_cycle_is_no_surprise_where_hours_are_told_apart(make_calm) -> None:
+    """Scores that swing by the hour keep the narrow spread of their noise after two days, and are one wide cloud before."""
+    rng = np.random.default_rng(14)
+
+    def swinging(windows: int) -> Floats:
+        phase = 2 * np.pi * np.arange(1, windows + 1) * 600 / 86_400
+        return 10.0 * np.sin(phase)[:, None] + rng.standard_normal((windows, 3))
+
+    short, long = (surprise.measure(make_calm(swinging(windows), seconds=600.0)) for windows in (200, 1440))
+    assert (1, 24) == (len(short.level), len(long.level))
+    assert 4.0 * long.level_spread.max() < short.level_spread.min()
+    peak, trough = (surprise.stratum(hour * 3600.0 + 60, 24) for hour in (6, 18))
+    peaking = make_calm(np.full((1, 3), 10.0)).scores[0]
+    found = [float(long.deviations(peaking, at)[LEVEL].max()) for at in (peak, trough)]
+    assert abs(found[0]) < 1.5 < 5.0 < found[1]
+
+
+def test_what_is_tolerated_grows_with_the_horizon(make_calm) -> None:
+    """A long average sees more of a lasting shift, so it is allowed more; a tolerance of zero allows nothing."""
+    horizons = (1, 4, 16, 64)
+    allowed = surprise.tolerated(0.05, horizons, 1000)
+    assert sorted(set(allowed)) == list(allowed)
+    calm = make_calm(np.random.default_rng(19).standard_normal((500, 3, 4)), None, horizons)
+    yardstick = surprise.measure(calm)
+    strict = yardstick.deviations(calm.scores, 0, surprise.tolerated(0.0, horizons, 1000))
+    assert strict == pytest.approx(yardstick.deviations(calm.scores))
+
+
+def test_a_tolerated_level_counts_from_there_and_contrasts_are_not_excused(make_calm) -> None:
+    """A score as much higher as is tolerated has the level of a calm one; its contrast is what it is."""
+    rng = np.random.default_rng(15)
+    yardstick = surprise.measure(make_calm(rng.standard_normal((500, 3))))
+    nothing, allowed = (surprise.tolerated(tolerance, (1,), 500) for tolerance in (0.0, 0.5))
+    usual, shifted = np.ones((3, 1)), np.ones((3, 1))
+    shifted[0] = 1 + 0.5 / (1 + 1 / 500)
+    plain, raised, excused = (
+        yardstick.deviations(scores, 0, given) for scores, given in ((usual, nothing), (shifted, nothing), (shifted, allowed))
+    )
+    assert plain[LEVEL, 0, 0] == pytest.approx(excused[LEVEL, 0, 0], abs=1e-9)
+    assert raised[LEVEL, 0, 0] > plain[LEVEL, 0, 0] + 1.0
+    assert raised[CONTRAST] == pytest.approx(excused[CONTRAST])
+    assert excused[CONTRAST, 0, 0] > plain[CONTRAST, 0, 0] + 1.0
+
+
+@pytest.fixture(scope="module")
+def yardstick(make_calm) -> surprise.Yardstick:
+    """The yardstick of two layers with few looks and two with many."""
+    return surprise.measure(make_calm(np.random.default_rng(16).standard_normal((50, 2))))
+
+
+@given(deviations=hnp.arrays(np.float64, (4, 2, 2, 1), elements=st.floats(-1e6, 1e6)), more=st.floats(0, 1e6))
+def test_surprise_grows_with_the_deviation(yardstick: surprise.Yardstick, deviations: Floats, more: float) -> None:
+    """Further out is never less surprising, nothing is below zero or above the most."""
+    found, further = yardstick.surprise(deviations), yardstick.surprise(deviations + more)
+    assert (found <= further + 1e-12).all()
+    assert (found >= 0).all()
+    assert (further <= MOST).all()
+
+
+def test_the_most_surprising_is_a_finite_number(yardstick: surprise.Yardstick) -> None:
+    """An infinite deviation has the most surprise there is, the middle has that of one in two, and a missing one none."""
+    found = yardstick.surprise(np.array([np.inf, 0.0, np.nan, -np.inf]).reshape(4, 1, 1, 1) * np.ones((4, 2, 2, 1)))[:, 0, 0, 0]
+    assert [MOST, pytest.approx(np.log10(2)), pytest.approx(np.nan, nan_ok=True), pytest.approx(0.0)] == list(found)
+
+
+@pytest.mark.parametrize("score", [1.0, 0.0, 1e17])
+def test_scores_that_never_vary_make_a_finite_yardstick(make_calm, score: float) -> None:
+    """Constant scores, of any size, leave every figure finite and a score beyond them surprising."""
+    calm = make_calm(np.zeros((40, 3)))
+    constant = surprise.measure(replace(calm, scores=np.full_like(calm.scores, score)))
+    for figures in (constant.level, constant.level_spread, constant.contrast, constant.contrast_spread, constant.looks, constant.freedom):
+        assert np.isfinite(figures).all()
+    usual, beyond = (constant.surprise(constant.deviations(np.full((3, 1), value))) for value in (score, 2.0 * score + 0.1))
+    assert usual[LEVEL].max() < 1.0
+    assert beyond[LEVEL].min() > 5.0
