@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 
-.PHONY: help demo test test-full check render bench-overhead build clean
+.PHONY: help demo test test-full check render bench-overhead bench-calibration bench-real bench-scoring build clean
 
 help: ## list what can be made
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | expand -t 18
@@ -25,7 +25,7 @@ demo: $(VENV)/.demo ## the main job, live: baseline, drift, NaN, alerts, runbook
 test: $(VENV)/.dev ## every test that belongs to each change
 	$(BIN)/pytest
 
-test-full: test bench-overhead ## the tests, then what takes long
+test-full: test bench-overhead bench-calibration bench-real bench-scoring ## the tests, then what takes long
 
 check: $(VENV)/.dev ## lint, types, import directions, rendered artefacts
 	$(BIN)/ruff check .
@@ -39,6 +39,15 @@ render: $(VENV)/.dev ## write dashboards/, alerts/ and runbooks/ anew
 
 bench-overhead: $(VENV)/.dev ## what the agent costs: paired and interleaved
 	$(BIN)/python benchmarks/overhead.py
+
+bench-calibration: $(VENV)/.dev ## false alarms on simulated calm traffic, against the budget
+	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/calibration.py
+
+bench-real: $(VENV)/.dev ## what is seen, and what is not minded, on a real model and real texts
+	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/detection.py
+
+bench-scoring: $(VENV)/.dev ## what judging a window costs, and a million windows without growth
+	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/scoring.py --soak 1000000
 
 build: $(VENV)/.dev ## wheel and sdist
 	$(BIN)/python -m build

@@ -123,8 +123,7 @@ def main() -> None:
     chosen = parser.parse_args()
     costs = [cost(width) for width in (384, 768, 1536, 4096, 16384)]
     lines = [
-        "| channels | scoring, us a layer-window | panel | both, quickest | "
-        "window, bytes a point | reference | average, each horizon | histogram |",
+        "| channels | scoring, us a layer-window | panel | both, quickest | window, bytes a point | reference | average | histogram |",
         "|---|---|---|---|---|---|---|---|",
     ]
     lines += [

@@ -32,9 +32,6 @@ MOST = 300.0
 
 # Below it lies only a layer that never varied, whose noise is the floor that `score` assumes.
 _LEAST_SCORE = 0.05
-# Windows closer to the baseline than this, in standard deviations, are all alike to the contrast: busier traffic than the
-# baseline's is steadier, by more in one layer than in another, and that is not drift.
-_QUIET = -2.0
 # Windows that the mean of an hour takes: with fewer, windows would be compared with little more than themselves.
 _WINDOWS_AN_HOUR = 8
 _HOUR, _DAY, _WEEK = 3600.0, 24, 168
@@ -53,6 +50,9 @@ class Yardstick:
     """(S, K, H) mean logarithm of the scores."""
     level_spread: Floats
     """(K, H) standard deviation about it."""
+    floor: Floats
+    """(H,) how far below the mean calm levels come. Further down all windows are alike to the contrast: traffic that is busier
+    than the baseline's is steadier, by more in one layer than in another, and that is not drift."""
     contrast: Floats
     """(S, K, H) mean contrast."""
     bend: Bend
@@ -76,7 +76,7 @@ class Yardstick:
             (..., 2, K, H), NaN where there is no score or nothing to contrast it with.
         """
         levels = (_logs(scores) - self.level[stratum]) / self.level_spread
-        floored = np.maximum(levels, _QUIET)
+        floored = np.maximum(levels, self.floor)
         others = shared(floored, self.layers)
         contrasts = self.bend.straighten(floored - others - self.contrast[stratum], others) / self.contrast_spread
         alone = np.sqrt(1.0 + len(self.level) / self.looks)[:, None, :]  # a stratum's mean rests on its share of the looks
@@ -120,7 +120,7 @@ def measure(calm: Calm) -> Yardstick:
     level, level_rest = centre(logs, at, strata)
     level_looks = independent(level_rest, calm.horizons)
     level_spread, level_freedom = upper_spread(level_rest, level_looks)
-    levels = np.maximum((logs - level[at]) / level_spread, _QUIET)
+    levels = (logs - level[at]) / level_spread
     others = shared(levels, layers)
     middle, rest = centre(levels - others, at, strata)
     bend = contrast.fit(rest, others, independent(rest, calm.horizons))
@@ -128,7 +128,8 @@ def measure(calm: Calm) -> Yardstick:
     looks = independent(straight, calm.horizons)
     spread, freedom = upper_spread(straight, looks)
     both = np.stack([level_looks, looks]), np.stack([level_freedom, freedom])
-    return Yardstick(layers, level, level_spread, middle, bend, spread, *both)
+    floor = np.nan_to_num(np.where(np.isnan(levels), 0.0, levels).min(axis=0).mean(axis=0))
+    return Yardstick(layers, level, level_spread, floor, middle, bend, spread, *both)
 
 
 def _logs(scores: Floats) -> Floats:
