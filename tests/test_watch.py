@@ -7,6 +7,7 @@ import gc
 import logging
 import math
 import os
+import re
 import subprocess
 import sys
 import threading
@@ -56,6 +57,45 @@ def test_a_layer_that_dies_in_a_real_model_pages() -> None:
         report = watch.close_window()
     assert "page" == report.verdict
     assert [("3", "post", "dead")] == [(*key, site.gross) for key, site in report.sites.items() if site.gross]
+
+
+def deep_model() -> nn.Sequential:
+    """Return a model with three GELUs, whose weights are the same every time."""
+    torch.manual_seed(0)
+    return nn.Sequential(*(part for _ in range(3) for part in (nn.Linear(32, 32), nn.GELU())), nn.Linear(32, 2))
+
+
+def test_a_changed_weight_and_changed_traffic_are_told_apart_and_explained() -> None:
+    """Larger weights before the second GELU are drift of the model there, stronger inputs are drift of the traffic from the first on.
+
+    Either way a sentence says what the values do, with the numbers, and the panel holds them.
+    """
+    model, random = deep_model(), torch.Generator().manual_seed(1)
+
+    def window(strength: float = 1.0) -> geluwatch.Report:
+        with torch.no_grad():
+            model(strength * torch.randn(400, 32, generator=random))
+        return watch.close_window()
+
+    with geluwatch.attach(model, name="model", config=Config(window_seconds=None, flush_seconds=3600.0, cost_budget=None)) as watch:
+        for _ in range(40):
+            window()
+        assert watch.record_baseline("calm", arm=True).armed
+        assert ("ok", (), "", "") == ((calm := window()).verdict, calm.drifting, calm.scope, calm.cause)
+        with torch.no_grad():
+            model[2].weight.mul_(1.3)
+        report = window()
+        assert ("ticket", "3", "model") == (report.verdict, report.drifting[0], report.scope)
+        assert re.fullmatch(r"3: pre-GELU values are 1\.\d+ times as spread out as in the baseline .*", report.cause)
+        panel = report.sites["3", "pre"].panel
+        assert panel is not None
+        assert 0.1 < panel.log_spread < 0.3
+        with torch.no_grad():
+            model[2].weight.div_(1.3)
+        watch.arm("calm")
+        report = window(strength=1.5)
+        assert ("ticket", ("1", "3", "5"), "traffic") == (report.verdict, report.drifting, report.scope)
+        assert report.cause.startswith("1: pre-GELU values are 1.")
 
 
 def test_leaving_the_context_by_an_error_detaches_and_lets_it_through() -> None:

@@ -284,3 +284,22 @@ def test_a_baseline_that_has_its_scores_is_left_alone(draw: Draw) -> None:
     """Reviving what needs no reviving gives the very same record."""
     baseline = finished(recorded(draw(27, 20)))
     assert baseline is recorder.revived(baseline, CONFIG)
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float16"])
+def test_state_is_sixteen_bytes_a_channel_and_a_bounded_histogram(draw: Draw, dtype: str) -> None:
+    """A point's reference and a window's moments take 16 bytes a channel each, its histogram 64 kB however many values it has seen."""
+    rng = np.random.default_rng(40)
+    spread = (rng.standard_normal(400_000) * np.exp(rng.normal(size=400_000) * 4)).astype(np.float32)
+    if dtype == "float16":
+        spread = np.clip(spread, -6e4, 6e4).astype(np.float16).astype(np.float32)
+    counted = histogram.from_values(spread, dtype)
+    windows = [
+        replace(each, points={key: replace(seen, histogram=counted) for key, seen in each.points.items()})
+        for each in draw(41, 20, channels=64)
+    ]
+    baseline = finished(recorded(windows))
+    reference, values, moments = baseline.references[KEYS[0]], baseline.histograms[KEYS[0]], windows[0].points[KEYS[0]].moments
+    assert (16 * 64, 16 * 64) == (reference.mean.nbytes + reference.variance.nbytes, moments.mean.nbytes + moments.m2.nbytes)
+    assert values.cells.nbytes + values.counts.nbytes <= 64 * 1024
+    assert 20 * counted.finite == values.finite
