@@ -59,7 +59,7 @@ CELLS = (
     Cell("independent windows", 0.0, 2_880),
     Cell("AR(1), rho .5", 0.5, 4_320),
     Cell("AR(1), rho .9", 0.9, 5_760),
-    Cell("daily cycle and AR(1), rho .5", 0.5, 10_080, daily=True),
+    Cell("daily cycle and AR(1), rho .5", 0.5, 17_280, daily=True),
 )
 
 

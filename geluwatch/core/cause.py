@@ -29,6 +29,10 @@ _AFFINE_SHARE = 0.8
 # A channel whose spread falls below this share of its baseline's no longer varies.
 _DEAD_SPREAD = 0.01
 
+# What the channels of a layer vary by more or less, and how many of them say so, before it is named.
+_LEAST_SCALE = 0.03
+_LEAST_CHANNELS = 16
+
 _QUANTILES = np.arange(1, 20) / 20
 
 _WORDS = {"pre": "pre-GELU", "post": "post-GELU"}
@@ -91,7 +95,7 @@ def diagnose(then: PointWindow, now: PointWindow, point: Point = "pre") -> Cause
         return dead
     if (rounded := _precision(case)) is not None:  # rounding may still the narrowest channels
         return rounded
-    tests: tuple[Callable[[_Case], Cause | None], ...] = (_new_mode, _affine, _saturation, _tail)
+    tests: tuple[Callable[[_Case], Cause | None], ...] = (_new_mode, _affine, _saturation, _channel_scale, _tail)
     return dead or next((cause for test in tests if (cause := test(case)) is not None), None)
 
 
@@ -204,6 +208,25 @@ def _affine_cause(case: _Case, kind: str, share: float) -> Cause:
     text = f"{case.words} values are {after.std / before.std:.2f} times as spread out as in the baseline"
     text = f"{text} (standard deviation {after.std:.4g}, was {before.std:.4g})"
     return Cause("scale", f"{text}; the mean moved by {moved:+.2f} standard deviations.", share)
+
+
+def _channel_scale(case: _Case) -> Cause | None:
+    """Look for channels that nearly all vary more, or less, by about as much, though their means hide it in the whole."""
+    then, now = variance(case.then.moments), variance(case.now.moments)
+    alive = (then > 1e-6 * case.before.std**2) & (now > 0.0)
+    if alive.sum() < _LEAST_CHANNELS:
+        return None
+    ratios = np.sqrt(now[alive] / then[alive])
+    low, factor, high = (float(part) for part in np.quantile(ratios, [0.1, 0.5, 0.9]))
+    if not (low > 1.0 or high < 1.0) or abs(np.log(factor)) < _LEAST_SCALE or high > 1.5 * low:
+        return None
+    # A few values far out widen every channel too, but leave the bulk of the whole where it was.
+    within = float(then.mean()) / case.before.std**2
+    stretched = np.sqrt(1.0 + within * (factor**2 - 1.0)) - 1.0
+    if abs(_line(_quantile(case.before, _QUANTILES), _quantile(case.after, _QUANTILES))[0] - 1.0) < 0.5 * abs(stretched):
+        return None
+    text = f"{case.words} channels vary {factor:.2f} times as much as in the baseline, four in five of them {low:.2f} to {high:.2f} times"
+    return Cause("scale", f"{text}.", float(alive.mean()))
 
 
 def _saturation(case: _Case) -> Cause | None:

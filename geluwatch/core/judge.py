@@ -15,6 +15,14 @@ from geluwatch.core.surprise import FAMILIES
 from geluwatch.errors import BaselineError
 from geluwatch.records import POINTS, Alarm, Baseline, Floats, Panel, PointKey, PointWindow, Window
 
+# Channels are dead whose standard deviation is less than a hundredth of the baseline's, and lower than its noise explains.
+_DEAD_FALL = -np.log(100.0)
+_DEAD_DEVIATIONS = 8.0
+# So many of them, and so large a share of the channels, are drift for certain, which is more than any limit asks for.
+_DEAD_CHANNELS = 2
+_DEAD_SHARE = 0.005
+_CERTAIN = 30.0
+
 
 @dataclass(frozen=True, slots=True)
 class Judgement:
@@ -65,6 +73,9 @@ class Judge:
         deviations = self._yardstick.deviations(scores, at, self._tolerated)
         surprises = self._yardstick.surprise(deviations)
         self._history.add(window.started, deviations)
+        for place, key in enumerate(self.keys):
+            if self._dead(key, window.points.get(key)):
+                surprises[0, place, 0] = max(surprises[0, place, 0], _CERTAIN)
         judged: dict[PointKey, Judgement] = {}
         places: dict[PointKey, tuple[int, int]] = {}
         for place, key in enumerate(self.keys):
@@ -107,6 +118,16 @@ class Judge:
         for average in averages:
             average.add(vector, scarce)
         return [average.score(reference) for average in averages]
+
+    def _dead(self, key: PointKey, seen: PointWindow | None) -> bool:
+        """Return whether channels before a GELU have ceased to vary: few of many hardly move the score, yet it is never chance."""
+        reference = self.baseline.references[key]
+        if key[1] == "post" or seen is None or seen.moments.rows < self._minimum_rows:
+            return False
+        width = reference.mean.size // 2
+        fallen = score.vector(seen.moments)[width:] - reference.mean[width:]
+        dead = (fallen < _DEAD_FALL) & (fallen < -_DEAD_DEVIATIONS * np.sqrt(reference.variance[width:]))
+        return int(dead.sum()) >= max(_DEAD_CHANNELS, _DEAD_SHARE * width)
 
     def _judgement(self, key: PointKey, seen: PointWindow, scores: Floats, surprises: Floats, place: tuple[int, int]) -> Judgement:
         found = float(surprises[place])

@@ -17,10 +17,10 @@ REMEMBERED = 64
 _ALLOWED = 0.75
 # Windows by which a later layer must lead an earlier one to count as first: downstream of a fault noise may run ahead of it.
 _LEAD = 3
-# Standard deviations that the layers' median must lie above calm for the traffic to be named.
+# Standard deviations that the median of the layers asked must lie above calm for the traffic to be named.
 _COMMON = 2.0
 # And at least this share of what the layer that moved most does.
-_ALIKE = 0.4
+_ALIKE = 0.25
 
 
 class Onset(NamedTuple):
@@ -31,7 +31,7 @@ class Onset(NamedTuple):
     times: dict[PointKey, float]
     """When it began at each point in drift, seconds since the epoch."""
     scope: str
-    """"traffic" when most layers moved alike, "model" when it enters at the first layer, "unknown" when there is only one layer,
+    """"traffic" when the layers before it, or all, moved as well, "model" when it enters at the first layer, "unknown" when there is only one layer,
     "" without drift."""
 
 
@@ -61,7 +61,8 @@ class History:
         by_layer: dict[str, int] = {}
         for (layer, _), window in begins.items():
             by_layer[layer] = min(window, by_layer.get(layer, window))
-        scope = self._scope(strongest, alarmed[strongest][1])
+        front = min(by_layer, key=lambda layer: positions.get(layer, 0))
+        scope = self._scope(front, strongest, alarmed[strongest][1], positions)
         # Drifting traffic comes in at the front, whichever layer shows it first.
         earliest = max(by_layer.values()) if scope == "traffic" else min(by_layer.values())
         order = sorted(by_layer, key=lambda layer: (max(by_layer[layer] - earliest - _LEAD, 0), positions.get(layer, 0)))
@@ -72,11 +73,16 @@ class History:
         series = np.nan_to_num(np.array([deviations[family, key, 0] for _, deviations in self._windows]))
         return int(np.argmax(np.cumsum((series - _ALLOWED)[::-1])[::-1]))
 
-    def _scope(self, strongest: PointKey, horizon: int) -> str:
-        """Return whether the other layers moved like the one that moved most: traffic, model, or unknown without others."""
-        latest = self._windows[-1][1][0]
+    def _scope(self, front: str, strongest: PointKey, horizon: int, positions: dict[str, int]) -> str:
+        """Return whether the traffic moved or the model: what enters at a layer leaves those before it calm.
+
+        Where the front is the first layer there are none before it, and the others are asked: traffic moves them all.
+        """
+        latest = self._windows[-1][1][0, :, horizon]
+        before = [place for place, (layer, _) in enumerate(self._keys) if positions.get(layer, 0) < positions.get(front, 0)]
         place = self._keys.index(strongest)
-        common = float(shared(latest[:, horizon, None], self._layers)[place, 0])
+        levels = latest[before][~np.isnan(latest[before])]
+        common = float(np.median(levels)) if levels.size else float(shared(latest[:, None], self._layers)[place, 0])
         if np.isnan(common):
             return "unknown"
-        return "traffic" if common >= max(_COMMON, _ALIKE * float(latest[place, horizon])) else "model"
+        return "traffic" if common >= max(_COMMON, _ALIKE * float(latest[place])) else "model"

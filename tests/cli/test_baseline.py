@@ -103,12 +103,12 @@ def test_a_baseline_that_is_too_small(show: Show) -> None:
     ("windows", "seconds", "time", "hours"),
     [
         (
-            60,
-            HOUR,
+            473,
+            HOUR / 8,
             "2 d 11 h from first to last; a rhythm longer than that, such as the week,",
             "each hour of the day by itself; two weeks",
         ),
-        (60, 6 * HOUR, "14 d 18 h from first to last; a rhythm longer than that, such as the month,", "each hour of the week by itself"),
+        (1417, HOUR / 4, "14 d 18 h from first to last; a rhythm longer than that, such as the month,", "each hour of the week by itself"),
     ],
 )
 def test_hours_told_apart(show: Show, windows: int, seconds: float, time: str, hours: str) -> None:
