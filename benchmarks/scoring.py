@@ -13,9 +13,9 @@ from __future__ import annotations
 import argparse
 import gc
 import json
+import resource
 import statistics
 import time
-import tracemalloc
 from pathlib import Path
 
 import numpy as np
@@ -98,21 +98,19 @@ def cost(width: int) -> dict[str, float]:
 
 
 def soak(windows: int) -> list[tuple[int, int]]:
-    """Return (windows, bytes allocated by Python and numpy) as a small model is judged and recorded without end."""
+    """Return (windows, resident bytes) as a small model is judged and recorded without end; Linux only."""
     rng = np.random.default_rng(1)
-    counted = values(rng, 8)
+    counted = {point: histogram.from_values(rng.normal(size=64).astype(np.float32)) for point in POINTS}
     judge, gathered = Judge(baseline(1, 4, rng, counted), Config()), recorder.Recorder(Config())
     seen = [window(number, counted, 1, 4, rng) for number in range(64)]
     readings = []
-    tracemalloc.start()
     for number in range(1, windows + 1):
         each = seen[number % len(seen)]
         judge.judge(each)
         gathered.add(each, ())
-        if number % max(windows // 20, 1) == 0:
+        if number % max(windows // 40, 1) == 0:
             gc.collect()
-            readings.append((number, tracemalloc.get_traced_memory()[0]))
-    tracemalloc.stop()
+            readings.append((number, int(Path("/proc/self/statm").read_text().split()[1]) * resource.getpagesize()))
     return readings
 
 
@@ -133,7 +131,9 @@ def main() -> None:
     ]
     print("\n".join(lines), flush=True)
     readings = soak(chosen.soak)
-    grown = f"\nMemory over {chosen.soak:,} windows: " + ", ".join(f"{count:,}: {size / 2**20:.2f} MiB" for count, size in readings[::4])
+    grown = f"\nResident memory over {chosen.soak:,} windows: " + ", ".join(
+        f"{count:,}: {size / 2**20:.2f} MiB" for count, size in readings[:: max(len(readings) // 8, 1)]
+    )
     print(grown)
     RESULTS.mkdir(exist_ok=True)
     (RESULTS / "scoring.json").write_text(json.dumps({"costs": costs, "soak": readings}, indent=1) + "\n")

@@ -47,6 +47,7 @@ _COUNTED_AT = 3.0
 _TRUSTED_LOOKS = 25.0
 # False alarms that the replay asks for, so that there is something to count.
 _REPLAYED_ALARMS = 10.0
+_BAD_LUCK = 1e-3
 _NEVER = math.inf
 
 
@@ -85,9 +86,9 @@ def _armed(calm: Calm, unarmed: Certificate) -> Certificate:
     worst = most_surprising(yardstick, calm)
     searches = counted_searches(worst, yardstick)
     requested, observed, interval = replay(calm)
-    trust = min(fewest / _TRUSTED_LOOKS, 1.0) * (requested / observed if interval[0] > requested else 1.0)
+    trust = min(fewest / _TRUSTED_LOOKS, 1.0) * (requested / observed if _too_many(observed, requested) else 1.0)
     ticket, page = (trust * budget / windows_a_month(calm) / searches for budget in _monthly(unarmed))
-    missing = _missing_for_paging(len(calm.ended), fewest, requested, interval)
+    missing = _missing_for_paging(len(calm.ended), fewest, requested, observed)
     return replace(
         unarmed,
         horizons=calm.horizons,
@@ -109,17 +110,22 @@ def _monthly(certificate: Certificate) -> tuple[float, float]:
     return certificate.tickets_per_month, certificate.pages_per_quarter / _MONTHS_A_QUARTER
 
 
-def _missing_for_paging(windows: int, looks: float, requested: float, interval: tuple[float, float]) -> str:
+def _too_many(observed: int, requested: float) -> bool:
+    """Return whether so many false alarms where so many were asked for are more than bad luck: once in a thousand baselines."""
+    return float(special.pdtrc(observed - 1, requested)) < _BAD_LUCK if observed else False
+
+
+def _missing_for_paging(windows: int, looks: float, requested: float, observed: int) -> str:
     """Return why drift may not page, or an empty string when it may."""
     if looks < PAGE_LOOKS:
         more = math.ceil(windows * (PAGE_LOOKS / looks - 1.0))
         return (
             f"drift opens tickets but does not page: that takes about {more} more windows ({looks:.0f} of {PAGE_LOOKS} independent looks)."
         )
-    if interval[0] > requested:
+    if _too_many(observed, requested):
         return (
-            f"drift opens tickets but does not page: replayed on itself the baseline gave {interval[0]:.0f} to {interval[1]:.0f} false "
-            f"alarms where {requested:.0f} were asked for; record longer, on traffic that is steadier."
+            f"drift opens tickets but does not page: replayed on itself the baseline gave {observed} false alarms where "
+            f"{requested:.0f} were asked for; record longer, on traffic that is steadier."
         )
     return ""
 
@@ -143,7 +149,8 @@ def most(surprises: Floats) -> Floats:
 def counted_searches(worst: Floats, yardstick: Yardstick) -> float:
     """Return how many independent searches a window is worth, from the largest surprises (n,) of the baseline's windows."""
     everything = float(yardstick.freedom.size)
-    counted = (alarms(worst, _COUNTED_AT) + 1.0) / (len(worst) * 10.0**-_COUNTED_AT)
+    seen = alarms(worst, _COUNTED_AT)
+    counted = (seen + math.sqrt(seen) + 1.0) / (len(worst) * 10.0**-_COUNTED_AT)  # rather too many than too few
     return float(min(max(counted, 1.0), everything))
 
 

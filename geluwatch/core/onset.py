@@ -31,8 +31,8 @@ class Onset(NamedTuple):
     times: dict[PointKey, float]
     """When it began at each point in drift, seconds since the epoch."""
     scope: str
-    """"traffic" when the layers before it, or all, moved as well, "model" when it enters at the first layer, "unknown" when there is only one layer,
-    "" without drift."""
+    """"traffic" when the layers before it, or all, moved as well, "model" when it enters at the first layer, "unknown" when there
+    is only one layer, "" without drift."""
 
 
 class History:
