@@ -31,7 +31,7 @@ class Config:
     rows_per_window: int = 2048
     """Rows (one token, all channels) captured per site and window: all of quiet traffic, an even share of busy traffic."""
 
-    rows_per_forward: int = 512
+    rows_per_forward: int = 256
     """Most rows copied per site from one forward pass: the cap on what capture adds to one request's latency."""
 
     minimum_rows: int = 64
