@@ -1,6 +1,6 @@
 """The limits that keep to a budget of false alarms, and the certificate that says what a baseline can promise.
 
-A window is searched for drift in many places at once: at every site, point and horizon, in both ways of judging. These
+A window is searched for drift in many places at once: at every site, point and horizon, in all ways of judging. These
 searches resemble each other, and so do those of successive windows. How many independent ones a window is worth is
 therefore counted: by how often the baseline's own windows alarm at a limit that one search in a thousand passes. A limit
 is then the surprise whose probability, times the searches, leaves the budget.
@@ -135,7 +135,7 @@ def _limit(probability: float) -> float:
 
 
 def most_surprising(yardstick: Yardstick, calm: Calm) -> Floats:
-    """Return the largest surprise (n,) of each window, over all keys, horizons and both ways of judging; 0 where there is none."""
+    """Return the largest surprise (n,) of each window, over all keys, horizons and all ways of judging; 0 where there is none."""
     at = surprise.stratum(calm.ended, len(yardstick.level))
     return most(yardstick.surprise(yardstick.deviations(calm.scores.astype(np.float64), at)))
 
@@ -187,14 +187,14 @@ def _part(calm: Calm, part: slice) -> Calm:
 
 
 def usable_horizons(calm: Calm) -> tuple[int, ...]:
-    """Return the horizons with enough independent looks, both ways of judging."""
+    """Return the horizons with enough independent looks, all ways of judging."""
     yardstick = surprise.measure(calm)
     return tuple(h for h, looks in zip(calm.horizons, yardstick.looks.min(axis=0), strict=True) if looks >= TICKET_LOOKS)
 
 
 def restrict(calm: Calm, horizons: tuple[int, ...]) -> Calm:
     """Return the calm scores at some of the horizons only."""
-    return replace(calm, horizons=horizons, scores=calm.scores[:, :, [calm.horizons.index(horizon) for horizon in horizons]])
+    return replace(calm, horizons=horizons, scores=calm.scores[..., [calm.horizons.index(horizon) for horizon in horizons]])
 
 
 def windows_a_month(calm: Calm) -> float:

@@ -8,12 +8,25 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from geluwatch.records import Floats, Ints
+from geluwatch.records import Floats, Ints, PointKey
 
 _TINY = 1e-30
 
 
-def shared(levels: Floats, layers: Ints) -> Floats:
+Layers = tuple[Ints, ...]
+"""The keys (L, g) of the layers, as places; those with equally many keys lie in one array."""
+
+
+def by_layer(keys: tuple[PointKey, ...]) -> Layers:
+    """Return which keys belong to the same layers."""
+    places: dict[str, list[int]] = {}
+    for place, (layer, _) in enumerate(keys):
+        places.setdefault(layer, []).append(place)
+    sizes = sorted(set(map(len, places.values())))
+    return tuple(np.array([own for own in places.values() if len(own) == size]) for size in sizes)
+
+
+def shared(levels: Floats, layers: Layers) -> Floats:
     """Return for each key the median of the other layers' levels (..., K, H); NaN where there is no other layer or no level."""
     moved = np.moveaxis(levels, -2, -1)
     missing = np.isnan(moved)
@@ -22,8 +35,8 @@ def shared(levels: Floats, layers: Ints) -> Floats:
     ranks = np.argsort(order, axis=-1, kind="stable")
     ordered = np.take_along_axis(filled, order, axis=-1)
     others = np.full(moved.shape, np.nan)
-    for members in _members(layers):
-        left = moved.shape[-1] - len(members)
+    for members in layers:
+        left = moved.shape[-1] - members.shape[1]
         if left:
             own = np.sort(ranks[..., members], axis=-1)
             found = 0.5 * (_at(ordered, own, (left - 1) // 2) + _at(ordered, own, left // 2))
@@ -33,15 +46,11 @@ def shared(levels: Floats, layers: Ints) -> Floats:
 
 
 def _at(ordered: Floats, gone: Ints, place: int) -> Floats:
-    """Return the value at a place among ordered values (..., K) without those at the ascending ranks `gone` (..., g)."""
-    index = np.full(ordered.shape[:-1], place)
+    """Return for each layer the value at a place among ordered values (..., K) without those at its ascending ranks (..., L, g)."""
+    index = np.full(gone.shape[:-1], place)
     for each in range(gone.shape[-1]):
         index += index >= gone[..., each]
-    return np.take_along_axis(ordered, index[..., None], axis=-1)[..., 0]
-
-
-def _members(layers: Ints) -> list[Ints]:
-    return [np.flatnonzero(layers == layer) for layer in np.unique(layers)]
+    return np.take_along_axis(ordered, index, axis=-1)
 
 
 def _median(values: Floats) -> Floats:

@@ -9,8 +9,8 @@ import numpy as np
 
 from geluwatch.config import Config
 from geluwatch.core import calibrate, cause, panel, score, surprise
+from geluwatch.core.average import Averages
 from geluwatch.core.onset import History, Onset
-from geluwatch.core.score import Average
 from geluwatch.core.surprise import FAMILIES
 from geluwatch.errors import BaselineError
 from geluwatch.records import POINTS, Alarm, Baseline, Floats, Panel, PointKey, PointWindow, Window
@@ -61,28 +61,34 @@ class Judge:
         self._tolerated = surprise.tolerated(config.tolerance, calm.horizons, len(calm.ended))
         self._yardstick = surprise.measure(calm)
         self._panels = {key: panel.prepare(self._calm(key), key[1]) for key in calm.keys}
-        self._averages = {key: [Average.empty(h, baseline.references[key].mean.size) for h in calm.horizons] for key in calm.keys}
+        self._averages = {key: Averages(baseline.references[key], calm.horizons) for key in calm.keys}
         self._alarms: dict[PointKey, Alarm] = {}
         self._history = History(calm.keys, self._yardstick.layers)
         self._positions = {site.layer: site.position for site in baseline.sites}
 
     def judge(self, window: Window) -> Judged:
         """Return a judgement for each (layer, point) with enough rows in the window; the others are left unjudged."""
-        scores = np.array([self._scores(key, window) for key in self.keys])
+        scores = np.full((len(score.STATISTICS), len(self.keys), len(self._horizons)), np.nan)
+        dead = []
+        for place, key in enumerate(self.keys):
+            seen = window.points.get(key)
+            if seen is not None and seen.moments.rows >= self._minimum_rows:
+                vector = score.vector(seen.moments)
+                scores[:, place] = self._scores(key, vector, seen.moments.rows, window.requests)
+                if self._dead(key, vector):
+                    dead.append(place)
         at = int(surprise.stratum(window.ended, len(self._yardstick.level)))
         deviations = self._yardstick.deviations(scores, at, self._tolerated)
         surprises = self._yardstick.surprise(deviations)
         self._history.add(window.started, deviations)
-        for place, key in enumerate(self.keys):
-            if self._dead(key, window.points.get(key)):
-                surprises[0, place, 0] = max(surprises[0, place, 0], _CERTAIN)
+        surprises[0, dead, 0] = np.fmax(surprises[0, dead, 0], _CERTAIN)
+        largest, scored = _largest(surprises), ~np.isnan(scores[0]).all(axis=1)
         judged: dict[PointKey, Judgement] = {}
         places: dict[PointKey, tuple[int, int]] = {}
         for place, key in enumerate(self.keys):
-            if not np.isnan(scores[place]).all():
-                family, horizon = _largest(surprises[:, place])
-                places[key] = family, horizon
-                judged[key] = self._judgement(key, window.points[key], scores[place], surprises[:, place], places[key])
+            if scored[place]:
+                places[key] = largest[place]
+                judged[key] = self._judgement(key, window.points[key], scores[0, place], surprises[:, place], places[key])
         alarmed = {key: places[key] for key, seen in judged.items() if seen.alarm}
         strongest = max(alarmed, key=lambda key: judged[key].surprise, default=None)
         onset = self._history.onset(alarmed, strongest, self._positions)
@@ -102,32 +108,28 @@ class Judge:
                         return f"{layer}: {found.text}"
         return ""
 
-    def _scores(self, key: PointKey, window: Window) -> list[float]:
-        """Return the scores at every horizon of one (layer, point), NaN where it is not to be judged."""
-        seen, reference, averages = window.points.get(key), self.baseline.references[key], self._averages[key]
-        if seen is None or seen.moments.rows < self._minimum_rows:
-            return [float("nan")] * len(averages)
-        width = reference.mean.size // 2
-        if seen.moments.mean.size != width:
-            raise BaselineError(
-                f"{key[0]} now has {seen.moments.mean.size} channels, the armed baseline {self.baseline.name!r} has {width}; "
-                "record a baseline for this model."
-            )
-        scarce = score.scarcity(reference, seen.moments.rows, window.requests)
-        vector = score.tamed(reference, score.vector(seen.moments), scarce)
-        for average in averages:
-            average.add(vector, scarce)
-        return [average.score(reference) for average in averages]
-
-    def _dead(self, key: PointKey, seen: PointWindow | None) -> bool:
-        """Return whether channels before a GELU have ceased to vary: few of many hardly move the score, yet it is never chance."""
+    def _scores(self, key: PointKey, vector: Floats, rows: int, requests: float) -> Floats:
+        """Return score, shift and scale (3, H) of one (layer, point)."""
         reference = self.baseline.references[key]
-        if key[1] == "post" or seen is None or seen.moments.rows < self._minimum_rows:
+        if vector.size != reference.mean.size:
+            raise BaselineError(
+                f"{key[0]} now has {vector.size // 2} channels, the armed baseline {self.baseline.name!r} has "
+                f"{reference.mean.size // 2}; record a baseline for this model."
+            )
+        averages = self._averages[key]
+        averages.add(vector, rows, requests)
+        return averages.statistics()
+
+    def _dead(self, key: PointKey, vector: Floats) -> bool:
+        """Return whether channels before a GELU have ceased to vary: few of many hardly move the score, yet it is never chance."""
+        if key[1] == "post":
             return False
+        reference = self.baseline.references[key]
         width = reference.mean.size // 2
-        fallen = score.vector(seen.moments)[width:] - reference.mean[width:]
-        dead = (fallen < _DEAD_FALL) & (fallen < -_DEAD_DEVIATIONS * np.sqrt(reference.variance[width:]))
-        return int(dead.sum()) >= max(_DEAD_CHANNELS, _DEAD_SHARE * width)
+        fallen = vector[width:] - reference.mean[width:]
+        dead = np.flatnonzero(fallen < _DEAD_FALL)
+        certain = fallen[dead] < -_DEAD_DEVIATIONS * np.sqrt(reference.variance[width:][dead])
+        return int(certain.sum()) >= max(_DEAD_CHANNELS, _DEAD_SHARE * width)
 
     def _judgement(self, key: PointKey, seen: PointWindow, scores: Floats, surprises: Floats, place: tuple[int, int]) -> Judgement:
         found = float(surprises[place])
@@ -155,7 +157,8 @@ class Judge:
         return held
 
 
-def _largest(surprises: Floats) -> tuple[int, int]:
-    """Return the family and the horizon (as indices) of the largest surprise of (2, H); some horizon has a score."""
-    family, horizon = np.unravel_index(int(np.nanargmax(surprises)), surprises.shape)
-    return int(family), int(horizon)
+def _largest(surprises: Floats) -> list[tuple[int, int]]:
+    """Return for each key the family and the horizon (as indices) of the largest of its surprises (4, K, H)."""
+    by_key = np.nan_to_num(surprises, nan=-1.0).swapaxes(0, 1)
+    families, horizons = np.unravel_index(by_key.reshape(len(by_key), -1).argmax(axis=1), by_key.shape[1:])
+    return list(zip(families.tolist(), horizons.tolist(), strict=True))

@@ -63,15 +63,28 @@ def centre(values: Floats, at: npt.NDArray[np.intp], strata: int) -> tuple[Float
 
 
 def upper_spread(rest: Floats, looks: Floats) -> tuple[Floats, Floats]:
-    """Return the upper standard deviation (K, H) of what is left of values (n, K, H), and the degrees of freedom of the upper tail.
+    """Return the standard deviation (..., K, H) above zero of values (n, ..., K, H), and the degrees of freedom of the upper tail.
 
-    Only what lies above counts: scores are skewed, and alarms come from above. Student's distribution with v degrees of
-    freedom has the kurtosis 3 + 6 / (v - 4); the few looks and a kurtosis that is significantly above 3 both lower v.
+    Scores are skewed, and alarms come from above.
     """
+    above = np.square(np.where(rest > 0, rest, 0.0))
     there = np.maximum((~np.isnan(rest)).sum(axis=0), 1)
-    above = np.where(rest > 0, rest, 0.0)
-    squares = 2.0 * np.square(above).sum(axis=0) / there
-    fourths = 2.0 * (above**4).sum(axis=0) / there
+    return _spread(2.0 * above.sum(axis=0) / there, 2.0 * np.square(above).sum(axis=0) / there, looks)
+
+
+def spread(rest: Floats, looks: Floats) -> tuple[Floats, Floats]:
+    """Return the standard deviation (..., K, H) about zero of values (n, ..., K, H), and the degrees of freedom of the tails."""
+    squares = np.square(np.nan_to_num(rest))
+    there = np.maximum((~np.isnan(rest)).sum(axis=0), 1)
+    return _spread(squares.sum(axis=0) / there, np.square(squares).sum(axis=0) / there, looks)
+
+
+def _spread(squares: Floats, fourths: Floats, looks: Floats) -> tuple[Floats, Floats]:
+    """Return deviation and degrees of freedom from the mean squares and fourth powers.
+
+    Student's distribution with v degrees of freedom has the kurtosis 3 + 6 / (v - 4); the few looks and a kurtosis that is
+    significantly above 3 both lower v.
+    """
     few = np.maximum(looks, 2.0)
     excess = np.maximum(fourths / np.maximum(np.square(squares), _TINY) - 3.0 - np.sqrt(48.0 / few), 0.0)
     freedom = 1.0 / (1.0 / (few - 1.0) + excess / (4.0 * excess + 6.0))

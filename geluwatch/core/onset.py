@@ -7,8 +7,8 @@ from typing import NamedTuple
 
 import numpy as np
 
-from geluwatch.core.contrast import shared
-from geluwatch.records import Floats, Ints, PointKey
+from geluwatch.core.contrast import Layers, shared
+from geluwatch.records import Floats, PointKey
 
 REMEMBERED = 64
 """Windows looked back over."""
@@ -38,13 +38,13 @@ class Onset(NamedTuple):
 class History:
     """The last windows' deviations, for the search of where drift began."""
 
-    def __init__(self, keys: tuple[PointKey, ...], layers: Ints) -> None:
+    def __init__(self, keys: tuple[PointKey, ...], layers: Layers) -> None:
         self._keys = keys
         self._layers = layers
         self._windows: deque[tuple[float, Floats]] = deque(maxlen=REMEMBERED)
 
     def add(self, started: float, deviations: Floats) -> None:
-        """Take a window: when it started, and its deviations (2, K, H)."""
+        """Take a window: when it started, and its deviations (4, K, H)."""
         self._windows.append((started, deviations))
 
     def onset(self, alarmed: dict[PointKey, tuple[int, int]], strongest: PointKey | None, positions: dict[str, int]) -> Onset:
@@ -57,7 +57,7 @@ class History:
         """
         if strongest is None:
             return Onset((), {}, "")
-        begins = {key: self._begin(self._keys.index(key), family) for key, (family, _) in alarmed.items()}
+        begins = {key: self._begin(self._keys.index(key), *place) for key, place in alarmed.items()}
         by_layer: dict[str, int] = {}
         for (layer, _), window in begins.items():
             by_layer[layer] = min(window, by_layer.get(layer, window))
@@ -68,9 +68,10 @@ class History:
         order = sorted(by_layer, key=lambda layer: (max(by_layer[layer] - earliest - _LEAD, 0), positions.get(layer, 0)))
         return Onset(tuple(order), {key: self._windows[window][0] for key, window in begins.items()}, scope)
 
-    def _begin(self, key: int, family: int) -> int:
+    def _begin(self, key: int, family: int, horizon: int) -> int:
         """Return the window from which the deviations of one point, summed to now, speak most for drift (a changepoint)."""
-        series = np.nan_to_num(np.array([deviations[family, key, 0] for _, deviations in self._windows]))
+        side = -1.0 if self._windows[-1][1][family, key, horizon] < 0 else 1.0  # of a shift or scale
+        series = side * np.nan_to_num(np.array([deviations[family, key, 0] for _, deviations in self._windows]))
         return int(np.argmax(np.cumsum((series - _ALLOWED)[::-1])[::-1]))
 
     def _scope(self, front: str, strongest: PointKey, horizon: int, positions: dict[str, int]) -> str:

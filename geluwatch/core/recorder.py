@@ -16,7 +16,7 @@ import numpy.typing as npt
 
 from geluwatch.config import Config
 from geluwatch.core import calibrate, histogram, score
-from geluwatch.core.score import Average
+from geluwatch.core.average import Averages, replay
 from geluwatch.core.window import nbytes
 from geluwatch.errors import BaselineError
 from geluwatch.records import Baseline, Calm, Floats, Histogram, Moments, PointKey, PointWindow, Reference, Site, Window
@@ -33,7 +33,7 @@ LEAST_KEPT = 16
 LONGEST = 14 * 24 * 60 + 60
 """Windows whose scores are kept: a little over two weeks of minutes, so that each hour of the week is there twice."""
 
-CALM_BYTES = 32 * 2**20
+CALM_BYTES = 64 * 2**20
 """Most memory of scores."""
 
 # Of a float64, a float32's mantissa; its range stays, for squares of finite activations may exceed a float32.
@@ -52,9 +52,8 @@ class _Sums:
     total: Floats
     squares: Floats
     values: Histogram
-    averages: list[Average]
     windows: int = 0
-    reference: Reference | None = None
+    averages: Averages | None = None
     rows: list[float] = field(default_factory=list)
     requests: list[float] = field(default_factory=list)
 
@@ -66,10 +65,6 @@ class _Sums:
         if len(self.rows) < KEPT_WINDOWS:
             self.rows.append(float(rows))
             self.requests.append(requests)
-
-    def extend(self, vector: Floats, scarce: float) -> None:
-        for average in self.averages:
-            average.add(vector, scarce)
 
     def learn(self) -> Reference:
         mean = self.total / self.windows
@@ -138,30 +133,35 @@ class Recorder:
             seen = window.points[key]
             sums = self._sums.get(key)
             if sums is None:
-                averages = [Average.empty(horizon, vector.size) for horizon in self._config.horizons]
-                sums = _Sums(vector, np.zeros_like(vector), np.zeros_like(vector), histogram.empty(), averages)
-                self._sums[key] = sums
+                sums = self._sums[key] = _Sums(vector, np.zeros_like(vector), np.zeros_like(vector), histogram.empty())
             sums.add(vector, seen.moments.rows, window.requests)
             sums.values = histogram.bounded(histogram.merge([sums.values, seen.histogram]))
-            if not self._full:  # else it has been added when it was scored
-                sums.extend(vector, 1.0)
 
     def _score(self, window: Window, vectors: Mapping[PointKey, Floats]) -> None:
         """Score a window against what those before it say."""
         if self._fit > self._learnt * _GROWTH:
             self._learnt = self._fit
-            for sums in self._sums.values():
-                sums.reference = sums.learn() if sums.windows > 1 else None
-        scores = np.full((len(self._sums), len(self._config.horizons)), np.nan, np.float32)
+            for key, sums in self._sums.items():
+                self._learn(key, sums)
+        scores = np.full((len(score.STATISTICS), len(self._sums), len(self._config.horizons)), np.nan, np.float32)
         for place, (key, sums) in enumerate(self._sums.items()):
-            if key in vectors and sums.reference is not None:
-                scarce = score.scarcity(sums.reference, window.points[key].moments.rows, window.requests)
-                sums.extend(score.tamed(sums.reference, vectors[key], scarce), scarce)
-                scores[place] = [average.score(sums.reference) for average in sums.averages]
+            if key in vectors and sums.averages is not None:
+                sums.averages.add(vectors[key], window.points[key].moments.rows, window.requests)
+                scores[:, place] = sums.averages.statistics()
         self._later.append((window.ended, scores))
         most = min(LONGEST - len(self._kept), CALM_BYTES // max(scores.nbytes, 1))
         while len(self._later) > max(most, 1):
             self._later.popleft()
+
+    def _learn(self, key: PointKey, sums: _Sums) -> None:
+        """Compare what comes with everything so far; averages begin with the windows that were kept whole."""
+        if sums.averages is not None:
+            sums.averages.rebase(sums.learn())
+        elif sums.windows > 1:
+            sums.averages = Averages(sums.learn(), self._config.horizons)
+            for window in self._kept:
+                if (seen := window.points.get(key)) is not None:
+                    sums.averages.add(score.vector(seen.moments), seen.moments.rows, window.requests)
 
     def keys(self) -> tuple[PointKey, ...]:
         """Return the (layer, point) keys that every fit window held, in the model's order."""
@@ -172,15 +172,16 @@ class Recorder:
         keys, horizons = self.keys(), self._config.horizons
         first = len(self._kept)
         gap = max(1, round(first * _GAP))
-        scores = np.full((first + len(self._later), len(keys), len(horizons)), np.nan, np.float32)
+        scores = np.full((first + len(self._later), len(score.STATISTICS), len(keys), len(horizons)), np.nan, np.float32)
         places = {key: place for place, key in enumerate(self._sums)}
+        requests = np.array([window.requests for window in self._kept])
         for column, key in enumerate(keys):
             vectors = np.stack([score.vector(window.points[key].moments) for window in self._kept])
             rows = np.array([window.points[key].moments.rows for window in self._kept], np.float64)
             for which, horizon in enumerate(horizons):
-                scores[:first, column, which] = score.replay(vectors, rows, horizon, gap)
+                scores[:first, :, column, which] = replay(vectors, rows, requests, horizon, gap).T
             for row, (_, later) in enumerate(self._later, first):
-                scores[row, column] = later[places[key]]
+                scores[row, :, column] = later[:, places[key]]
         ended = np.array([window.ended for window in self._kept] + [ended for ended, _ in self._later])
         return Calm(keys, horizons, ended, scores)
 

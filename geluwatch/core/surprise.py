@@ -2,9 +2,11 @@
 
 Each score is judged twice. Its *level* is its logarithm: how far the layer is from the baseline. Its *contrast* is how
 much further it is than the other layers' median: traffic moves all layers together, a fault inside the model moves one.
-What the layers share cancels out of the contrast, which is what makes small faults visible on unruly traffic.
+What the layers share cancels out of the contrast, which is what makes small faults visible on unruly traffic. The *shift*
+and the *scale* are taken over the root of the other layers' median score, above 1: when traffic moves everything, every
+layer leans further. They are judged to either side of zero.
 
-Both are measured on the baseline's own windows, hour by hour where the baseline is long enough: their mean and their
+All four are measured on the baseline's own windows, hour by hour where the baseline is long enough: their mean and their
 standard deviation, and how many independent looks those rest on (scores overlap and traffic has a memory: the number of
 windows is divided by the integrated autocorrelation time). A new score then lies x standard deviations out, and the
 probability of that is Student's, the prediction distribution of one more normal value from an estimated mean and
@@ -20,12 +22,12 @@ import numpy.typing as npt
 from scipy import special
 
 from geluwatch.core import contrast
-from geluwatch.core.contrast import Bend, shared
-from geluwatch.core.looks import centre, independent, upper_spread
-from geluwatch.records import Calm, Floats, Ints
+from geluwatch.core.contrast import Bend, Layers, shared
+from geluwatch.core.looks import centre, independent, spread, upper_spread
+from geluwatch.records import Calm, Floats
 
-FAMILIES = ("level", "contrast")
-"""The two ways in which a score is judged, in the order of the first axis of what follows."""
+FAMILIES = ("level", "contrast", "shift", "scale")
+"""The ways in which a window is judged, in the order of the first axis of what follows."""
 
 MOST = 300.0
 """Surprise beyond which floating point ends."""
@@ -39,13 +41,13 @@ _HOUR, _DAY, _WEEK = 3600.0, 24, 168
 
 @dataclass(frozen=True, slots=True)
 class Yardstick:
-    """What calm scores look like: the location and spread of each level and contrast.
+    """What calm windows look like: the location and spread of each level, contrast, shift and scale.
 
     K is the number of (layer, point) keys, H of horizons, S of strata (hours of the week, of the day, or one for all).
     """
 
-    layers: Ints
-    """(K,) number of each key's layer."""
+    layers: Layers
+    """Which keys belong to the same layer."""
     level: Floats
     """(S, K, H) mean logarithm of the scores."""
     level_spread: Floats
@@ -59,32 +61,43 @@ class Yardstick:
     """How the contrast depends on the level that the other layers share."""
     contrast_spread: Floats
     """(K, H) standard deviation about it, where the others are as usual."""
+    lean: Floats
+    """(S, 2, K, H) mean shift and scale; zero where hours are not told apart, for the baseline is what they are measured from."""
+    lean_spread: Floats
+    """(2, K, H) their standard deviations about it."""
     looks: Floats
-    """(2, H) independent looks behind levels and contrasts."""
+    """(4, H) independent looks behind each family."""
     freedom: Floats
-    """(2, K, H) degrees of freedom of the tail."""
+    """(4, K, H) degrees of freedom of the tail."""
 
     def deviations(self, scores: Floats, stratum: npt.NDArray[np.intp] | int = 0, tolerated: Floats | float = 0.0) -> Floats:
-        """Return how many standard deviations levels and contrasts lie above calm.
+        """Return how many standard deviations a window lies from calm: levels and contrasts above, shifts and scales either way.
 
         Args:
-            scores: (..., K, H)
+            scores: (..., 3, K, H) statistics, in the order of `score.STATISTICS`.
             stratum: (...) which of the strata each belongs to.
-            tolerated: (H,) by how much a level may lie above calm before it counts (see `tolerated`).
+            tolerated: (H,) the square of the lasting shift that does not count, over an average's variance (see `tolerated`).
 
         Returns:
-            (..., 2, K, H), NaN where there is no score or nothing to contrast it with.
+            (..., 4, K, H), NaN where there is no score or nothing to contrast it with.
         """
-        levels = (_logs(scores) - self.level[stratum]) / self.level_spread
+        logs = _logs(scores[..., 0, :, :])
+        levels = (logs - self.level[stratum]) / self.level_spread
         floored = np.maximum(levels, self.floor)
-        others = shared(floored, self.layers)
+        others, moved = shared(np.stack([floored, logs]), self.layers)
         contrasts = self.bend.straighten(floored - others - self.contrast[stratum], others) / self.contrast_spread
+        leans = (_steadied(scores[..., 1:, :, :], moved) - self.lean[stratum]) / self.lean_spread
+        leans = np.copysign(np.maximum(np.abs(leans) - np.sqrt(tolerated), 0.0), leans)
+        both = np.stack([levels - np.log1p(tolerated) / self.level_spread, contrasts], axis=-3)
         alone = np.sqrt(1.0 + len(self.level) / self.looks)[:, None, :]  # a stratum's mean rests on its share of the looks
-        return np.stack([levels - tolerated / self.level_spread, contrasts], axis=-3) / alone
+        return np.concatenate([both, leans], axis=-3) / alone
 
     def surprise(self, deviations: Floats) -> Floats:
-        """Return the surprise (..., 2, K, H) of deviations; it grows with them."""
-        tail = special.stdtr(self.freedom, -deviations)
+        """Return the surprise (..., 4, K, H) of deviations; it grows with them, in a lean's case to either side."""
+        outward = deviations.copy()
+        np.abs(outward[..., 2:, :, :], out=outward[..., 2:, :, :])
+        tail = special.stdtr(self.freedom, -outward)
+        tail[..., 2:, :, :] *= 2.0
         found: Floats = -np.log10(np.maximum(tail, 10.0**-MOST))
         return found
 
@@ -95,13 +108,14 @@ def stratum(time: Floats | float, strata: int) -> npt.NDArray[np.intp]:
 
 
 def tolerated(tolerance: float, horizons: tuple[int, ...], windows: int) -> Floats:
-    """Return by how much (H,) a level rises from a lasting shift that is to be tolerated.
+    """Return the square of the lasting shift that is to be tolerated, over the variance of an average at each horizon (H,).
 
     No traffic stays what it was to the last digit, and a long average would make an alarm of any difference. A shift whose
-    square is `tolerance` times a window's variance multiplies the score by 1 + tolerance / (1 / horizon + 1 / windows).
-    Contrasts need no allowance: what is the matter with one layer alone is the model's own doing.
+    square is `tolerance` times a window's variance has tolerance / (1 / horizon + 1 / windows) times the average's: it
+    multiplies the score by as much more than 1, and moves a lean by the root of it. Contrasts need no allowance: what is the
+    matter with one layer alone is the model's own doing.
     """
-    return np.log1p(tolerance / (1.0 / np.array(horizons, np.float64) + 1.0 / max(windows, 1)))
+    return tolerance / (1.0 / np.array(horizons, np.float64) + 1.0 / max(windows, 1))
 
 
 def _strata(ended: Floats) -> int:
@@ -112,24 +126,46 @@ def _strata(ended: Floats) -> int:
 
 def measure(calm: Calm) -> Yardstick:
     """Return the yardstick of calm scores."""
-    numbers = {layer: number for number, layer in enumerate(dict.fromkeys(layer for layer, _ in calm.keys))}
-    layers = np.array([numbers[layer] for layer, _ in calm.keys], np.int64)
+    layers = contrast.by_layer(calm.keys)
     strata = _strata(calm.ended)
     at = stratum(calm.ended, strata)
-    logs = _logs(calm.scores.astype(np.float64))
-    level, level_rest = centre(logs, at, strata)
+    scores = calm.scores.astype(np.float64)
+    level, level_rest = centre(_logs(scores[:, 0]), at, strata)
     level_looks = independent(level_rest, calm.horizons)
     level_spread, level_freedom = upper_spread(level_rest, level_looks)
-    levels = (logs - level[at]) / level_spread
+    levels = level_rest / level_spread
     others = shared(levels, layers)
     middle, rest = centre(levels - others, at, strata)
     bend = contrast.fit(rest, others, independent(rest, calm.horizons))
     straight = bend.straighten(rest, others)
-    looks = independent(straight, calm.horizons)
-    spread, freedom = upper_spread(straight, looks)
-    both = np.stack([level_looks, looks]), np.stack([level_freedom, freedom])
-    floor = np.nan_to_num(np.where(np.isnan(levels), 0.0, levels).min(axis=0).mean(axis=0))
-    return Yardstick(layers, level, level_spread, floor, middle, bend, spread, *both)
+    contrast_looks = independent(straight, calm.horizons)
+    contrast_spread, contrast_freedom = upper_spread(straight, contrast_looks)
+    leans = _steadied(scores[:, 1:], shared(_logs(scores[:, 0]), layers))
+    lean, lean_rest = centre(leans, at, strata) if strata > 1 else (np.zeros((1, *leans.shape[1:])), leans)
+    lean_looks = np.stack([independent(np.square(lean_rest[:, which]), calm.horizons) for which in range(2)])
+    lean_spread, lean_freedom = spread(lean_rest, lean_looks[:, None, :])
+    return Yardstick(
+        layers,
+        level,
+        level_spread,
+        np.nan_to_num(levels).min(axis=0).mean(axis=0),
+        middle,
+        bend,
+        contrast_spread,
+        lean,
+        lean_spread,
+        np.stack([level_looks, contrast_looks, *lean_looks]),
+        np.stack([level_freedom, contrast_freedom, *lean_freedom]),
+    )
+
+
+def _steadied(leans: Floats, others: Floats) -> Floats:
+    """Return shift and scale (..., 2, K, H) over how much further than usual the channels of the other layers are out.
+
+    `others` (..., K, H) is the logarithm of their median score, NaN where there is none.
+    """
+    steadied: Floats = leans / np.exp(0.5 * np.maximum(np.nan_to_num(others), 0.0))[..., None, :, :]
+    return steadied
 
 
 def _logs(scores: Floats) -> Floats:
