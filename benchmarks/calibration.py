@@ -25,7 +25,7 @@ from scipy import special
 from scipy.signal import lfilter
 
 from geluwatch import Config
-from geluwatch.core import calibrate, score, surprise
+from geluwatch.core import average, calibrate, score, surprise
 from geluwatch.records import Calm, Certificate, Floats, PointKey, Reference
 
 MINUTE = 60.0
@@ -38,6 +38,8 @@ CHUNK = 21_600
 """Windows drawn at a time."""
 KEPT = 144
 ROWS = 2048.0
+# Standard deviations below which no surprise is near any limit.
+_WORTH_A_LOOK = 2.0
 RESULTS = Path(__file__).parent / "results"
 
 Singles = npt.NDArray[np.float32]
@@ -94,7 +96,7 @@ def noise(count: int, rng: np.random.Generator) -> Singles:
 
 
 class Scorer:
-    """Scores a long series of vectors in chunks, as `score.Average` would one by one (a test compares them)."""
+    """Scores a long series of vectors in chunks, as `Averages` would one by one (a test compares them)."""
 
     def __init__(self, references: list[Reference], horizons: tuple[int, ...]) -> None:
         self._references = references
@@ -103,21 +105,22 @@ class Scorer:
         self._seen = 0
 
     def score(self, vectors: Singles) -> Singles:
-        """Return the scores (n, K, H) of the next vectors (n, K, 2C)."""
-        scores = np.full((len(vectors), len(KEYS), len(self._horizons)), np.nan, np.float32)
+        """Return the statistics (n, 3, K, H) of the next vectors (n, K, 2C)."""
+        scores = np.full((len(vectors), len(score.STATISTICS), len(KEYS), len(self._horizons)), np.nan, np.float32)
         at = self._seen + np.arange(1, len(vectors) + 1)
+        z = np.stack([score.tamed(score.standardised(each, vectors[:, key]), 1.0) for key, each in enumerate(self._references)], axis=1)
         for place, horizon in enumerate(self._horizons):
-            share = score.smoothing(horizon)
+            share = float(average.smoothing((horizon,))[0])
             before = self._state[place]
-            start = np.zeros((1, *vectors.shape[1:]), np.float32) if before is None else before
+            start = np.zeros((1, *z.shape[1:]), np.float32) if before is None else before
             coefficients = np.array([share], np.float32), np.array([1.0, share - 1.0], np.float32)
-            sums, self._state[place] = lfilter(*coefficients, vectors, axis=0, zi=start)
+            sums, self._state[place] = lfilter(*coefficients, z, axis=0, zi=start)
             weight = 1.0 - (1.0 - share) ** at
-            squares = share**2 * (1.0 - (1.0 - share) ** (2 * at)) / (1.0 - (1.0 - share) ** 2)
-            ready = score.filled(weight, squares, horizon) >= score.FILLED
-            for key, reference in enumerate(self._references):
-                found = score.score(reference, sums[:, key] / weight[:, None].astype(np.float32), squares / weight**2, np.ones(len(at)))
-                scores[ready, key, place] = found[ready]
+            noise = share**2 * (1.0 - (1.0 - share) ** (2 * at)) / (1.0 - (1.0 - share) ** 2)
+            ready = at >= average.needed(horizon)
+            for key, each in enumerate(self._references):
+                found = score.statistics(sums[:, key], noise + weight**2 / each.windows, np.zeros(len(at)), score.bias(each))
+                scores[ready, :, key, place] = found[:, ready].T
         self._seen += len(vectors)
         return scores
 
@@ -129,21 +132,18 @@ def learn(vectors: Singles) -> list[Reference]:
 
 
 def record(vectors: Singles, horizons: tuple[int, ...]) -> tuple[list[Reference], Calm]:
-    """Return what a recorder makes of calm vectors: the first windows replayed, the others scored as they come."""
+    """Return what a recorder makes of so many calm vectors that it leaves the windows kept whole out of the calibration."""
     count = len(vectors)
-    first = min(KEPT, count)
-    scores = np.full((count, len(KEYS), len(horizons)), np.nan, np.float32)
-    for key in range(len(KEYS)):
-        for place, horizon in enumerate(horizons):
-            kept = vectors[:first, key].astype(np.float64)
-            scores[:first, key, place] = score.replay(kept, np.full(first, ROWS), horizon, max(1, round(first / 8)))
-    at = first
+    young = count // 4
+    scores = np.full((count, len(score.STATISTICS), len(KEYS), len(horizons)), np.nan, np.float32)
+    at = KEPT
     while at < count:
         upto = min(count, int(at * 1.25) + 1)
-        run_up = max(0, at - 8 * max(horizons))
-        scores[at:upto] = Scorer(learn(vectors[:at]), horizons).score(vectors[run_up:upto])[at - run_up :]
+        if upto > young:
+            run_up = max(0, at - 8 * max(horizons))
+            scores[at:upto] = Scorer(learn(vectors[:at]), horizons).score(vectors[run_up:upto])[at - run_up :]
         at = upto
-    return learn(vectors), Calm(KEYS, horizons, MINUTE * np.arange(1, count + 1), scores)
+    return learn(vectors), Calm(KEYS, horizons, MINUTE * np.arange(young + 1, count + 1), scores[young:])
 
 
 class Judge:
@@ -158,10 +158,11 @@ class Judge:
         """Return the largest surprise (n, K) of each key; those far below any limit are left at zero, to save time."""
         at = surprise.stratum(ended, len(self._yardstick.level))
         deviations = self._yardstick.deviations(scores.astype(np.float64), at, self._tolerated)
-        found = np.zeros_like(deviations)
-        high = np.nonzero(np.nan_to_num(deviations, nan=-1.0) > 2.0)
-        freedom = np.broadcast_to(self._yardstick.freedom, deviations.shape)[high]
-        found[high] = -np.log10(np.maximum(special.stdtr(freedom, -deviations[high]), 10.0**-surprise.MOST))
+        outward = np.where(surprise.SIDES > 1.0, np.abs(deviations), deviations)
+        found = np.zeros_like(outward)
+        high = np.nonzero(np.nan_to_num(outward, nan=-1.0) > _WORTH_A_LOOK)
+        freedom, sides = (np.broadcast_to(part, outward.shape)[high] for part in (self._yardstick.freedom, surprise.SIDES))
+        found[high] = -np.log10(np.maximum(sides * special.stdtr(freedom, -outward[high]), 10.0**-surprise.MOST))
         largest: Floats = found.max(axis=(1, 3))
         return largest
 

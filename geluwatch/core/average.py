@@ -6,8 +6,9 @@ with the horizon, and a lasting shift stays.
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
-import numpy.typing as npt
 
 from geluwatch.core import score
 from geluwatch.records import Floats, Reference
@@ -22,15 +23,14 @@ class Averages:
     def __init__(self, calm: Reference, horizons: tuple[int, ...]) -> None:
         share = smoothing(horizons)
         keep = 1.0 - share
-        self._horizons = np.array(horizons)
         self._share, self._keep = (part.astype(np.float32)[:, None] for part in (share, keep))
         self._sums = np.zeros((len(horizons), calm.mean.size), np.float32)
-        """(H, 2C), to be divided by the weight."""
-        self._decay = np.array([keep, keep**2, keep**2, keep])
-        self._gain = np.array([share, share**2, share**2, share])
+        self._decay, self._gain = np.array([keep, keep**2, keep]), np.array([share, share**2, share])
         self._state = np.zeros_like(self._decay)
-        """(4, H): sum of the weights; of their squares, each times what thinness adds to its window's variance; of their squares;
-        of the weights, each times by how much its window's thinness differs from 1."""
+        """(3, H): sums of the weights; of their squares, each times what thinness adds to its window's variance; of the weights,
+        each times by how much its window's thinness differs from 1."""
+        self._needed = np.array([needed(horizon) for horizon in horizons])
+        self._windows = 0
         self._compare(calm)
 
     def _compare(self, calm: Reference) -> None:
@@ -51,16 +51,16 @@ class Averages:
         self._sums *= self._keep
         self._sums += self._share * z
         self._state *= self._decay
-        self._state += self._gain * np.array([[1.0], [max(thin, 1.0)], [1.0], [abs(thin - 1.0)]])
+        self._state += self._gain * np.array([[1.0], [max(thin, 1.0)], [abs(thin - 1.0)]])
+        self._windows += 1
 
     def statistics(self) -> Floats:
         """Return score, shift and scale (3, H), NaN where an average holds too few windows for its horizon."""
-        weight, noise, squares, uneven = self._state
-        if not weight.all():
-            return np.full((len(score.STATISTICS), weight.size), np.nan)
-        z = self._sums / weight.astype(np.float32)[:, None]
-        found = score.statistics(z, noise / weight**2 + 1.0 / self._calm.windows, uneven / weight, self._short)
-        found[:, filled(weight, squares, self._horizons) < FILLED] = np.nan
+        if not self._windows:
+            return np.full((len(score.STATISTICS), self._needed.size), np.nan)
+        weight, noise, uneven = self._state
+        found = score.statistics(self._sums, noise + weight**2 / self._calm.windows, uneven, self._short)
+        found[:, self._windows < self._needed] = np.nan
         return found
 
 
@@ -69,10 +69,13 @@ def smoothing(horizons: tuple[int, ...]) -> Floats:
     return 2.0 / (np.array(horizons) + 1.0)
 
 
-def filled(weight: Floats, squares: Floats, horizons: npt.NDArray[np.intp] | int) -> Floats:
-    """Return how many windows averages are worth, as shares of their horizons."""
-    worth: Floats = np.square(weight) / squares / horizons
-    return worth
+def needed(horizon: int) -> int:
+    """Return after how many windows an average is worth `FILLED` of its horizon.
+
+    After n windows, k being the weight left to what came before, it is worth (1 - k^n) / (1 + k^n) of it.
+    """
+    keep = 1.0 - float(smoothing((horizon,))[0])
+    return math.ceil(math.log((1.0 - FILLED) / (1.0 + FILLED)) / math.log(keep)) if keep else 1
 
 
 def replay(vectors: Floats, rows: Floats, requests: Floats, horizon: int, gap: int) -> Floats:
@@ -94,40 +97,37 @@ def replay(vectors: Floats, rows: Floats, requests: Floats, horizon: int, gap: i
     count = len(vectors)
     middle = vectors.mean(axis=0)
     centred = vectors - middle  # the variance from sums of squares needs centred values to be exact
-    sums = _running(centred)
+    running = _running(centred)
     squares = _running(np.square(centred))
     typical = float(np.median(rows)), float(np.median(requests))
-    averages = averaged(centred, horizon)
     thin = np.array([score.thinness(*held, *typical) for held in zip(rows.tolist(), requests.tolist(), strict=True)])
-    weights, noises, squared, uneven = weighed(thin, horizon)
-    averages /= weights[:, None]
+    sums = averaged(centred, horizon)
+    weights, noises, uneven = weighed(thin, horizon)
     found = np.full((len(score.STATISTICS), count), np.nan)
-    for at in np.flatnonzero(filled(weights, squared, horizon) >= FILLED):
+    for at in range(needed(horizon) - 1, count):
         low, high = max(0, at - max(2 * horizon - 2, gap)), min(count, at + gap + 1)
         left = count - (high - low)
         if left < 2:
             continue
-        mean = (sums[-1] - sums[high] + sums[low]) / left
+        mean = (running[-1] - running[high] + running[low]) / left
         spread = (squares[-1] - squares[high] + squares[low] - left * np.square(mean)) / (left - 1)
         calm = score.reference(middle + mean, np.maximum(spread, 0.0), typical[0], left, typical[1])
-        weight = weights[at]
-        z = score.standardised(calm, middle + averages[at])
-        found[:, at] = score.statistics(z, noises[at] / weight**2 + 1.0 / left, uneven[at] / weight, score.bias(calm))
+        z = weights[at] * score.standardised(calm, middle + sums[at] / weights[at])
+        found[:, at] = score.statistics(z, noises[at] + weights[at] ** 2 / left, uneven[at], score.bias(calm))
     return found
 
 
 def averaged(values: Floats, horizon: int) -> Floats:
     """Return the weighted sums (m, ...) of successive values (m, ...): what `Averages` adds up, for a whole series."""
-    share = smoothing((horizon,))[0]
+    share = float(smoothing((horizon,))[0])
     return _recur(share * values, 1.0 - share)
 
 
-def weighed(thin: Floats, horizon: int) -> tuple[Floats, Floats, Floats, Floats]:
-    """Return the four sums (m,) that `Averages` keeps beside, at each of successive windows of thinness (m,)."""
-    share = smoothing((horizon,))[0]
-    ones, keep = np.ones_like(thin), (1.0 - share) ** 2
-    noise, squares = _recur(share**2 * np.maximum(thin, 1.0), keep), _recur(share**2 * ones, keep)
-    return averaged(ones, horizon), noise, squares, averaged(np.abs(thin - 1.0), horizon)
+def weighed(thin: Floats, horizon: int) -> tuple[Floats, Floats, Floats]:
+    """Return the three sums (m,) that `Averages` keeps beside, at each of successive windows of thinness (m,)."""
+    share = float(smoothing((horizon,))[0])
+    noise = _recur(share**2 * np.maximum(thin, 1.0), (1.0 - share) ** 2)
+    return averaged(np.ones_like(thin), horizon), noise, averaged(np.abs(thin - 1.0), horizon)
 
 
 def _recur(values: Floats, keep: float) -> Floats:

@@ -30,8 +30,8 @@ KEPT_BYTES = 256 * 2**20
 LEAST_KEPT = 16
 """Windows kept whole whatever they take: fewer would make no reference."""
 
-LONGEST = 14 * 24 * 60 + 60
-"""Windows whose scores are kept: a little over two weeks of minutes, so that each hour of the week is there twice."""
+LONGEST = 20 * 24 * 60
+"""Windows whose scores are kept: twenty days of minutes, three quarters of which hold each hour of the week twice."""
 
 CALM_BYTES = 64 * 2**20
 """Most memory of scores."""
@@ -168,22 +168,34 @@ class Recorder:
         return tuple(key for key, sums in self._sums.items() if sums.windows == self._fit)
 
     def calm(self) -> Calm:
-        """Return the scores of all windows gathered."""
-        keys, horizons = self.keys(), self._config.horizons
-        first = len(self._kept)
-        gap = max(1, round(first * _GAP))
-        scores = np.full((first + len(self._later), len(score.STATISTICS), len(keys), len(horizons)), np.nan, np.float32)
-        places = {key: place for place, key in enumerate(self._sums)}
+        """Return the scores of the windows gathered, without those that were scored when little was known.
+
+        Once the windows kept whole are no more than a quarter, the first quarter is left out: compared with what a few hours
+        had shown, it looks wilder than the same traffic will.
+        """
+        keys, young, later = self.keys(), self._fit // 4, list(self._later)
+        places = [list(self._sums).index(key) for key in keys]
+        shape = (-1, len(score.STATISTICS), len(keys), len(self._config.horizons))
+        if young >= len(self._kept):
+            later = later[max(0, len(later) - self._fit + young) :]
+        scores = np.array([scores[:, places] for _, scores in later], np.float32).reshape(shape)
+        ended = np.array([ended for ended, _ in later])
+        if young < len(self._kept):
+            scores = np.concatenate([self._replayed(keys).astype(np.float32), scores])
+            ended = np.concatenate([[window.ended for window in self._kept], ended])
+        return Calm(keys, self._config.horizons, ended, scores)
+
+    def _replayed(self, keys: tuple[PointKey, ...]) -> Floats:
+        """Return the scores (n, 3, K, H) of the windows kept whole, each against all the others but its neighbours."""
+        horizons, count = self._config.horizons, len(self._kept)
+        scores = np.empty((count, len(score.STATISTICS), len(keys), len(horizons)))
         requests = np.array([window.requests for window in self._kept])
         for column, key in enumerate(keys):
             vectors = np.stack([score.vector(window.points[key].moments) for window in self._kept])
             rows = np.array([window.points[key].moments.rows for window in self._kept], np.float64)
             for which, horizon in enumerate(horizons):
-                scores[:first, :, column, which] = replay(vectors, rows, requests, horizon, gap).T
-            for row, (_, later) in enumerate(self._later, first):
-                scores[row, :, column] = later[:, places[key]]
-        ended = np.array([window.ended for window in self._kept] + [ended for ended, _ in self._later])
-        return Calm(keys, horizons, ended, scores)
+                scores[:, :, column, which] = replay(vectors, rows, requests, horizon, max(1, round(count * _GAP))).T
+        return scores
 
     def baseline(self, *, model: str, model_version: str, name: str, created: float, sites: tuple[Site, ...]) -> Baseline:
         """Return a baseline of what was gathered, calibrated.

@@ -45,8 +45,8 @@ _WILD = 10.0
 # The fourth power of the mean square root of a standard normal's magnitude: what calm scores before it is divided out.
 _CALM = (2**0.25 * math.gamma(0.75) / math.sqrt(math.pi)) ** 4
 
-# Share of the variance that an allowance must reach to be worth its time.
-_NEGLIGIBLE = 1e-3
+# Share of the deviation that an allowance must reach to be worth its time.
+_NEGLIGIBLE = 0.03
 
 # Smallest noise that is believed in a channel's mean, as a share of the channel's size, and in its log spread.
 _RESOLUTION = 1e-3
@@ -118,30 +118,26 @@ def bias(calm: Reference) -> npt.NDArray[np.float32]:
     return (log_spreads + np.float32(0.5) * relative) / np.sqrt(log_spreads)
 
 
-def statistics(z: npt.NDArray[np.floating], noise: Floats | float, uneven: Floats | float, short: npt.NDArray[np.float32]) -> Floats:
-    """Return the score, the shift and the scale (3, ...) of averages.
+def statistics(z: npt.NDArray[np.floating], noise: Floats, uneven: Floats, short: npt.NDArray[np.float32]) -> Floats:
+    """Return the score, the shift and the scale (3, ...) of weighted sums over windows.
 
     Args:
-        z: (..., 2C) deviations, averaged over windows; overwritten.
-        noise: (...,) variance of each average less the reference, over that of one window with as many rows as usual.
-        uneven: (...,) by how much, on average, the windows' thinness differs from 1.
+        z: (..., 2C) sums of deviations.
+        noise: (...,) variance of each sum less the reference's, over that of one window with as many rows as usual.
+        uneven: (...,) sum of by how much the windows' thinness differs from 1, with the same weights.
         short: (C,) the reference's `bias`.
     """
     width = short.size
-    factor, lacking = np.asarray(noise, z.dtype), np.asarray(uneven, z.dtype)
-    leans = np.add.reduce(z.reshape(*z.shape[:-1], 2, width), axis=-1) / math.sqrt(width)
-    shift, scale = leans[..., 0], leans[..., 1]
-    roots = np.sqrt(np.abs(z, out=z), out=z)
-    if np.max(np.square(lacking * short.max()) / factor) > _NEGLIGIBLE:  # seldom, and as costly as all the rest
-        allowed = np.square(np.multiply.outer(lacking, short)) / factor[..., None] + 1
+    leans = np.add.reduce(z.reshape(*z.shape[:-1], 2, width), axis=-1) / np.sqrt(width * noise)[..., None]
+    roots = np.abs(z)
+    np.sqrt(roots, out=roots)
+    lacking = uneven / np.sqrt(noise)
+    if lacking.max() * short.max() > _NEGLIGIBLE:  # seldom, and as costly as all the rest
+        allowed = (1.0 + np.square(np.multiply.outer(lacking, short))).astype(z.dtype)
         roots[..., width:] /= np.sqrt(np.sqrt(allowed, out=allowed), out=allowed)
     typical = np.add.reduce(roots, axis=-1) / (2 * width)
-    beyond = np.maximum(np.abs(scale) - lacking * (np.add.reduce(short) / math.sqrt(width)), 0.0)
-    found = np.array([typical, shift, np.copysign(beyond, scale)], np.float64)
-    found[0] **= 4
-    found[0] /= factor * _CALM
-    found[1:] /= np.sqrt(factor)
-    return found
+    beyond = np.abs(leans[..., 1]) - lacking * (np.add.reduce(short) / math.sqrt(width))
+    return np.array([typical**4 / (noise * _CALM), leans[..., 0], np.copysign(np.maximum(beyond, 0.0), leans[..., 1])])
 
 
 def _power_mean(values: Floats) -> Floats:

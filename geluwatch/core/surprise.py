@@ -29,6 +29,9 @@ from geluwatch.records import Calm, Floats
 FAMILIES = ("level", "contrast", "shift", "scale")
 """The ways in which a window is judged, in the order of the first axis of what follows."""
 
+SIDES = np.array([1.0, 1.0, 2.0, 2.0])[:, None, None]
+"""(4, 1, 1) tails that count in each family: levels and contrasts surprise from above, shifts and scales from both sides."""
+
 MOST = 300.0
 """Surprise beyond which floating point ends."""
 
@@ -81,24 +84,20 @@ class Yardstick:
         Returns:
             (..., 4, K, H), NaN where there is no score or nothing to contrast it with.
         """
-        logs = _logs(scores[..., 0, :, :])
-        levels = (logs - self.level[stratum]) / self.level_spread
+        levels = (_logs(scores[..., 0, :, :]) - self.level[stratum]) / self.level_spread
         floored = np.maximum(levels, self.floor)
-        others, moved = shared(np.stack([floored, logs]), self.layers)
+        others = shared(floored, self.layers)
         contrasts = self.bend.straighten(floored - others - self.contrast[stratum], others) / self.contrast_spread
-        leans = (_steadied(scores[..., 1:, :, :], moved) - self.lean[stratum]) / self.lean_spread
+        leans = (_steadied(scores[..., 1:, :, :], self.level_spread * others) - self.lean[stratum]) / self.lean_spread
         leans = np.copysign(np.maximum(np.abs(leans) - np.sqrt(tolerated), 0.0), leans)
         both = np.stack([levels - np.log1p(tolerated) / self.level_spread, contrasts], axis=-3)
         alone = np.sqrt(1.0 + len(self.level) / self.looks)[:, None, :]  # a stratum's mean rests on its share of the looks
         return np.concatenate([both, leans], axis=-3) / alone
 
     def surprise(self, deviations: Floats) -> Floats:
-        """Return the surprise (..., 4, K, H) of deviations; it grows with them, in a lean's case to either side."""
-        outward = deviations.copy()
-        np.abs(outward[..., 2:, :, :], out=outward[..., 2:, :, :])
-        tail = special.stdtr(self.freedom, -outward)
-        tail[..., 2:, :, :] *= 2.0
-        found: Floats = -np.log10(np.maximum(tail, 10.0**-MOST))
+        """Return the surprise (..., 4, K, H) of deviations; it grows with them, to either side where both count."""
+        outward = np.where(SIDES > 1.0, np.abs(deviations), deviations)
+        found: Floats = -np.log10(np.maximum(SIDES * special.stdtr(self.freedom, -outward), 10.0**-MOST))
         return found
 
 
@@ -140,7 +139,7 @@ def measure(calm: Calm) -> Yardstick:
     straight = bend.straighten(rest, others)
     contrast_looks = independent(straight, calm.horizons)
     contrast_spread, contrast_freedom = upper_spread(straight, contrast_looks)
-    leans = _steadied(scores[:, 1:], shared(_logs(scores[:, 0]), layers))
+    leans = _steadied(scores[:, 1:], level_spread * others)
     lean, lean_rest = centre(leans, at, strata) if strata > 1 else (np.zeros((1, *leans.shape[1:])), leans)
     lean_looks = np.stack([independent(np.square(lean_rest[:, which]), calm.horizons) for which in range(2)])
     lean_spread, lean_freedom = spread(lean_rest, lean_looks[:, None, :])
@@ -162,7 +161,7 @@ def measure(calm: Calm) -> Yardstick:
 def _steadied(leans: Floats, others: Floats) -> Floats:
     """Return shift and scale (..., 2, K, H) over how much further than usual the channels of the other layers are out.
 
-    `others` (..., K, H) is the logarithm of their median score, NaN where there is none.
+    `others` (..., K, H) is by how much the logarithm of their score lies above its calm mean, NaN where there is none.
     """
     steadied: Floats = leans / np.exp(0.5 * np.maximum(np.nan_to_num(others), 0.0))[..., None, :, :]
     return steadied
