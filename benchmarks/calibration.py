@@ -26,7 +26,7 @@ from scipy.signal import lfilter
 
 from geluwatch import Config
 from geluwatch.core import average, calibrate, score, surprise
-from geluwatch.records import Calm, Certificate, Floats, PointKey, Reference
+from geluwatch.records import STATISTICS, Calm, Certificate, Floats, PointKey, Reference
 
 MINUTE = 60.0
 MONTH = 43_200
@@ -106,7 +106,7 @@ class Scorer:
 
     def score(self, vectors: Singles) -> Singles:
         """Return the statistics (n, 3, K, H) of the next vectors (n, K, 2C)."""
-        scores = np.full((len(vectors), len(score.STATISTICS), len(KEYS), len(self._horizons)), np.nan, np.float32)
+        scores = np.full((len(vectors), len(STATISTICS), len(KEYS), len(self._horizons)), np.nan, np.float32)
         at = self._seen + np.arange(1, len(vectors) + 1)
         z = np.stack([score.tamed(score.standardised(each, vectors[:, key]), 1.0) for key, each in enumerate(self._references)], axis=1)
         for place, horizon in enumerate(self._horizons):
@@ -135,10 +135,10 @@ def record(vectors: Singles, horizons: tuple[int, ...]) -> tuple[list[Reference]
     """Return what a recorder makes of so many calm vectors that it leaves the windows kept whole out of the calibration."""
     count = len(vectors)
     young = count // 4
-    scores = np.full((count, len(score.STATISTICS), len(KEYS), len(horizons)), np.nan, np.float32)
+    scores = np.full((count, len(STATISTICS), len(KEYS), len(horizons)), np.nan, np.float32)
     at = KEPT
     while at < count:
-        upto = min(count, int(at * 1.25) + 1)
+        upto = min(count, int(1.25 * (at + 1)))
         if upto > young:
             run_up = max(0, at - 8 * max(horizons))
             scores[at:upto] = Scorer(learn(vectors[:at]), horizons).score(vectors[run_up:upto])[at - run_up :]

@@ -11,7 +11,7 @@ import math
 import numpy as np
 
 from geluwatch.core import score
-from geluwatch.records import Floats, Reference
+from geluwatch.records import STATISTICS, Floats, Reference
 
 FILLED = 0.75
 """An average is scored once it is worth this share of the windows that it is meant to hold."""
@@ -57,7 +57,7 @@ class Averages:
     def statistics(self) -> Floats:
         """Return score, shift and scale (3, H), NaN where an average holds too few windows for its horizon."""
         if not self._windows:
-            return np.full((len(score.STATISTICS), self._needed.size), np.nan)
+            return np.full((len(STATISTICS), self._needed.size), np.nan)
         weight, noise, uneven = self._state
         found = score.statistics(self._sums, noise + weight**2 / self._calm.windows, uneven, self._short)
         found[:, self._windows < self._needed] = np.nan
@@ -103,7 +103,7 @@ def replay(vectors: Floats, rows: Floats, requests: Floats, horizon: int, gap: i
     thin = np.array([score.thinness(*held, *typical) for held in zip(rows.tolist(), requests.tolist(), strict=True)])
     sums = averaged(centred, horizon)
     weights, noises, uneven = weighed(thin, horizon)
-    found = np.full((len(score.STATISTICS), count), np.nan)
+    found = np.full((len(STATISTICS), count), np.nan)
     for at in range(needed(horizon) - 1, count):
         low, high = max(0, at - max(2 * horizon - 2, gap)), min(count, at + gap + 1)
         left = count - (high - low)

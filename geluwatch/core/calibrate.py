@@ -51,15 +51,16 @@ _BAD_LUCK = 1e-3
 _NEVER = math.inf
 
 
-def certify(calm: Calm, left_out: int, config: Config) -> Certificate:
+def certify(calm: Calm, left_out: int, config: Config, recorded: int = 0) -> Certificate:
     """Return the certificate of calm scores.
 
     Args:
         calm: Scores of the baseline's windows.
         left_out: Windows that were unfit.
         config: For the budgets and the horizons asked for.
+        recorded: Windows of the baseline, where not all of them are among the scores.
     """
-    windows = len(calm.ended)
+    windows = max(recorded, len(calm.ended))
     seconds = float(calm.ended[-1] - calm.ended[0]) if windows else 0.0
     unarmed = Certificate(
         windows, left_out, seconds, (), 0.0, 1, config.tickets_per_month, config.pages_per_quarter, _NEVER, _NEVER, reason=""
@@ -88,7 +89,7 @@ def _armed(calm: Calm, unarmed: Certificate) -> Certificate:
     requested, observed, interval = replay(calm)
     trust = min(fewest / _TRUSTED_LOOKS, 1.0) * (requested / observed if _too_many(observed, requested) else 1.0)
     ticket, page = (trust * budget / windows_a_month(calm) / searches for budget in _monthly(unarmed))
-    missing = _missing_for_paging(len(calm.ended), fewest, requested, observed)
+    missing = _missing_for_paging(unarmed.windows, fewest, requested, observed)
     return replace(
         unarmed,
         horizons=calm.horizons,

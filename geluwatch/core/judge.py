@@ -13,7 +13,7 @@ from geluwatch.core.average import Averages
 from geluwatch.core.onset import History, Onset
 from geluwatch.core.surprise import FAMILIES
 from geluwatch.errors import BaselineError
-from geluwatch.records import POINTS, Alarm, Baseline, Floats, Panel, PointKey, PointWindow, Window
+from geluwatch.records import POINTS, STATISTICS, Alarm, Baseline, Floats, Panel, PointKey, PointWindow, Window
 
 # Channels are dead whose standard deviation is less than a hundredth of the baseline's, and lower than its noise explains.
 _DEAD_FALL = -np.log(100.0)
@@ -68,7 +68,7 @@ class Judge:
 
     def judge(self, window: Window) -> Judged:
         """Return a judgement for each (layer, point) with enough rows in the window; the others are left unjudged."""
-        scores = np.full((len(score.STATISTICS), len(self.keys), len(self._horizons)), np.nan)
+        scores = np.full((len(STATISTICS), len(self.keys), len(self._horizons)), np.nan)
         dead = []
         for place, key in enumerate(self.keys):
             seen = window.points.get(key)

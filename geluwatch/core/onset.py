@@ -13,8 +13,9 @@ from geluwatch.records import Floats, PointKey
 REMEMBERED = 64
 """Windows looked back over."""
 
-# A window speaks for drift when it lies further out than this many standard deviations.
+# A window speaks for drift when it lies further out than this many standard deviations, and than this share of the last ones.
 _ALLOWED = 0.75
+_ALLOWED_SHARE = 0.25
 # Windows by which a later layer must lead an earlier one to count as first: downstream of a fault noise may run ahead of it.
 _LEAD = 3
 # Standard deviations that the median of the layers asked must lie above calm for the traffic to be named.
@@ -72,7 +73,8 @@ class History:
         """Return the window from which the deviations of one point, summed to now, speak most for drift (a changepoint)."""
         side = -1.0 if self._windows[-1][1][family, key, horizon] < 0 else 1.0  # of a shift or scale
         series = side * np.nan_to_num(np.array([deviations[family, key, 0] for _, deviations in self._windows]))
-        return int(np.argmax(np.cumsum((series - _ALLOWED)[::-1])[::-1]))
+        allowed = max(_ALLOWED, _ALLOWED_SHARE * float(np.median(series[-3:])))
+        return int(np.argmax(np.cumsum((series - allowed)[::-1])[::-1]))
 
     def _scope(self, front: str, strongest: PointKey, horizon: int, positions: dict[str, int]) -> str:
         """Return whether the traffic moved or the model: what enters at a layer leaves those before it calm.

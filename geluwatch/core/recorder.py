@@ -19,7 +19,7 @@ from geluwatch.core import calibrate, histogram, score
 from geluwatch.core.average import Averages, replay
 from geluwatch.core.window import nbytes
 from geluwatch.errors import BaselineError
-from geluwatch.records import Baseline, Calm, Floats, Histogram, Moments, PointKey, PointWindow, Reference, Site, Window
+from geluwatch.records import STATISTICS, Baseline, Calm, Floats, Histogram, Moments, PointKey, PointWindow, Reference, Site, Window
 
 KEPT_WINDOWS = 144
 """Windows kept whole."""
@@ -143,7 +143,7 @@ class Recorder:
             self._learnt = self._fit
             for key, sums in self._sums.items():
                 self._learn(key, sums)
-        scores = np.full((len(score.STATISTICS), len(self._sums), len(self._config.horizons)), np.nan, np.float32)
+        scores = np.full((len(STATISTICS), len(self._sums), len(self._config.horizons)), np.nan, np.float32)
         for place, (key, sums) in enumerate(self._sums.items()):
             if key in vectors and sums.averages is not None:
                 sums.averages.add(vectors[key], window.points[key].moments.rows, window.requests)
@@ -175,9 +175,9 @@ class Recorder:
         """
         keys, young, later = self.keys(), self._fit // 4, list(self._later)
         places = [list(self._sums).index(key) for key in keys]
-        shape = (-1, len(score.STATISTICS), len(keys), len(self._config.horizons))
         if young >= len(self._kept):
             later = later[max(0, len(later) - self._fit + young) :]
+        shape = (len(later), len(STATISTICS), len(keys), len(self._config.horizons))
         scores = np.array([scores[:, places] for _, scores in later], np.float32).reshape(shape)
         ended = np.array([ended for ended, _ in later])
         if young < len(self._kept):
@@ -188,7 +188,7 @@ class Recorder:
     def _replayed(self, keys: tuple[PointKey, ...]) -> Floats:
         """Return the scores (n, 3, K, H) of the windows kept whole, each against all the others but its neighbours."""
         horizons, count = self._config.horizons, len(self._kept)
-        scores = np.empty((count, len(score.STATISTICS), len(keys), len(horizons)))
+        scores = np.empty((count, len(STATISTICS), len(keys), len(horizons)))
         requests = np.array([window.requests for window in self._kept])
         for column, key in enumerate(keys):
             vectors = np.stack([score.vector(window.points[key].moments) for window in self._kept])
@@ -214,7 +214,7 @@ class Recorder:
             created,
             sites,
             windows=tuple(self._kept),
-            certificate=calibrate.certify(calm, self.left_out, self._config),
+            certificate=calibrate.certify(calm, self.left_out, self._config, self._fit),
             references={key: self._sums[key].learn() for key in calm.keys},
             histograms={key: self._sums[key].values for key in calm.keys},
             calm=calm,

@@ -51,9 +51,6 @@ _NEGLIGIBLE = 0.03
 # Smallest noise that is believed in a channel's mean, as a share of the channel's size, and in its log spread.
 _RESOLUTION = 1e-3
 
-STATISTICS = ("score", "shift", "scale")
-"""What `statistics` returns, in order."""
-
 
 def vector(moments: Moments) -> Floats:
     """Return a window's vector (2C,): channel means, then log standard deviations."""
@@ -115,7 +112,8 @@ def bias(calm: Reference) -> npt.NDArray[np.float32]:
     """Return by how many deviations (C,) the log spreads of a window without rows to speak of fall short."""
     levels, log_spreads = calm.variance.reshape(2, -1)
     relative = levels * np.exp(-2.0 * calm.mean[levels.size :])
-    return (log_spreads + np.float32(0.5) * relative) / np.sqrt(log_spreads)
+    short: npt.NDArray[np.float32] = (log_spreads + np.float32(0.5) * relative) / np.sqrt(log_spreads)
+    return short
 
 
 def statistics(z: npt.NDArray[np.floating], noise: Floats, uneven: Floats, short: npt.NDArray[np.float32]) -> Floats:

@@ -54,7 +54,7 @@ class Yardstick:
     level: Floats
     """(S, K, H) mean logarithm of the scores."""
     level_spread: Floats
-    """(K, H) standard deviation about it."""
+    """(S, K, H) standard deviation about it."""
     floor: Floats
     """(H,) how far below the mean calm levels come. Further down all windows are alike to the contrast: traffic that is busier
     than the baseline's is steadier, by more in one layer than in another, and that is not drift."""
@@ -63,11 +63,11 @@ class Yardstick:
     bend: Bend
     """How the contrast depends on the level that the other layers share."""
     contrast_spread: Floats
-    """(K, H) standard deviation about it, where the others are as usual."""
+    """(S, K, H) standard deviation about it, where the others are as usual."""
     lean: Floats
     """(S, 2, K, H) mean shift and scale; zero where hours are not told apart, for the baseline is what they are measured from."""
     lean_spread: Floats
-    """(2, K, H) their standard deviations about it."""
+    """(S, 2, K, H) their standard deviations about it."""
     looks: Floats
     """(4, H) independent looks behind each family."""
     freedom: Floats
@@ -77,20 +77,21 @@ class Yardstick:
         """Return how many standard deviations a window lies from calm: levels and contrasts above, shifts and scales either way.
 
         Args:
-            scores: (..., 3, K, H) statistics, in the order of `score.STATISTICS`.
+            scores: (..., 3, K, H) statistics, in the order of `records.STATISTICS`.
             stratum: (...) which of the strata each belongs to.
             tolerated: (H,) the square of the lasting shift that does not count, over an average's variance (see `tolerated`).
 
         Returns:
             (..., 4, K, H), NaN where there is no score or nothing to contrast it with.
         """
-        levels = (_logs(scores[..., 0, :, :]) - self.level[stratum]) / self.level_spread
+        level_spread = self.level_spread[stratum]
+        levels = (_logs(scores[..., 0, :, :]) - self.level[stratum]) / level_spread
         floored = np.maximum(levels, self.floor)
         others = shared(floored, self.layers)
-        contrasts = self.bend.straighten(floored - others - self.contrast[stratum], others) / self.contrast_spread
-        leans = (_steadied(scores[..., 1:, :, :], self.level_spread * others) - self.lean[stratum]) / self.lean_spread
+        contrasts = self.bend.straighten(floored - others - self.contrast[stratum], others) / self.contrast_spread[stratum]
+        leans = (_steadied(scores[..., 1:, :, :], level_spread * others) - self.lean[stratum]) / self.lean_spread[stratum]
         leans = np.copysign(np.maximum(np.abs(leans) - np.sqrt(tolerated), 0.0), leans)
-        both = np.stack([levels - np.log1p(tolerated) / self.level_spread, contrasts], axis=-3)
+        both = np.stack([levels - np.log1p(tolerated) / level_spread, contrasts], axis=-3)
         alone = np.sqrt(1.0 + len(self.level) / self.looks)[:, None, :]  # a stratum's mean rests on its share of the looks
         return np.concatenate([both, leans], axis=-3) / alone
 
@@ -131,18 +132,18 @@ def measure(calm: Calm) -> Yardstick:
     scores = calm.scores.astype(np.float64)
     level, level_rest = centre(_logs(scores[:, 0]), at, strata)
     level_looks = independent(level_rest, calm.horizons)
-    level_spread, level_freedom = upper_spread(level_rest, level_looks)
-    levels = level_rest / level_spread
+    level_spread, level_freedom = upper_spread(level_rest, level_looks, at, strata)
+    levels = level_rest / level_spread[at]
     others = shared(levels, layers)
     middle, rest = centre(levels - others, at, strata)
     bend = contrast.fit(rest, others, independent(rest, calm.horizons))
     straight = bend.straighten(rest, others)
     contrast_looks = independent(straight, calm.horizons)
-    contrast_spread, contrast_freedom = upper_spread(straight, contrast_looks)
-    leans = _steadied(scores[:, 1:], level_spread * others)
+    contrast_spread, contrast_freedom = upper_spread(straight, contrast_looks, at, strata)
+    leans = _steadied(scores[:, 1:], level_spread[at] * others)
     lean, lean_rest = centre(leans, at, strata) if strata > 1 else (np.zeros((1, *leans.shape[1:])), leans)
     lean_looks = np.stack([independent(np.square(lean_rest[:, which]), calm.horizons) for which in range(2)])
-    lean_spread, lean_freedom = spread(lean_rest, lean_looks[:, None, :])
+    lean_spread, lean_freedom = spread(lean_rest, lean_looks[:, None, :], at, strata)
     return Yardstick(
         layers,
         level,

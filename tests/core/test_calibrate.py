@@ -256,7 +256,7 @@ def test_horizons_are_restricted_by_name(make_calm) -> None:
     calm = make_calm(iid(np.random.default_rng(8), 5, 2, 3), None, (1, 4, 16))
     found = calibrate.restrict(calm, (1, 16))
     assert (1, 16) == found.horizons
-    assert calm.scores[:, :, [0, 2]].tolist() == found.scores.tolist()
+    assert calm.scores[..., [0, 2]].tolist() == found.scores.tolist()
 
 
 def test_a_month_holds_no_more_windows_than_seconds(make_calm) -> None:

@@ -23,7 +23,7 @@ SITES = tuple(Site(layer, position, "module", "GELU", "erf") for position, layer
 CONFIG = Config(horizons=(1, 4))
 ODD = LAYERS[2]
 TOPIC = np.random.default_rng(99).normal(0.0, 0.05, (len(LAYERS), CHANNELS))
-FAULT = np.random.default_rng(98).choice([-1.0, 1.0], CHANNELS)
+FAULT = np.random.default_rng(98).permutation(np.repeat([-1.0, 1.0], CHANNELS // 2))
 
 Minute = Callable[..., Window]
 
@@ -94,7 +94,7 @@ def test_a_fault_that_hides_in_the_traffic_is_seen_by_contrast_alone(baseline: B
     alone = replace(
         baseline,
         references={(ODD, "pre"): baseline.references[ODD, "pre"]},
-        calm=replace(baseline.calm, keys=((ODD, "pre"),), scores=baseline.calm.scores[:, 2:3]),  # type: ignore[union-attr]  # it has some
+        calm=replace(baseline.calm, keys=((ODD, "pre"),), scores=baseline.calm.scores[:, :, 2:3]),  # type: ignore[union-attr]  # it has some
     )
     by_all, by_itself = (judged(each, minute, 3, 4, fault=0.06).points[ODD, "pre"] for each in (baseline, alone))
     assert ("contrast", "level") == (by_all.family, by_itself.family)

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from geluwatch.core import onset
+from geluwatch.core.contrast import by_layer
 from geluwatch.core.onset import History, Onset
 from geluwatch.records import POINTS, Floats, PointKey
 
@@ -14,17 +15,17 @@ KEYS: tuple[PointKey, ...] = tuple((layer, point) for layer in LAYERS for point 
 POSITIONS = {layer: number for number, layer in enumerate(LAYERS)}
 WINDOWS, BEGAN = 40, 25
 MINUTE = 60.0
-LEVEL, CONTRAST = 0, 1
+LEVEL, CONTRAST, SHIFT, SCALE = range(4)
 
 
 def calm(seed: int = 0, windows: int = WINDOWS) -> Floats:
-    """Deviations (n, 2, K, 1) of calm windows."""
-    return np.random.default_rng(seed).standard_normal((windows, 2, len(KEYS), 1))
+    """Deviations (n, 4, K, 1) of calm windows."""
+    return np.random.default_rng(seed).standard_normal((windows, 4, len(KEYS), 1))
 
 
 def history(deviations: Floats) -> History:
     """The history of successive minutes' deviations."""
-    kept = History(KEYS, np.repeat(np.arange(len(LAYERS)), 2))
+    kept = History(KEYS, by_layer(KEYS))
     for number, seen in enumerate(deviations):
         kept.add(number * MINUTE, seen)
     return kept
@@ -47,7 +48,7 @@ def test_without_an_alarm_there_is_no_onset() -> None:
     assert Onset((), {}, "") == history(calm()).onset({}, None, POSITIONS)
 
 
-@pytest.mark.parametrize("family", [LEVEL, CONTRAST])
+@pytest.mark.parametrize("family", [LEVEL, CONTRAST, SHIFT])
 def test_the_layer_that_moved_first_is_named_first(family: int) -> None:
     """A later layer that began well before an earlier one comes first; the times are right to three windows."""
     deviations = calm()
@@ -126,3 +127,13 @@ def test_only_so_many_windows_are_remembered() -> None:
     assert onset.REMEMBERED == len(kept._windows)
     seen = kept.onset({("layer.1", "pre"): (LEVEL, 0)}, ("layer.1", "pre"), POSITIONS)
     assert {("layer.1", "pre"): 30 * MINUTE} == seen.times
+
+
+def test_a_scale_that_fell_is_dated_as_one_that_rose() -> None:
+    """Shifts and scales go either way: the beginning of a fall is found where that of the rise would be."""
+    deviations = calm(3)
+    raised(deviations, 3, BEGAN, 8.0, SCALE)
+    rose = found(deviations, (3,), SCALE).times
+    deviations[:, SCALE] *= -1.0
+    assert rose == found(deviations, (3,), SCALE).times
+    assert rose["layer.3", "pre"] / MINUTE == pytest.approx(BEGAN, abs=1)

@@ -11,6 +11,7 @@ import pytest
 
 from geluwatch.config import Config
 from geluwatch.core import calibrate, histogram, recorder, score
+from geluwatch.core.average import Averages, replay
 from geluwatch.core.recorder import KEPT_WINDOWS, Recorder
 from geluwatch.errors import BaselineError
 from geluwatch.records import Baseline, Floats, PointKey, Window
@@ -72,11 +73,11 @@ def test_memory_is_bounded_over_three_thousand_windows(draw: Draw) -> None:
         tracemalloc.stop()
     assert (3000, 0, KEPT_WINDOWS) == (made.closed, made.left_out, len(made._kept))
     scores = len(KEYS) * len(CONFIG.horizons)
-    assert grown / len(coming) < 300 + 4 * scores
+    assert grown / len(coming) < 300 + 12 * scores
     baseline = finished(made)
-    assert (KEPT_WINDOWS, 3000) == (len(baseline.windows), baseline.certificate.windows)
+    assert (KEPT_WINDOWS, 3000, 2250) == (len(baseline.windows), baseline.certificate.windows, baseline.certificate.replayed)
     assert baseline.calm is not None
-    assert (3000, len(KEYS), 2) == baseline.calm.scores.shape
+    assert (2250, 3, len(KEYS), 2) == baseline.calm.scores.shape
 
 
 def test_only_the_newest_scores_are_kept(draw: Draw, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -90,9 +91,26 @@ def test_only_the_newest_scores_are_kept(draw: Draw, monkeypatch: pytest.MonkeyP
     assert {len(windows)} == {known.windows for known in baseline.references.values()}
 
 
+@pytest.mark.parametrize("longest", [10**6, KEPT_WINDOWS + 500])
+@pytest.mark.parametrize(("count", "left_out"), [(4 * KEPT_WINDOWS - 1, 0), (4 * KEPT_WINDOWS, KEPT_WINDOWS), (5 * KEPT_WINDOWS, 180)])
+def test_a_long_baseline_is_calibrated_without_its_first_quarter(
+    draw: Draw, monkeypatch: pytest.MonkeyPatch, longest: int, count: int, left_out: int
+) -> None:
+    """Once the windows kept whole are a quarter, the first quarter is left out; where older scores are gone, no more than that."""
+    monkeypatch.setattr(recorder, "LONGEST", longest)
+    windows = list(draw(30, count))
+    calm = recorded(windows).calm()
+    kept = windows[left_out:] if left_out else windows
+    expected = [window.ended for window in kept]
+    if count > longest:
+        expected = expected[-500:] if left_out else [*expected[:KEPT_WINDOWS], *expected[-500:]]
+    assert expected == list(calm.ended)
+    assert calm.scores.shape[0] == len(expected)
+
+
 def test_the_memory_of_scores_is_capped_in_bytes(draw: Draw, monkeypatch: pytest.MonkeyPatch) -> None:
     """Scores of deep models take no more than their bytes."""
-    one = len(KEYS) * len(CONFIG.horizons) * 4
+    one = 3 * len(KEYS) * len(CONFIG.horizons) * 4
     monkeypatch.setattr(recorder, "CALM_BYTES", 10 * one)
     made = recorded(draw(4, KEPT_WINDOWS + 100))
     assert 10 == len(made._later)
@@ -121,16 +139,19 @@ def test_the_reference_takes_part_in_every_window(draw: Draw, count: int) -> Non
 
 
 def test_the_first_windows_are_replayed_and_the_rest_scored_as_they_came(draw: Draw) -> None:
-    """Scores of windows kept whole are those of `score.replay` with an eighth left out; later ones are about 1 too."""
+    """Statistics of windows kept whole are those of `replay` with an eighth left out; later scores are about 1 too, leans about 0."""
     windows = list(draw(7, KEPT_WINDOWS + 300, channels=64))
     calm = recorded(windows).calm()
     assert KEYS == calm.keys
     assert [window.ended for window in windows] == list(calm.ended)
+    rows, requests = np.full(KEPT_WINDOWS, float(ROWS)), np.array([window.requests for window in windows[:KEPT_WINDOWS]])
     for place, key in enumerate(KEYS):
         for which, horizon in enumerate(CONFIG.horizons):
-            expected = score.replay(vectors(windows[:KEPT_WINDOWS], key), np.full(KEPT_WINDOWS, float(ROWS)), horizon, KEPT_WINDOWS // 8)
-            assert calm.scores[:KEPT_WINDOWS, place, which] == pytest.approx(expected, rel=1e-6, nan_ok=True)
-            assert calm.scores[KEPT_WINDOWS:, place, which].mean() == pytest.approx(1.0, abs=0.05)
+            expected = replay(vectors(windows[:KEPT_WINDOWS], key), rows, requests, horizon, KEPT_WINDOWS // 8)
+            found = calm.scores[:, :, place, which]
+            assert found[:KEPT_WINDOWS].T == pytest.approx(expected, rel=1e-5, abs=1e-5, nan_ok=True)
+            assert found[KEPT_WINDOWS:, 0].mean() == pytest.approx(1.0, abs=0.05)
+            assert np.abs(found[KEPT_WINDOWS:, 1:]).max() < 6.0
 
 
 def test_no_later_window_changes_a_score(draw: Draw) -> None:
@@ -140,7 +161,7 @@ def test_no_later_window_changes_a_score(draw: Draw) -> None:
     for level in (0.0, 5.0):
         after = recorded([*windows, *draw(9, 50, level=level)]).calm()
         assert before.scores[KEPT_WINDOWS:].tolist() == after.scores[KEPT_WINDOWS : len(windows)].tolist()
-    assert after.scores[len(windows), :, 0].min() > 20.0
+    assert after.scores[len(windows), 0, :, 0].min() > 20.0
 
 
 def test_a_window_is_scored_before_it_is_learnt(draw: Draw) -> None:
@@ -149,14 +170,15 @@ def test_a_window_is_scored_before_it_is_learnt(draw: Draw) -> None:
     odd = next(draw(11, 1, level=5.0))
     made = recorded([*windows, odd])
     known = finished(recorded(windows)).references[KEYS[0]]
-    alone = float(score.score(known, score.tamed(known, score.vector(odd.points[KEYS[0]].moments), 1.0), 1.0, 1.0))
-    assert made.calm().scores[-1, 0, 0] == pytest.approx(alone, rel=1e-4)
+    alone = Averages(known, (1,))
+    alone.add(score.vector(odd.points[KEYS[0]].moments), ROWS, odd.requests)
+    assert made.calm().scores[-1, :, 0, 0] == pytest.approx(alone.statistics()[:, 0], rel=1e-3)
 
 
 def test_thin_windows_scored_as_they_come_do_not_pass_for_drift(draw: Draw) -> None:
     """Later windows with a fifth of the rows score about 1 too: what their number explains is not held against them."""
     windows = [*draw(28, KEPT_WINDOWS, channels=64), *draw(29, 36, channels=64, rows=ROWS // 5)]  # before they are learnt
-    scores = recorded(windows).calm().scores[KEPT_WINDOWS:]
+    scores = recorded(windows).calm().scores[KEPT_WINDOWS:, 0]
     assert scores.mean(axis=0) == pytest.approx(1.0, abs=0.15)
 
 
@@ -229,7 +251,7 @@ def test_a_layer_that_appears_late_does_not_stop_the_others(draw: Draw) -> None:
     baseline = finished(recorded(windows, layers=LAYERS[:1]))
     calm = baseline.calm
     assert calm is not None
-    assert (KEYS[:1], (KEPT_WINDOWS + 60, 1, 2)) == (calm.keys, calm.scores.shape)
+    assert (KEYS[:1], (KEPT_WINDOWS + 60, 3, 1, 2)) == (calm.keys, calm.scores.shape)
     assert np.isfinite(calm.scores[KEPT_WINDOWS:]).all()
 
 

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 import numpy as np
 import pytest
 from hypothesis import given
@@ -11,7 +9,7 @@ from hypothesis import strategies as st
 from scipy.special import ndtr
 
 from geluwatch.core import moments, score
-from geluwatch.core.score import Average
+from geluwatch.core.average import Averages, replay
 from geluwatch.records import Floats, Moments, Reference
 
 ROWS = 2000
@@ -27,107 +25,26 @@ def learnt(vectors: Floats, rows: float = ROWS) -> Reference:
     return score.reference(vectors.mean(axis=0), vectors.var(axis=0, ddof=1), rows, len(vectors))
 
 
-def scored(calm: Reference, vectors: Floats, rows: float | Floats = ROWS, horizon: int = 1) -> Floats:
-    """The score (n,) of each of successive windows, one by one, as a judge takes them."""
-    average = Average.empty(horizon, vectors.shape[1])
+def judged(calm: Reference, vectors: Floats, rows: float | Floats = ROWS, horizon: int = 1) -> Floats:
+    """The statistics (3, n) of successive windows, one by one, as a judge takes them."""
+    averages = Averages(calm, (horizon,))
     found = []
     for seen, held in zip(vectors, np.broadcast_to(np.asarray(rows, float), len(vectors)), strict=True):
-        average.add(seen, score.scarcity(calm, float(held)))
-        found.append(average.score(calm))
-    return np.array(found)
+        averages.add(seen, float(held), 0.0)
+        found.append(averages.statistics()[:, 0])
+    return np.array(found).T
+
+
+def scored(calm: Reference, vectors: Floats, rows: float | Floats = ROWS, horizon: int = 1) -> Floats:
+    """The score (n,) of each of successive windows."""
+    found: Floats = judged(calm, vectors, rows, horizon)[0]
+    return found
 
 
 def post_gelu_moments(rng: np.random.Generator, rows: int, channels: int = 64) -> Moments:
     """Moments of skewed, heavy-tailed rows: GELU outputs of inputs that are mostly negative."""
     before = rng.normal(-0.5, 1.0, (rows, channels))
     return moments.from_rows(before * ndtr(before))
-
-
-def naive_replay(vectors: Floats, rows: Floats, horizon: int, gap: int) -> Floats:
-    """Score every window against a reference made anew from the windows that lie outside its average and the gap."""
-    found = []
-    typical = float(np.median(rows))
-    average = Average.empty(horizon, vectors.shape[1])
-    for at, (seen, held) in enumerate(zip(vectors, rows, strict=True)):
-        average.add(seen, max(1.0, typical / held))
-        outside = [k for k in range(len(vectors)) if k < at - max(2 * horizon - 2, gap) or k > at + gap]
-        found.append(average.score(learnt(vectors[outside], typical)) if len(outside) >= 2 else float("nan"))
-    return np.array(found)
-
-
-@pytest.mark.parametrize("horizon", [1, 4, 16])
-@given(rows=st.lists(st.integers(1, 5000), min_size=1, max_size=50), seed=st.integers(0, 2**31))
-def test_an_average_kept_window_by_window_is_that_of_the_series(horizon: int, rows: list[int], seed: int) -> None:
-    """`Average`, given windows of unequal rows one by one, holds what `averaged` and `averaged_noise` give for the whole series."""
-    vectors = np.random.default_rng(seed).normal(3.0, 2.0, (len(rows), 6))
-    scarce = np.maximum(1.0, 1000.0 / np.array(rows))
-    sums, weights = score.averaged(vectors, horizon)
-    noises, squares, shares = score.averaged_noise(scarce, horizon)
-    average = Average.empty(horizon, 6)
-    for at in range(len(rows)):
-        average.add(vectors[at], float(scarce[at]))
-        assert average.vector == pytest.approx(sums[at], rel=1e-4, abs=1e-4)  # the one is kept in float32
-        assert (average.weight, average.noise) == pytest.approx((weights[at], noises[at]), rel=1e-9)
-        assert (average.squares, average.scarce) == pytest.approx((squares[at], shares[at]), rel=1e-9)
-
-
-@pytest.mark.parametrize("horizon", [1, 2, 4, 16, 60])
-def test_a_filled_average_has_the_variance_of_its_horizon(horizon: int) -> None:
-    """In the long run equal windows' weights make the noise of `horizon` windows plainly averaged, and the score starts before that."""
-    _, weights = score.averaged(np.ones(40 * horizon), horizon)
-    noises, squares, _ = score.averaged_noise(np.ones(40 * horizon), horizon)
-    assert noises[-1] / weights[-1] ** 2 == pytest.approx(1.0 / horizon, rel=1e-6)
-    share = [score.filled(weight, square, horizon) for weight, square in zip(weights, squares, strict=True)]
-    assert sorted(share) == share
-    first = int(np.argmax(np.array(share) >= score.FILLED)) + 1
-    assert 0.5 * horizon <= first <= horizon
-
-
-@pytest.mark.parametrize("horizon", [1, 4, 16])
-def test_nothing_is_scored_until_the_average_is_filled(make_moments, horizon: int) -> None:
-    """The first scores are NaN for most of the horizon, and from then on each window has one."""
-    rng = np.random.default_rng(horizon)
-    calm = learnt(calm_vectors(make_moments, rng, 30))
-    assert np.isnan(Average.empty(horizon, 128).score(calm))
-    found = scored(calm, calm_vectors(make_moments, rng, 40), horizon=horizon)
-    missing = int(np.isnan(found).sum())
-    assert np.isnan(found[:missing]).all()
-    assert {1: 0, 4: 2, 16: 10}[horizon] <= missing < horizon
-
-
-@pytest.mark.parametrize(("windows", "horizon", "gap"), [(12, 1, 1), (20, 4, 2), (60, 16, 3), (14, 4, 2), (40, 1, 5), (30, 4, 9)])
-@pytest.mark.parametrize("level", [0.0, 1e4])
-def test_replay_equals_the_naive_leave_neighbours_out(make_moments, windows: int, horizon: int, gap: int, level: float) -> None:
-    """Updating sums gives what making each reference anew gives, for uneven rows and levels far from zero too."""
-    rng = np.random.default_rng(windows)
-    vectors = calm_vectors(make_moments, rng, windows, channels=7, level=level)
-    rows = rng.integers(60, 3000, windows).astype(float)
-    expected = naive_replay(vectors - vectors.mean(axis=0), rows, horizon, gap) if level == 0.0 else None
-    found = score.replay(vectors, rows, horizon, gap)
-    assert np.isfinite(found).sum() >= 5
-    if expected is not None:
-        # Centred means make the naive one's float32 as exact as the other's float64; the noise floor hangs on the level.
-        assert found == pytest.approx(expected, rel=0.02, nan_ok=True)
-    else:
-        shifted = score.replay(vectors - np.concatenate([np.full(7, level), np.zeros(7)]), rows, horizon, gap)
-        assert (np.isnan(shifted) == np.isnan(found)).all()
-
-
-def test_replay_sees_a_shift_that_scoring_in_sample_half_forgives(make_moments) -> None:
-    """Five shifted windows in a calm series score above all others, and higher than against a reference that has seen them."""
-    rng = np.random.default_rng(3)
-    vectors = calm_vectors(make_moments, rng, 60)
-    vectors[30:35, :64] += 0.05 * rng.choice([-1.0, 1.0], 64)
-    found = score.replay(vectors, np.full(60, float(ROWS)), 1, 7)
-    others = np.delete(found, slice(30, 35))
-    assert found[30:35].min() > others.max()
-    in_sample = scored(learnt(vectors), vectors)
-    assert (found[30:35] > 1.3 * in_sample[30:35]).all()
-
-
-def test_replay_of_too_few_windows_gives_no_score() -> None:
-    """Where fewer than two windows lie outside the gap there is nothing to compare with."""
-    assert np.isnan(score.replay(np.zeros((5, 4)), np.full(5, 9.0), 4, 4)).all()
 
 
 @pytest.mark.parametrize("horizon", [1, 4, 16])
@@ -144,7 +61,7 @@ def test_replayed_scores_of_calm_lie_about_one(make_moments, horizon: int) -> No
     """A baseline's own windows, replayed, score as unseen ones do."""
     rng = np.random.default_rng(20 + horizon)
     vectors = calm_vectors(make_moments, rng, 200, channels=256)
-    assert np.nanmean(score.replay(vectors, np.full(200, float(ROWS)), horizon, 25)) == pytest.approx(1.0, abs=0.05)
+    assert np.nanmean(replay(vectors, np.full(200, float(ROWS)), np.zeros(200), horizon, 25)[0]) == pytest.approx(1.0, abs=0.05)
 
 
 def test_a_lasting_shift_scores_higher_the_longer_the_horizon(make_moments) -> None:
@@ -206,18 +123,16 @@ def test_forgiving_few_rows_does_not_forgive_a_collapse(make_moments) -> None:
 
 
 @given(rows=st.floats(1.0, 1e6), typical=st.floats(1.0, 1e6))
-def test_scarcity_is_the_ratio_of_rows_and_never_below_one(rows: float, typical: float) -> None:
-    """A window with fewer rows than the reference's may vary by their ratio more, one with as many or more no less."""
-    calm = Reference(np.zeros(2, np.float32), np.ones(2, np.float32), typical, 10)
-    assert score.scarcity(calm, rows) == pytest.approx(max(1.0, typical / rows))
-    assert score.scarcity(calm, 0.0) == typical
+def test_thinness_is_the_ratio_of_rows(rows: float, typical: float) -> None:
+    """A window with half the usual rows is twice as thin, one with more is below 1, and none at all counts as one row."""
+    assert score.thinness(rows, 0.0, typical, 0.0) == pytest.approx(typical / rows)
+    assert score.thinness(0.0, 0.0, typical, 0.0) == typical
 
 
-def test_scarcity_is_that_of_rows_or_of_requests_whichever_is_scarcer() -> None:
-    """As many rows from a quarter of the requests vary four times as much; a side that does not know its requests is not asked."""
-    calm = Reference(np.zeros(2, np.float32), np.ones(2, np.float32), 640.0, 10, requests=32.0)
-    assert (4.0, 2.0) == (score.scarcity(calm, 640, 8.0), score.scarcity(calm, 320, 32.0))
-    assert (1.0, 1.0) == (score.scarcity(calm, 640, 0.0), score.scarcity(replace(calm, requests=0.0), 640, 8.0))
+def test_thinness_is_that_of_rows_or_of_requests_whichever_is_scarcer() -> None:
+    """As many rows from a quarter of the requests are four times as thin; a side that does not know its requests is not asked."""
+    assert (4.0, 2.0) == (score.thinness(640, 8.0, 640.0, 32.0), score.thinness(320, 32.0, 640.0, 32.0))
+    assert (1.0, 1.0) == (score.thinness(640, 0.0, 640.0, 32.0), score.thinness(640, 8.0, 640.0, 0.0))
 
 
 def test_an_odd_text_does_not_carry_the_score_away(make_moments) -> None:
@@ -267,8 +182,8 @@ def test_a_layer_that_never_moves_is_scored_with_finite_numbers(level: float) ->
     assert scored(calm, score.vector(rounded)[None], 64)[0] < 1e-2
     moved = Moments(ROWS, still.mean * 1.1 + 0.1, np.zeros(8))
     assert 10.0 < scored(calm, score.vector(moved)[None])[0] < np.inf
-    replayed = score.replay(np.stack([score.vector(still)] * 30), np.full(30, float(ROWS)), 4, 2)
-    assert np.isfinite(replayed[3:]).all()
+    replayed = replay(np.stack([score.vector(still)] * 30), np.full(30, float(ROWS)), np.zeros(30), 4, 2)
+    assert np.isfinite(replayed[:, 3:]).all()
 
 
 def test_one_outlying_channel_does_not_blind_the_others(make_moments) -> None:
@@ -289,7 +204,10 @@ def test_one_outlying_channel_does_not_blind_the_others(make_moments) -> None:
 def test_finite_values_however_large_have_a_score() -> None:
     """Activations of 1e20, whose square no float32 holds, give a large score and no warning."""
     calm = score.reference(np.zeros(8), np.ones(8), 100.0, 50)
-    assert 1e30 < float(score.score(calm, score.vector(Moments(100, np.full(4, 1e20), np.full(4, 1e40))), 1.0, 1.0)) < np.inf
+    far = score.vector(Moments(100, np.full(4, 1e20), np.full(4, 1e40)))
+    found = score.statistics(score.standardised(calm, far), np.ones(()), np.zeros(()), score.bias(calm))
+    assert (found[0] > 1e30, np.isfinite(found).all()) == (True, True)
+    assert np.isfinite(judged(calm, far[None])).all()
     wild = score.reference(np.full(8, 1e30), np.full(8, 1e60), 100.0, 50)
     assert np.isfinite(wild.variance).all()
 
@@ -298,11 +216,63 @@ def test_one_wild_window_is_soon_forgotten() -> None:
     """A window a million deviations out counts ten in an average: the longest is back among calm scores within 40 windows."""
     rng = np.random.default_rng(0)
     calm = score.reference(np.zeros(128), np.ones(128), 100.0, 500)
-    average = score.Average.empty(16, 128)
-    scores = []
-    for number in range(120):
-        vector = rng.standard_normal(128) + (1e6 if number == 60 else 0.0)
-        average.add(score.tamed(calm, vector, 1.0), 1.0)
-        scores.append(average.score(calm))
+    vectors = rng.standard_normal((120, 128))
+    vectors[60] += 1e6
+    scores = scored(calm, vectors, 100.0, 16)
     assert max(scores[61:65]) > 5.0
     assert max(scores[100:]) < 2.0
+
+
+def test_shift_and_scale_of_calm_are_standard_normal(make_moments) -> None:
+    """With independent channels both have mean 0 and deviation 1 in calm, at every horizon."""
+    rng = np.random.default_rng(30)
+    calm = learnt(calm_vectors(make_moments, rng, 400, channels=256))
+    unseen = calm_vectors(make_moments, rng, 1200, channels=256)
+    for horizon in (1, 4, 16):
+        found = judged(calm, unseen, horizon=horizon)[1:]
+        independent = found[:, ~np.isnan(found[0])][:, :: 2 * horizon]
+        assert independent.mean(axis=1) == pytest.approx(0.0, abs=0.4)
+        assert independent.std(axis=1) == pytest.approx(1.0, abs=0.3)
+
+
+def test_the_matched_filters_see_what_the_score_does_not(make_moments) -> None:
+    """All channels a hundredth wider, or moved a twentieth of their noise one way, stand out in their lean, hardly in the score."""
+    rng = np.random.default_rng(31)
+    calm = learnt(calm_vectors(make_moments, rng, 200, channels=1024))
+    wider = judged(calm, calm_vectors(make_moments, rng, 8, channels=1024, scale=1.01))
+    moved = judged(calm, calm_vectors(make_moments, rng, 8, channels=1024, level=0.3 / np.sqrt(ROWS)))
+    assert wider[2].min() > 10.0 > 3.0 > np.abs(wider[1]).max()
+    assert moved[1].min() > 5.0 > 3.0 > np.abs(moved[2]).max()
+    assert (wider[0].max() < 2.2, moved[0].max() < 1.5) == (True, True)
+
+
+def test_a_lean_has_the_sign_of_the_change(make_moments) -> None:
+    """Narrower channels lean below zero, lower means too."""
+    rng = np.random.default_rng(32)
+    calm = learnt(calm_vectors(make_moments, rng, 100))
+    found = judged(calm, calm_vectors(make_moments, rng, 1, level=-0.1, scale=0.9))
+    assert found[1:, 0].max() < -5.0
+
+
+@pytest.mark.parametrize("draw", ["normal", "gelu"])
+@pytest.mark.parametrize(("known", "held"), [(2000, 64), (2000, 500), (64, 2000)])
+def test_neither_few_rows_nor_many_make_a_scale(make_moments, draw: str, known: int, held: int) -> None:
+    """The bias of log spreads from other volumes than the baseline's leaves calm scales within what calm shows, at any horizon."""
+    rng = np.random.default_rng(known + held)
+    take = post_gelu_moments if draw == "gelu" else lambda rng, rows: make_moments(rng, rows, 64)
+    calm = learnt(np.stack([score.vector(take(rng, known)) for _ in range(100)]), known)
+    others = np.stack([score.vector(take(rng, held)) for _ in range(160)])
+    for horizon in (1, 4, 16):
+        assert np.nanmean(np.square(judged(calm, others, held, horizon)[2])) < 1.3
+
+
+def test_a_large_allowance_is_that_of_each_channel(make_moments) -> None:
+    """Channels of short log spreads are forgiven by their own bias: the score of thin windows is that of the formula in full."""
+    rng = np.random.default_rng(33)
+    calm = learnt(calm_vectors(make_moments, rng, 50, rows=100), 100)
+    z = rng.standard_normal(128).astype(np.float32)
+    uneven = np.array(9.0)
+    found = float(score.statistics(z, np.array(10.0), uneven, score.bias(calm))[0])
+    variance = np.concatenate([np.full(64, 10.0), 10.0 + np.square(9.0 * score.bias(calm))])
+    typical = np.sqrt(np.abs(z) / np.sqrt(variance)).mean() ** 4
+    assert found == pytest.approx(typical / 0.4570, rel=1e-3)

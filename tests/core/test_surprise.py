@@ -11,12 +11,12 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 from geluwatch.core import surprise
-from geluwatch.core.contrast import Bend, shared
+from geluwatch.core.contrast import Bend, by_layer, shared
 from geluwatch.core.looks import independent
 from geluwatch.core.surprise import MOST
-from geluwatch.records import Calm, Floats
+from geluwatch.records import POINTS, Calm, Floats
 
-LEVEL, CONTRAST = 0, 1
+LEVEL, CONTRAST, SHIFT, SCALE = range(4)
 
 
 def autoregressive(rng: np.random.Generator, count: int, keys: int, memory: float) -> Floats:
@@ -27,8 +27,13 @@ def autoregressive(rng: np.random.Generator, count: int, keys: int, memory: floa
     return series
 
 
+def scores(levels: Floats, shift: float = 0.0, scale: float = 0.0) -> Floats:
+    """Statistics (3, K, H) with the given scores (K, H), and the same shift and scale everywhere."""
+    return np.stack([levels, np.full_like(levels, shift), np.full_like(levels, scale)])
+
+
 def exceeding(yardstick: surprise.Yardstick, calm: Calm, least: float) -> Floats:
-    """The share (2,) of levels and contrasts whose surprise is at least `least`."""
+    """The share (4,) of each family whose surprise is at least `least`."""
     found = yardstick.surprise(yardstick.deviations(calm.scores))
     share: Floats = (found >= least).mean(axis=(0, 2, 3))
     return share
@@ -36,11 +41,13 @@ def exceeding(yardstick: surprise.Yardstick, calm: Calm, least: float) -> Floats
 
 @pytest.mark.parametrize("least", [1.0, 2.0])
 def test_a_surprise_has_the_probability_that_it_states(make_calm, least: float) -> None:
-    """Of calm windows unseen before, a tenth have a level with a surprise of 1, a hundredth one of 2; and so for contrasts."""
+    """Of calm windows unseen before, a tenth have a level with a surprise of 1, a hundredth one of 2; and so in each family."""
     rng = np.random.default_rng(1)
-    yardstick = surprise.measure(make_calm(rng.standard_normal((4000, 6)), 3))
-    found = exceeding(yardstick, make_calm(rng.standard_normal((20_000, 6)), 3), least)
-    assert found == pytest.approx(np.full(2, 10.0**-least), rel=0.3)
+    known, unseen = (
+        make_calm(rng.standard_normal((count, 6)), 3, leans=7.0 * rng.standard_normal((count, 2, 6, 1))) for count in (4000, 20_000)
+    )
+    found = exceeding(surprise.measure(known), unseen, least)
+    assert found == pytest.approx(np.full(4, 10.0**-least), rel=0.3)
 
 
 def test_hours_told_apart_keep_the_promise_too(make_calm) -> None:
@@ -48,9 +55,10 @@ def test_hours_told_apart_keep_the_promise_too(make_calm) -> None:
     rng = np.random.default_rng(17)
     found = []
     for _ in range(30):
-        yardstick = surprise.measure(make_calm(rng.standard_normal((300, 4)), seconds=600.0))
+        leans = rng.standard_normal((2300, 2, 4, 1))
+        yardstick = surprise.measure(make_calm(rng.standard_normal((300, 4)), seconds=600.0, leans=leans[:300]))
         assert 24 == len(yardstick.level)
-        fresh = make_calm(rng.standard_normal((2000, 4))).scores
+        fresh = make_calm(rng.standard_normal((2000, 4)), leans=leans[300:]).scores
         at = rng.integers(0, 24, 2000)
         found.append((yardstick.surprise(yardstick.deviations(fresh, at)) >= 2.0).mean(axis=(0, 2, 3)))
     assert np.mean(found, axis=0) == pytest.approx(1e-2, rel=0.35)
@@ -60,18 +68,19 @@ def test_a_mean_of_few_looks_widens_what_is_usual(make_calm) -> None:
     """A deviation counts the uncertainty of the mean that it is taken from: that of its stratum's share of the looks."""
     for windows, seconds, strata in ((20, 60.0, 1), (300, 600.0, 24)):
         yardstick = surprise.measure(make_calm(np.random.default_rng(18).standard_normal((windows, 1)), seconds=seconds))
-        certain = replace(yardstick, looks=np.full((2, 1), 1e12))
-        found, narrow = (float(each.deviations(np.full((1, 1), 1.5))[LEVEL, 0, 0]) for each in (yardstick, certain))
+        certain = replace(yardstick, looks=np.full((4, 1), 1e12))
+        found, narrow = (float(each.deviations(scores(np.full((1, 1), 1.5)))[LEVEL, 0, 0]) for each in (yardstick, certain))
         assert narrow / found == pytest.approx(np.sqrt(1 + strata / yardstick.looks[LEVEL, 0]))
 
 
 def test_short_baselines_keep_the_promise_too(make_calm) -> None:
     """Averaged over 200 baselines of 20 windows, a surprise of 2 comes no more than twice as often as stated."""
-    rng = np.random.default_rng(2)
+    rng, apart = np.random.default_rng(2), np.random.default_rng(25)
     found = []
     for _ in range(200):
-        yardstick = surprise.measure(make_calm(rng.standard_normal((20, 4))))
-        found.append(exceeding(yardstick, make_calm(rng.standard_normal((200, 4))), 2.0))
+        leans = apart.standard_normal((220, 2, 4, 1))
+        yardstick = surprise.measure(make_calm(rng.standard_normal((20, 4)), leans=leans[:20]))
+        found.append(exceeding(yardstick, make_calm(rng.standard_normal((200, 4)), leans=leans[20:]), 2.0))
     assert (np.mean(found, axis=0) < 2e-2).all()
     assert (np.mean(found, axis=0) > 2e-3).all()
 
@@ -92,9 +101,9 @@ def test_scores_skewed_to_the_left_do_not_widen_the_upper_spread(make_calm) -> N
     rng = np.random.default_rng(4)
     normal = rng.standard_normal((3000, 4))
     left = np.where(normal < 0, 4.0 * normal, normal)
-    unit = surprise.measure(make_calm(normal)).level_spread
+    unit = surprise.measure(make_calm(normal)).level_spread[0]
     for deviations, wider in ((left, False), (-left, True)):
-        ratio = surprise.measure(make_calm(deviations)).level_spread / deviations.std(axis=0)[:, None] / unit
+        ratio = surprise.measure(make_calm(deviations)).level_spread[0] / deviations.std(axis=0)[:, None] / unit
         assert (ratio > 1.1).all() if wider else (ratio < 0.9).all()
 
 
@@ -102,7 +111,7 @@ def test_scores_skewed_to_the_left_do_not_widen_the_upper_spread(make_calm) -> N
 def test_looks_fall_by_the_autocorrelation_time(make_calm, memory: float, time: float) -> None:
     """Windows that resemble the last are worth their number over (1 + rho) / (1 - rho) independent ones, to a factor of two."""
     series = autoregressive(np.random.default_rng(5), 4000, 4, memory)
-    looks = surprise.measure(make_calm(series)).looks
+    looks = surprise.measure(make_calm(series)).looks[:CONTRAST]
     assert (looks > 4000 / time / 2).all()
     assert (looks < 4000 / time * 2).all()
 
@@ -131,10 +140,11 @@ def test_what_the_others_share_is_their_median(shape: tuple[int, int], seed: int
     layers, points = shape
     rng = np.random.default_rng(seed)
     belongs = np.repeat(np.arange(layers), points)
+    keys = tuple((f"layer.{layer}", POINTS[0]) for layer in belongs)
     levels = rng.normal(size=(5, layers * points, 2)).round(1)  # rounded, so that there are ties
     if gaps:
         levels[rng.random(levels.shape) < 0.3] = np.nan
-    found = shared(levels, belongs)
+    found = shared(levels, by_layer(keys))
     for window, key, horizon in np.ndindex(levels.shape):
         across = levels[window, :, horizon]
         if layers == 1 or np.isnan(across[key]):
@@ -148,7 +158,7 @@ def test_one_layer_has_levels_and_no_contrast(make_calm) -> None:
     """Where there is nothing to contrast with, only the level is judged, without a warning."""
     rng = np.random.default_rng(8)
     yardstick = surprise.measure(make_calm(rng.standard_normal((200, 2)), 1))
-    deviations = yardstick.deviations(np.ones((2, 1)))
+    deviations = yardstick.deviations(scores(np.ones((2, 1))))
     assert np.isfinite(deviations[LEVEL]).all()
     assert np.isnan(deviations[CONTRAST]).all()
 
@@ -270,10 +280,10 @@ def test_a_tolerated_level_counts_from_there_and_contrasts_are_not_excused(make_
     rng = np.random.default_rng(15)
     yardstick = surprise.measure(make_calm(rng.standard_normal((500, 3))))
     nothing, allowed = (surprise.tolerated(tolerance, (1,), 500) for tolerance in (0.0, 0.5))
-    usual, shifted = np.ones((3, 1)), np.ones((3, 1))
-    shifted[0] = 1 + 0.5 / (1 + 1 / 500)
+    usual, shifted = scores(np.ones((3, 1))), scores(np.ones((3, 1)))
+    shifted[0, 0] = 1 + 0.5 / (1 + 1 / 500)
     plain, raised, excused = (
-        yardstick.deviations(scores, 0, given) for scores, given in ((usual, nothing), (shifted, nothing), (shifted, allowed))
+        yardstick.deviations(seen, 0, given) for seen, given in ((usual, nothing), (shifted, nothing), (shifted, allowed))
     )
     assert plain[LEVEL, 0, 0] == pytest.approx(excused[LEVEL, 0, 0], abs=1e-9)
     assert raised[LEVEL, 0, 0] > plain[LEVEL, 0, 0] + 1.0
@@ -287,9 +297,10 @@ def yardstick(make_calm) -> surprise.Yardstick:
     return surprise.measure(make_calm(np.random.default_rng(16).standard_normal((50, 2))))
 
 
-@given(deviations=hnp.arrays(np.float64, (4, 2, 2, 1), elements=st.floats(-1e6, 1e6)), more=st.floats(0, 1e6))
+@given(deviations=hnp.arrays(np.float64, (3, 4, 2, 1), elements=st.floats(-1e6, 1e6)), more=st.floats(0, 1e6))
 def test_surprise_grows_with_the_deviation(yardstick: surprise.Yardstick, deviations: Floats, more: float) -> None:
     """Further out is never less surprising, nothing is below zero or above the most."""
+    deviations[:, SHIFT:] = np.abs(deviations[:, SHIFT:])
     found, further = yardstick.surprise(deviations), yardstick.surprise(deviations + more)
     assert (found <= further + 1e-12).all()
     assert (found >= 0).all()
@@ -298,7 +309,7 @@ def test_surprise_grows_with_the_deviation(yardstick: surprise.Yardstick, deviat
 
 def test_the_most_surprising_is_a_finite_number(yardstick: surprise.Yardstick) -> None:
     """An infinite deviation has the most surprise there is, the middle has that of one in two, and a missing one none."""
-    found = yardstick.surprise(np.array([np.inf, 0.0, np.nan, -np.inf]).reshape(4, 1, 1, 1) * np.ones((4, 2, 2, 1)))[:, 0, 0, 0]
+    found = yardstick.surprise(np.array([np.inf, 0.0, np.nan, -np.inf]).reshape(4, 1, 1, 1) * np.ones((4, 4, 2, 1)))[:, LEVEL, 0, 0]
     assert [MOST, pytest.approx(np.log10(2)), pytest.approx(np.nan, nan_ok=True), pytest.approx(0.0)] == list(found)
 
 
@@ -306,9 +317,80 @@ def test_the_most_surprising_is_a_finite_number(yardstick: surprise.Yardstick) -
 def test_scores_that_never_vary_make_a_finite_yardstick(make_calm, score: float) -> None:
     """Constant scores, of any size, leave every figure finite and a score beyond them surprising."""
     calm = make_calm(np.zeros((40, 3)))
-    constant = surprise.measure(replace(calm, scores=np.full_like(calm.scores, score)))
-    for figures in (constant.level, constant.level_spread, constant.contrast, constant.contrast_spread, constant.looks, constant.freedom):
+    constant = surprise.measure(replace(calm, scores=np.full_like(calm.scores, score) * [[[1.0]], [[0.0]], [[0.0]]]))
+    for figures in (
+        constant.level,
+        constant.level_spread,
+        constant.contrast,
+        constant.contrast_spread,
+        constant.looks,
+        constant.freedom,
+        constant.lean_spread,
+    ):
         assert np.isfinite(figures).all()
-    usual, beyond = (constant.surprise(constant.deviations(np.full((3, 1), value))) for value in (score, 2.0 * score + 0.1))
+    usual, beyond = (constant.surprise(constant.deviations(scores(np.full((3, 1), value)))) for value in (score, 2.0 * score + 0.1))
     assert usual[LEVEL].max() < 1.0
     assert beyond[LEVEL].min() > 5.0
+
+
+def test_shifts_and_scales_surprise_to_either_side(make_calm) -> None:
+    """As far below zero as above it is as surprising, twice as likely as one side alone, and a level far below is not."""
+    leans = 3.0 * np.random.default_rng(20).standard_normal((500, 2, 4, 1))
+    yardstick = surprise.measure(make_calm(np.random.default_rng(21).standard_normal((500, 4)), leans=leans))
+    above, below = (yardstick.deviations(scores(np.ones((4, 1)), lean, -lean)) for lean in (12.0, -12.0))
+    assert above[SHIFT:] == pytest.approx(-below[SHIFT:])
+    assert np.abs(above[SHIFT:]) == pytest.approx(4.0, rel=0.15)
+    assert yardstick.surprise(above)[SHIFT:] == pytest.approx(yardstick.surprise(below)[SHIFT:])
+    alone = replace(yardstick, freedom=np.full_like(yardstick.freedom, 50.0))
+    out = alone.surprise(np.full((4, 4, 1), 4.0))
+    assert out[SHIFT] == pytest.approx(out[LEVEL] - np.log10(2))
+    assert alone.surprise(np.full((4, 4, 1), -4.0))[LEVEL].max() < 0.01
+
+
+def test_leans_are_measured_against_how_far_the_other_layers_are_out(make_calm) -> None:
+    """The same scale counts for less while all layers are far out, and for no more while they are nearer than usual."""
+    rng = np.random.default_rng(22)
+    calm = make_calm(rng.standard_normal((500, 4)), leans=rng.standard_normal((500, 2, 4, 1)))
+    yardstick = surprise.measure(calm)
+    near, usual, far = (yardstick.deviations(scores(np.full((4, 1), level), scale=5.0))[SCALE, 0, 0] for level in (0.9, 1.0, 16.0))
+    assert near == pytest.approx(usual, rel=0.05)
+    assert far == pytest.approx(usual / 4.0, rel=0.1)
+    alone = make_calm(rng.standard_normal((500, 1)), leans=rng.standard_normal((500, 2, 1, 1)))
+    assert np.isfinite(surprise.measure(alone).deviations(scores(np.ones((1, 1)), 5.0))[SHIFT:]).all()
+
+
+def test_a_lean_is_judged_from_zero_until_hours_are_told_apart(make_calm) -> None:
+    """A lasting lean of a baseline's own windows widens what is usual; where hours are told apart each has its own mean."""
+    rng = np.random.default_rng(23)
+    leans = 10.0 + rng.standard_normal((2000, 2, 3, 1))
+    short, long = (surprise.measure(make_calm(rng.standard_normal((2000, 3)), seconds=seconds, leans=leans)) for seconds in (60.0, 600.0))
+    assert (1, 24) == (len(short.lean), len(long.lean))
+    assert short.lean_spread == pytest.approx(10.0, rel=0.05)
+    assert long.lean_spread == pytest.approx(1.0, rel=0.1)
+    assert long.lean == pytest.approx(10.0, rel=0.05)
+
+
+def test_a_tolerated_lean_counts_from_there(make_calm) -> None:
+    """What a tolerated shift moves a lean by is taken off its deviation, to zero at the most, and from neither sign to the other."""
+    rng = np.random.default_rng(24)
+    yardstick = surprise.measure(make_calm(rng.standard_normal((500, 3)), leans=rng.standard_normal((500, 2, 3, 1))))
+    allowed = surprise.tolerated(0.25, (1,), 10**9)
+    plain, excused = (yardstick.deviations(scores(np.ones((3, 1)), 3.0, -0.2), 0, given)[SHIFT:] for given in (0.0, allowed))
+    assert plain[0] - excused[0] == pytest.approx(0.5, rel=0.05)
+    assert excused[1] == pytest.approx(0.0)
+    assert np.signbit(excused[1]).all()
+
+
+def test_hours_that_scatter_more_get_as_much_more(make_calm) -> None:
+    """Where hours are told apart a restless one has its own spread, so that its calm is no surprise; quiet ones keep that of all."""
+    rng = np.random.default_rng(26)
+    ended = np.arange(1, 4321) * 600.0
+    at = surprise.stratum(ended, 24)
+    wide = np.where((at >= 9) & (at <= 12), 4.0, 1.0)[:, None]
+    yardstick = surprise.measure(make_calm(wide * rng.standard_normal((4320, 3)), seconds=600.0))
+    assert yardstick.level_spread[10] == pytest.approx(4.0 * 0.15, rel=0.2)
+    quiet = yardstick.level_spread[[0, 5, 18]]
+    assert quiet == pytest.approx(quiet.min(), rel=0.1)
+    fresh = make_calm(4.0 * rng.standard_normal((20_000, 3))).scores
+    surprises = yardstick.surprise(yardstick.deviations(fresh, np.full(20_000, 10)))[:, LEVEL]
+    assert (surprises >= 2.0).mean() == pytest.approx(0.01, rel=0.6)

@@ -202,8 +202,8 @@ def _reference(seed: int) -> Reference:
 
 
 def _calm() -> Calm:
-    scores = np.random.default_rng(4).exponential(size=(5, 2, 3)).astype(np.float32)
-    scores[0, :, 1:] = np.nan
+    scores = np.random.default_rng(4).exponential(size=(5, 3, 2, 3)).astype(np.float32)
+    scores[0, ..., 1:] = np.nan
     ended = np.array([1_700_000_000.1 + 60.0 * index for index in range(5)])
     return Calm((("encoder.0.act", "pre"), ("encoder.0.act", "post")), (1, 4, 16), ended, scores)
 

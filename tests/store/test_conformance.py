@@ -43,7 +43,7 @@ def test_keeps_calm_scores_of_nothing(store: BaselineStore, baseline: Make, same
     points: tuple[PointKey, ...] = (("act", "pre"), ("act", "post"))
     for shape in ((0, 0, 3), (0, 2, 3), (4, 0, 3), (4, 2, 0)):
         count, keys, horizons = shape
-        calm = Calm(points[:keys], (1, 4, 16)[:horizons], np.zeros(count), np.zeros(shape, np.float32))
+        calm = Calm(points[:keys], (1, 4, 16)[:horizons], np.zeros(count), np.zeros((count, 3, keys, horizons), np.float32))
         saved = baseline(name=str(shape), calm=calm)
         store.save(saved)
         assert same(saved, store.load("minilm", "1", str(shape)))

@@ -3,9 +3,9 @@
 ==============  =================  ==========================================================================================
 entry           kind               content
 ==============  =================  ==========================================================================================
-`header.json`                      `keys`, a list of [layer, point], and `horizons`
+`header.json`                      `statistics`, `keys`, a list of [layer, point], and `horizons`
 `ended.npy`     column of float64  when each window ended
-`scores.npy`    column of float32  scores by point, then horizon, then window: one of these series after the other
+`scores.npy`    column of float32  by statistic, then point, then horizon, then window: one of these series after the other
 ==============  =================  ==========================================================================================
 """
 
@@ -14,7 +14,7 @@ from __future__ import annotations
 import numpy as np
 
 from geluwatch.errors import BaselineError
-from geluwatch.records import Calm
+from geluwatch.records import STATISTICS, Calm
 from geluwatch.store.codec.archive import Arrays, Format, Header
 
 FORMAT = Format("geluwatch-calm", 1, {"ended": "<f8", "scores": "<f4"})
@@ -24,15 +24,19 @@ def encode_calm(calm: Calm) -> bytes:
     """Return calm scores as bytes, in the format of this module's docstring.
 
     Raises:
-        BaselineError: There is not one score for each window, point and horizon.
+        BaselineError: There is not one value for each window, statistic, point and horizon.
     """
-    expected = (calm.ended.size, len(calm.keys), len(calm.horizons))
+    expected = (calm.ended.size, len(STATISTICS), len(calm.keys), len(calm.horizons))
     if calm.ended.ndim != 1 or calm.scores.shape != expected:
         raise BaselineError(
             f"The calm scores cannot be stored: scores of shape {calm.scores.shape} do not belong to {expected[0]} windows, "
-            f"{expected[1]} points and {expected[2]} horizons."
+            f"{expected[1]} statistics, {expected[2]} points and {expected[3]} horizons."
         )
-    header = {"keys": [list(key) for key in calm.keys], "horizons": [int(horizon) for horizon in calm.horizons]}
+    header = {
+        "statistics": list(STATISTICS),
+        "keys": [list(key) for key in calm.keys],
+        "horizons": [int(horizon) for horizon in calm.horizons],
+    }
     # One series lies together, since its neighbours resemble each other: smaller by a tenth.
     return FORMAT.write(header, {"ended": calm.ended, "scores": np.moveaxis(calm.scores, 0, -1).ravel()})
 
@@ -49,5 +53,5 @@ def decode_calm(payload: bytes, name: str = "The calm scores") -> Calm:
 def _calm(header: Header, arrays: Arrays) -> Calm:
     keys = tuple((layer, point) for layer, point in header["keys"])
     horizons, ended = tuple(header["horizons"]), arrays["ended"]
-    series = arrays["scores"].reshape(len(keys), len(horizons), len(ended))
+    series = arrays["scores"].reshape(len(header["statistics"]), len(keys), len(horizons), len(ended))
     return Calm(keys, horizons, ended, np.ascontiguousarray(np.moveaxis(series, -1, 0)))

@@ -60,7 +60,7 @@ def calms(draw: st.DrawFn) -> Calm:
     """Calm scores of any shape, with any float32."""
     points, horizons = draw(st.lists(keys, max_size=3, unique=True)), draw(st.lists(counters, max_size=3))
     ended = draw(hnp.arrays(np.float64, st.integers(0, 6), elements=floats))
-    scores = draw(hnp.arrays(np.float32, (len(ended), len(points), len(horizons)), elements=singles))
+    scores = draw(hnp.arrays(np.float32, (len(ended), 3, len(points), len(horizons)), elements=singles))
     return Calm(tuple(points), tuple(horizons), ended, scores)
 
 
@@ -333,5 +333,5 @@ def test_arrays_that_do_not_belong_together_are_refused(baseline: Callable[..., 
         BaselineError, match=r"^The references cannot be stored: at a pre, mean of shape \(2,\) .* variance of shape \(3,\)"
     ):
         codec.encode_references({("a", "pre"): Reference(np.zeros(2, np.float32), np.zeros(3, np.float32), 1.0, 1)})
-    with pytest.raises(BaselineError, match=r"scores of shape \(4, 2, 3\) do not belong to 5 windows, 2 points and 3 horizons\.$"):
+    with pytest.raises(BaselineError, match=r"scores of shape \(4, 3, 2, 3\) .* to 5 windows, 3 statistics, 2 points and 3 horizons\.$"):
         codec.encode_calm(replace(calm, scores=calm.scores[1:]))

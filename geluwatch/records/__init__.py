@@ -1,0 +1,45 @@
+"""Frozen data that crosses layers; no behaviour beyond simple readings.
+
+The way through: a `Source` yields `Drained` batches; the core folds them into `Window` records; windows make a
+`Baseline`; every flush publishes one `Report`, which all readers share.
+"""
+
+from __future__ import annotations
+
+from geluwatch.records.baseline import Baseline, Calm, Certificate, Reference
+from geluwatch.records.names import POINTS, STATISTICS, VERDICTS, Alarm, Cells, Floats, Gross, Ints, Point, PointKey, State, Verdict
+from geluwatch.records.observed import Drained, Histogram, Moments, Nonfinite, PointWindow, Rows, Site, Window
+from geluwatch.records.report import Interval, Panel, PointReport, PointTotals, Report, Totals
+
+__all__ = [
+    "POINTS",
+    "STATISTICS",
+    "VERDICTS",
+    "Alarm",
+    "Baseline",
+    "Calm",
+    "Cells",
+    "Certificate",
+    "Drained",
+    "Floats",
+    "Gross",
+    "Histogram",
+    "Interval",
+    "Ints",
+    "Moments",
+    "Nonfinite",
+    "Panel",
+    "Point",
+    "PointKey",
+    "PointReport",
+    "PointTotals",
+    "PointWindow",
+    "Reference",
+    "Report",
+    "Rows",
+    "Site",
+    "State",
+    "Totals",
+    "Verdict",
+    "Window",
+]
