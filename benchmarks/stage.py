@@ -9,13 +9,13 @@ from dataclasses import dataclass
 
 import torch
 
-from geluwatch.agent import Watch
 from geluwatch.cli.demo.model import Encoder
 from geluwatch.config import Config
 from geluwatch.ports import BaselineStore
 from geluwatch.records import Report
 from geluwatch.tap.source import TorchSource
 from geluwatch.testing import FakeClock
+from geluwatch.watch import Watch
 
 TEXTS = 32
 """Texts in a window."""

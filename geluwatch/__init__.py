@@ -13,14 +13,15 @@ from geluwatch.config import Config
 from geluwatch.errors import GeluwatchError
 
 if TYPE_CHECKING:
-    from geluwatch.agent import Watch, attach
+    from geluwatch.agent import attach
     from geluwatch.records import Baseline, Certificate, Report, Site
+    from geluwatch.watch import Watch
 
 __all__ = ["Baseline", "Certificate", "Config", "GeluwatchError", "Report", "Site", "Watch", "__version__", "attach"]
 
 _LATE = {
     "attach": "geluwatch.agent",
-    "Watch": "geluwatch.agent",
+    "Watch": "geluwatch.watch",
     "Baseline": "geluwatch.records",
     "Certificate": "geluwatch.records",
     "Report": "geluwatch.records",

@@ -1,44 +1,23 @@
-"""The agent: wires a source to the core, the store and the readers, and runs the background thread."""
+"""The one call that starts everything: checks what the user gave, and puts a source, a store and a watch together."""
 
 from __future__ import annotations
 
-import atexit
-import logging
-import threading
 import time
 from collections.abc import Mapping
-from contextlib import suppress
-from dataclasses import replace
-from types import TracebackType
 from typing import TYPE_CHECKING
 
-from geluwatch.background import Background
 from geluwatch.config import Config
-from geluwatch.core.monitor import Identity, Monitor
-from geluwatch.errors import BaselineError, ConfigError, DetachedError
-from geluwatch.ports import BaselineStore, Clock, Sink, Source
-from geluwatch.records import Certificate, Report, Site
+from geluwatch.errors import ConfigError
+from geluwatch.ports import BaselineStore
+from geluwatch.watch import Watch
 
 if TYPE_CHECKING:
     from torch import nn
-
-    from geluwatch.export.listener import Listener
-
-log = logging.getLogger("geluwatch")
 
 _RESERVED_LABELS = frozenset({
     "model", "model_version", "layer", "point", "kind", "rank", "le", "sign", "part", "verdict", "baseline",
     "version", "framework", "tier", "scope", "fault", "job", "instance", "pod", "namespace", "cluster",
 })  # fmt: skip
-
-_RUNBOOKS: Mapping[str, str] = {
-    "nonfinite": "GeluwatchNonFiniteActivations",
-    "gross": "GeluwatchGrossFault",
-    "drift": "GeluwatchActivationDrift",
-    "warming": "GeluwatchBaselineMissing",
-    "blind": "GeluwatchAgentMissing",
-}
-"""The runbook that fits each trouble that a report may be in (see `geluwatch.export.pages`)."""
 
 
 class SystemClock:
@@ -94,236 +73,6 @@ def attach(
         source.close()
         raise
     return watch
-
-
-class Watch:
-    """One watched model. Made by `attach`; a context manager that detaches at the end."""
-
-    def __init__(
-        self,
-        source: Source,
-        baselines: BaselineStore,
-        clock: Clock,
-        config: Config,
-        *,
-        name: str,
-        version: str,
-        labels: Mapping[str, str],
-        sinks: tuple[Sink, ...] = (),
-    ) -> None:
-        self._source = source
-        self._baselines = baselines
-        self._clock = clock
-        self._config = config
-        self._name, self._version = name, version
-        self._sinks = sinks
-        self._monitor = Monitor(Identity(name, version, labels, source.framework), source.sites, config, clock.time())
-        self._window_began = clock.monotonic()
-        self._failures = 0
-        # Guards the monitor between the background thread and the caller's; the model's threads never take it.
-        self._lock = threading.RLock()
-        self._background = Background(self.tick, self._last_flush, config.flush_seconds)
-        self._background.on_fork = self._forget_parent
-        self._gave_up = ""
-        self._listener: Listener | None = None
-        self._detached = False
-        self._report = self._monitor.report(clock.time())
-
-    @property
-    def sites(self) -> tuple[Site, ...]:
-        """The census: every GELU call site, "observed" or "blind" with the reason."""
-        sites = self._source.sites
-        return tuple(replace(site, state="blind", reason=self._gave_up) for site in sites) if self._gave_up else sites
-
-    @property
-    def report(self) -> Report:
-        """The last published report; a new one is published at every flush."""
-        return self._report
-
-    def flush(self) -> Report:
-        """Fold what the tap has seen into the open window now, and publish a report."""
-        with self._lock:
-            self._fold()
-            return self._publish()
-
-    def close_window(self) -> Report:
-        """End the window now, judge it, and return the report; what was seen until now is in it.
-
-        Raises:
-            DetachedError: The watch has been detached.
-        """
-        with self._lock:
-            self._refuse_if_detached()
-            self._fold()
-            return self._close()
-
-    def record_baseline(self, name: str, *, arm: bool = False) -> Certificate:
-        """Store the windows closed so far as a baseline, calibrate it, and arm it if asked.
-
-        Windows with non-finite values, silent sites, dropped rows or too few rows are left out and counted.
-
-        Raises:
-            BaselineError: There is no window, over a tenth is unfit, the name is taken, or arming needs more windows.
-            StoreError: The database cannot be used.
-        """
-        with self._lock:
-            self._refuse_if_detached()
-            if name == "latest":
-                raise BaselineError('A baseline cannot be called "latest", which means the newest one; choose another name.')
-            self._fold()
-            baseline = self._monitor.make_baseline(name, self._clock.time())
-            if arm and not baseline.certificate.armed:
-                raise BaselineError(f"Baseline {name!r} is neither stored nor armed: {baseline.certificate.reason}")
-            self._baselines.save(baseline)
-            if arm:
-                self._monitor.arm(baseline)
-                self._publish()
-            return baseline.certificate
-
-    def arm(self, name: str = "latest") -> Certificate:
-        """Arm a stored baseline of this model and version; "latest" is the newest.
-
-        Raises:
-            UnknownBaselineError: There is no such baseline.
-            BaselineError: It is too small to be armed, or belongs to another model.
-            StoreError: The database cannot be used.
-        """
-        with self._lock:
-            self._refuse_if_detached()
-            certificate = self._monitor.arm(self._baselines.load(self._name, self._version, name))
-            self._publish()
-            return certificate
-
-    def serve(self, host: str = "127.0.0.1", port: int = 0, *, allow_remote: bool = False) -> str:
-        """Serve /metrics, the live page and the runbooks; return the base URL, the same one if it is served already.
-
-        Args:
-            host: Address to listen on; only loopback is accepted unless `allow_remote` is set.
-            port: Port to listen on; 0 takes a free one.
-            allow_remote: Whether other machines may connect; there is no authentication.
-
-        Raises:
-            ListenError: The address is refused or the port is taken.
-        """
-        from geluwatch.export.listener import Listener
-        from geluwatch.export.pages import routes
-        from geluwatch.mixin import runbooks
-
-        with self._lock:
-            self._refuse_if_detached()
-            if self._listener is None:
-                texts = {name: runbooks.runbook(name) for name in runbooks.names()}
-                pages = routes(lambda: self._report, texts, _RUNBOOKS)
-                listener = Listener(pages, host=host, port=port, allow_remote=allow_remote, on_error=self._count_page_error)
-                listener.start()
-                self._listener = listener
-            return self._listener.start()
-
-    def _count_page_error(self, error: Exception) -> None:
-        log.warning("geluwatch: a page could not be served: %r", error)
-        with self._lock:
-            self._monitor.count("collect", errors=1)
-
-    def detach(self) -> None:
-        """Come off the model, totally: hooks, thread, listener and store connection; again does nothing."""
-        self._source.close()
-        self._background.stop()
-        with self._lock:
-            if self._detached:
-                return
-            self._detached = True
-            self._last_flush()
-        if self._listener is not None:
-            self._listener.close()
-        self._baselines.close()
-
-    def start(self, model: object = None) -> None:
-        """Start the background thread that flushes and closes timed windows; it ends with the model, where one is given."""
-        self._background.start()
-        if model is not None:
-            self._background.follow(model)
-        atexit.register(self.detach)
-
-    def __enter__(self) -> Watch:
-        return self
-
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
-        self.detach()
-
-    def __repr__(self) -> str:
-        state = "detached" if self._detached else self._report.verdict
-        return f"<geluwatch.Watch of {self._name!r} version {self._version!r}: {len(self.sites)} sites, {state}>"
-
-    def tick(self) -> None:
-        """Flush once, and close the window if its time is over; a failure is counted, repeated ones end the thread's work."""
-        with self._lock:
-            try:
-                self._fold()
-                due = self._config.window_seconds
-                if due is not None and self._clock.monotonic() - self._window_began >= due and self._monitor.ready_to_close():
-                    self._close()
-                else:
-                    self._publish()
-            except Exception as error:  # noqa: BLE001  # the background thread must outlive any single failure
-                self._flush_failed(error)
-            else:
-                self._failures = 0
-
-    def _flush_failed(self, error: Exception) -> None:
-        """Count a failed flush; at the limit take the watch off the model, and say so in the census and the report."""
-        self._failures += 1
-        self._monitor.count("flush", errors=1)
-        if self._failures == 1:
-            log.warning("geluwatch: a flush failed and will be tried again: %r", error)
-        if self._failures >= self._config.breaker_limit and not self._gave_up:
-            log.error("geluwatch: %d flushes failed in a row; the watch takes itself off: %r", self._failures, error)
-            self._gave_up = f"the watch took itself off after {self._failures} failed flushes: {error!r}"
-            self._source.close()
-            self._background.end_soon()
-        with suppress(Exception):  # what failed may be the very report
-            self._monitor.census(self.sites)
-            self._publish()
-
-    def _last_flush(self) -> None:
-        """Fold what is left, whatever happens, and let the interpreter forget this watch."""
-        atexit.unregister(self.detach)
-        with self._lock:
-            try:
-                self._fold()
-                self._publish()
-            except Exception as error:  # noqa: BLE001  # coming off must succeed
-                self._monitor.count("flush", errors=1)
-                log.warning("geluwatch: the last flush failed; what it held is lost: %r", error)
-
-    def _forget_parent(self) -> None:
-        """Go on in a forked child, into which whoever held the lock has not come along, nor the listener's thread."""
-        self._lock = threading.RLock()
-        self._listener = None
-
-    def _fold(self) -> None:
-        began = self._clock.monotonic()
-        self._monitor.ingest(self._source.drain())
-        self._monitor.census(self.sites)
-        self._monitor.count("flush", flush_seconds=self._clock.monotonic() - began)
-
-    def _close(self) -> Report:
-        self._monitor.close(self._clock.time())
-        self._window_began = self._clock.monotonic()
-        return self._publish()
-
-    def _publish(self) -> Report:
-        self._report = report = self._monitor.report(self._clock.time())
-        for sink in self._sinks:
-            try:
-                sink.write(report)
-            except Exception as error:  # noqa: BLE001  # a sink is the user's
-                self._monitor.count("sink", errors=1)
-                log.warning("geluwatch: a sink failed: %r", error)
-        return report
-
-    def _refuse_if_detached(self) -> None:
-        if self._detached:
-            raise DetachedError(f"The watch of {self._name!r} has been detached; attach again.")
 
 
 def _open_store(store: str | BaselineStore | None) -> BaselineStore:

@@ -1,313 +1,69 @@
-"""The agent: windows, baselines, failures and errors, with a source and a clock in the test's own hands."""
+"""What `attach` refuses: one clear sentence each, and the model left as it was."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
 from typing import Any
 
-import numpy as np
 import pytest
+from torch import nn
 
-from geluwatch.agent import SystemClock, Watch
-from geluwatch.config import Config
-from geluwatch.errors import (
-    BaselineError,
-    DetachedError,
-    UnknownBaselineError,
-)
-from geluwatch.ports import BaselineStore, Clock, Sink, Source
-from geluwatch.records import Drained, Nonfinite, Report, Rows, Site
-from geluwatch.testing import FakeClock, ListSource, MemoryBaselines, MemorySink
-
-LAYER = "body.act"
-SITES = (Site(LAYER, 0, "module", "GELU", "erf"),)
-MINIMUM = 16
+import geluwatch
+from geluwatch.errors import AlreadyAttachedError, AttachError, ConfigError, GeluwatchError, NoGeluError, StoreError
 
 
-def batch(rng: np.random.Generator, rows: int, shift: float = 0.0, **others: Any) -> Drained:
-    """Return a drained batch of normal rows before the GELU, and their positive part after it."""
-    pre = (rng.standard_normal((rows, 8)) + shift).astype(np.float32)
-    return Drained(forwards=rows, samples=rows, rows=(Rows(LAYER, "float32", pre, np.maximum(pre, 0)),) if rows else (), **others)
+def gelu_model() -> nn.Module:
+    """Return a model with one GELU."""
+    return nn.Sequential(nn.Linear(4, 4), nn.GELU())
 
 
-class Bench:
-    """A watch with its parts laid open."""
-
-    def __init__(self, **settings: Any) -> None:
-        self.clock, self.source, self.sink, self.store = FakeClock(), ListSource(SITES), MemorySink(), MemoryBaselines()
-        self.rng = np.random.default_rng(11)
-        config = Config(**{"window_seconds": 60.0, "minimum_rows": MINIMUM, "horizons": (1,), "flush_seconds": 3600.0, **settings})
-        self.watch = Watch(
-            self.source, self.store, self.clock, config, name="model", version="1", labels={"region": "eu"}, sinks=(self.sink,)
-        )
-
-    def serve(self, rows: int = 64, shift: float = 0.0, **others: Any) -> None:
-        """Have the source yield one batch at the next drain."""
-        self.source.queue.append(batch(self.rng, rows, shift, **others))
-
-    def windows(self, count: int, shift: float = 0.0) -> Report:
-        """Close windows by hand."""
-        for _ in range(count):
-            self.serve(shift=shift)
-            self.clock.advance(60.0)
-            report = self.watch.close_window()
-        return report
+def refused(error: type[GeluwatchError], sentence: str, model: Any = None, **arguments: Any) -> None:
+    """Check that attaching is refused with one clear sentence, and leaves the model as it was."""
+    model = gelu_model() if model is None else model
+    with pytest.raises(error) as caught:
+        geluwatch.attach(model, **{"name": "model", **arguments})
+    assert sentence == str(caught.value)
+    if isinstance(model, nn.Module):
+        assert not any(module._forward_hooks or module._forward_pre_hooks for module in model.modules())
 
 
-@pytest.fixture
-def bench() -> Iterator[Callable[..., Bench]]:
-    """Return a maker of benches, taken down at the end."""
-    made: list[Bench] = []
-
-    def make(**settings: Any) -> Bench:
-        made.append(Bench(**settings))
-        return made[-1]
-
-    yield make
-    for each in made:
-        each.watch.detach()
-
-
-def test_the_fakes_keep_the_protocols() -> None:
-    """The public fakes are what the agent asks for, and the real clock is one too."""
-    assert isinstance(ListSource(SITES), Source)
-    assert isinstance(FakeClock(), Clock)
-    assert isinstance(SystemClock(), Clock)
-    assert isinstance(MemorySink(), Sink)
-    assert isinstance(MemoryBaselines(), BaselineStore)
-    assert SystemClock().monotonic() <= SystemClock().monotonic()
-
-
-def test_a_window_closes_when_its_time_is_over(bench: Callable[..., Bench]) -> None:
-    """Ticks publish at every flush, close the window at its length, and start the next from there."""
-    parts = bench()
-    closed = []
-    for _ in range(12):
-        parts.serve(rows=8)
-        parts.clock.advance(15.0)
-        parts.watch.tick()
-        closed.append(parts.watch.report.totals.windows)
-    assert [0, 0, 0, 1, 1, 1, 1, 2, 2, 2, 2, 3] == closed
-    report = parts.watch.report
-    assert (12, 96, 32) == (len(parts.sink.reports), report.totals.forwards, report.sites[LAYER, "pre"].rows)
-    assert (report.window_ended or 0) - (report.window_started or 0) == 60.0
-
-
-def test_a_window_with_too_few_rows_is_carried_over(bench: Callable[..., Bench]) -> None:
-    """A timed window below the minimum goes on until it has enough, and nothing of it is lost."""
-    parts = bench()
-    for rows in (5, 5, 5, 5):
-        parts.serve(rows=rows)
-        parts.clock.advance(60.0)
-        parts.watch.tick()
-    report = parts.watch.report
-    assert (1, 20, 240.0) == (
-        report.totals.windows,
-        report.sites[LAYER, "pre"].rows,
-        (report.window_ended or 0) - (report.window_started or 0),
+def test_what_cannot_be_watched_is_refused_in_one_sentence() -> None:
+    """No module, a class, no GELU, a second watch: each is refused with what was wrong and what to do."""
+    refused(AttachError, "Only a torch.nn.Module can be watched, got function; pass the model itself.", lambda x: x)
+    refused(AttachError, "Only a torch.nn.Module can be watched, got type; pass the model itself.", nn.GELU)
+    refused(
+        NoGeluError,
+        "No GELU module was found in this Sequential; if it has one of a class of its own, name the class in Config(gelu_classes=...).",
+        nn.Sequential(nn.Linear(2, 2), nn.ReLU()),
     )
+    model = gelu_model()
+    with geluwatch.attach(model, name="model"), pytest.raises(AlreadyAttachedError) as caught:
+        geluwatch.attach(model, name="model")
+    assert "This Sequential is being watched already; detach the other watch first." == str(caught.value)
 
 
-def test_a_quiet_hour_closes_no_window(bench: Callable[..., Bench]) -> None:
-    """Without traffic no window is closed, however much time goes by."""
-    parts = bench()
-    for _ in range(60):
-        parts.clock.advance(60.0)
-        parts.watch.tick()
-    assert (0, "warming") == (parts.watch.report.totals.windows, parts.watch.report.verdict)
+@pytest.mark.parametrize("value", ["", "  ", None, 7])
+def test_names_and_versions_must_be_words(value: Any) -> None:
+    """An empty or foreign name or version is refused with its value."""
+    refused(ConfigError, f"The model's name must be a non-empty string, got {value!r}.", name=value)
+    refused(ConfigError, f"The model's version must be a non-empty string, got {value!r}.", version=value)
 
 
-def test_without_a_length_windows_close_by_hand_alone(bench: Callable[..., Bench]) -> None:
-    """With window_seconds=None ticks flush and never close."""
-    parts = bench(window_seconds=None)
-    for _ in range(5):
-        parts.serve()
-        parts.clock.advance(1e6)
-        parts.watch.tick()
-    assert 0 == parts.watch.report.totals.windows
-    assert 1 == parts.watch.close_window().totals.windows
-    assert 320 == parts.watch.report.sites[LAYER, "pre"].rows
+@pytest.mark.parametrize("key", ["", "9lives", "a-b", "größe", "__name__", 7])
+def test_label_names_must_be_prometheuss(key: Any) -> None:
+    """A label name that Prometheus would not take is refused."""
+    refused(ConfigError, f"Label name {key!r} is not usable in Prometheus; use letters, digits and underscores.", labels={key: "x"})
 
 
-def test_closing_by_hand_starts_the_next_timed_window(bench: Callable[..., Bench]) -> None:
-    """A window closed by hand resets the time of the next one."""
-    parts = bench()
-    parts.clock.advance(59.0)
-    parts.serve()
-    parts.watch.close_window()
-    parts.serve()
-    parts.clock.advance(2.0)
-    parts.watch.tick()
-    assert 1 == parts.watch.report.totals.windows
+@pytest.mark.parametrize("key", ["model", "layer", "le", "job", "instance", "pod", "namespace", "rank", "tier", "scope", "fault"])
+def test_label_names_that_are_taken_are_refused(key: str) -> None:
+    """A label name of our own or of Prometheus is refused, and so is a value that is no string."""
+    refused(ConfigError, f"Label name {key!r} is geluwatch's or Prometheus's own; choose another.", labels={key: "x"})
+    refused(ConfigError, "Label 'region' must have a string value, got 1.", labels={"region": 1})
 
 
-def test_the_way_from_warming_over_ok_to_ticket(bench: Callable[..., Bench]) -> None:
-    """A recorded baseline arms, calm traffic is ok, a lasting shift is a ticket at the layer, and calm heals it."""
-    parts = bench()
-    assert "warming" == parts.windows(40).verdict
-    certificate = parts.watch.record_baseline("calm", arm=True)
-    assert (True, 40, 0) == (certificate.armed, certificate.windows, certificate.left_out)
-    assert ("warming", "calm") == (parts.watch.report.verdict, parts.watch.report.baseline)
-    report = parts.windows(1)
-    assert ("ok", ()) == (report.verdict, report.drifting)
-    assert certificate == report.certificate
-    report = parts.windows(1, shift=1.0)
-    assert ("ticket", (LAYER,)) == (report.verdict, report.drifting)
-    seen = report.sites[LAYER, "pre"]
-    assert ("ticket", "level", 1, report.window_started) == (seen.alarm, seen.family, seen.horizon, seen.onset)
-    assert seen.evidence == pytest.approx(seen.surprise / certificate.ticket_limit)
-    assert seen.surprise > certificate.ticket_limit
-    assert "ok" == parts.windows(1).verdict
-    assert {""} == {site.alarm for site in parts.watch.report.sites.values()}
-
-
-def test_a_long_baseline_may_page_for_drift(bench: Callable[..., Bench]) -> None:
-    """From a hundred independent looks on gross drift is a page; until then the certificate says how many windows it takes."""
-    parts = bench()
-    parts.windows(60)
-    assert "does not page: that takes about" in parts.watch.record_baseline("short").paging_reason
-    parts.windows(120)
-    certificate = parts.watch.record_baseline("long", arm=True)
-    assert (True, "") == (certificate.paging, certificate.paging_reason)
-    assert "page" == parts.windows(1, shift=5.0).verdict
-    assert "page" == parts.watch.report.sites[LAYER, "pre"].alarm
-
-
-def test_a_dead_layer_pages_without_a_baseline(bench: Callable[..., Bench]) -> None:
-    """Gates closed for all values are a page at the first window, and over with the next sound one."""
-    parts = bench()
-    report = parts.windows(1, shift=-20.0)
-    assert ("page", "dead") == (report.verdict, report.sites[LAYER, "post"].gross)
-    assert "warming" == parts.windows(1).verdict
-
-
-def test_a_hit_pages_until_a_clean_window_has_closed(bench: Callable[..., Bench]) -> None:
-    """A non-finite pass is a page at once, names its layer, and is over one clean window after its own."""
-    parts = bench()
-    parts.serve(nonfinite_forwards=1, nonfinite={LAYER: Nonfinite(1, 1, 0, {("pre", "nan"): 3})}, first_nonfinite=LAYER)
-    report = parts.watch.flush()
-    assert ("page", LAYER, 1) == (report.verdict, report.first_nonfinite, report.totals.nonfinite_forwards)
-    assert "page" == parts.windows(1).verdict
-    assert ("warming", None) == (parts.windows(1).verdict, parts.watch.report.first_nonfinite)
-
-
-def test_a_baseline_stored_unarmed_arms_by_name_and_as_the_latest(bench: Callable[..., Bench]) -> None:
-    """What was recorded is in the store under its name, and `arm` finds it by name or as the newest."""
-    parts = bench()
-    parts.windows(20)
-    parts.watch.record_baseline("first")
-    parts.clock.advance(1.0)
-    parts.watch.record_baseline("second")
-    assert (None, ("first", "second")) == (parts.watch.report.baseline, parts.store.names("model", "1"))
-    parts.watch.arm("first")
-    assert "first" == parts.watch.report.baseline
-    parts.watch.arm()
-    assert "second" == parts.watch.report.baseline
-
-
-def test_refusals_about_baselines_are_sentences(bench: Callable[..., Bench]) -> None:
-    """Nothing to record, a reserved name, a name that is taken, too few windows, an unknown name: each says what to do."""
-    parts = bench()
-    with pytest.raises(BaselineError, match=r"No window has been closed yet.*let traffic run"):
-        parts.watch.record_baseline("early")
-    with pytest.raises(BaselineError, match=r'cannot be called "latest".*choose another name'):
-        parts.watch.record_baseline("latest")
-    parts.windows(3)
-    with pytest.raises(BaselineError, match=r"'few' is neither stored nor armed: .*9 more"):
-        parts.watch.record_baseline("few", arm=True)
-    assert () == parts.store.names("model", "1")
-    parts.watch.record_baseline("few")
-    with pytest.raises(BaselineError, match=r"stored already.*give another name"):
-        parts.watch.record_baseline("few")
-    with pytest.raises(BaselineError, match=r"'few' cannot be armed: .*9 more"):
-        parts.watch.arm("few")
-    with pytest.raises(UnknownBaselineError, match=r'No baseline "other".*there are "few"'):
-        parts.watch.arm("other")
-
-
-def test_windows_with_hits_are_left_out_and_too_many_refused(bench: Callable[..., Bench]) -> None:
-    """A window with non-finite values is left out of a baseline and counted; above a tenth the recording is refused."""
-    parts = bench()
-    parts.windows(20)
-    parts.serve(first_nonfinite=LAYER)
-    parts.watch.close_window()
-    assert 1 == parts.watch.record_baseline("v1").left_out
-    for _ in range(3):
-        parts.serve(dropped_rows=1)
-        parts.watch.close_window()
-    with pytest.raises(BaselineError, match="4 of 24 windows"):
-        parts.watch.record_baseline("v2")
-
-
-def test_a_failing_flush_is_counted_and_tried_again(bench: Callable[..., Bench], caplog: pytest.LogCaptureFixture) -> None:
-    """One failed drain is logged and counted in the published report; the next one works, and the count starts anew."""
-    parts = bench(breaker_limit=2)
-    drain = parts.source.drain
-    for turn in range(6):
-        parts.source.drain = _broken if turn % 2 == 0 else drain
-        parts.serve()
-        parts.watch.tick()
-        assert {"flush": turn // 2 + 1} == parts.watch.report.totals.errors
-    assert not parts.source.closed
-    assert 3 == sum("a flush failed" in record.getMessage() for record in caplog.records)
-
-
-def _broken(*_args: Any) -> Any:
-    raise OSError("on purpose")
-
-
-def test_a_watch_whose_flushes_keep_failing_takes_itself_off_and_says_so(
-    bench: Callable[..., Bench], caplog: pytest.LogCaptureFixture
-) -> None:
-    """At the limit the hooks come off, every site is blind with the reason, the verdict is blind, and later ticks stay quiet."""
-    parts = bench(breaker_limit=3)
-    parts.source.drain = _broken
-    for _ in range(5):
-        parts.watch.tick()
-    assert parts.source.closed
-    report = parts.watch.report
-    assert ("blind", {"flush": 5}) == (report.verdict, report.totals.errors)
-    assert "took itself off after 3 failed flushes" in parts.watch.sites[0].reason
-    assert ["WARNING", "ERROR"] == [record.levelname for record in caplog.records]
-
-
-def test_a_sink_that_fails_costs_nobody_else(bench: Callable[..., Bench], caplog: pytest.LogCaptureFixture) -> None:
-    """A sink's failure is counted and logged; the report is published and the other sinks get it."""
-    parts = bench()
-    parts.sink.write = _broken
-    other = MemorySink()
-    parts.watch._sinks = (parts.sink, other)
-    parts.serve()
-    parts.watch.flush()
-    assert [64] == [report.totals.forwards for report in other.reports]
-    assert {"sink": 1} == parts.watch.flush().totals.errors
-    assert "sink failed" in caplog.text
-
-
-def test_detaching_publishes_the_remainder_and_refuses_afterwards(bench: Callable[..., Bench]) -> None:
-    """The last batch is in the last report; what needs a model then raises DetachedError, and detaching again is nothing."""
-    parts = bench()
-    parts.serve(rows=7)
-    parts.watch.detach()
-    assert (7, True) == (parts.watch.report.totals.forwards, parts.source.closed)
-    calls: list[Callable[[], Any]] = [
-        parts.watch.close_window,
-        parts.watch.serve,
-        parts.watch.arm,
-        lambda: parts.watch.record_baseline("late"),
-    ]
-    for call in calls:
-        with pytest.raises(DetachedError, match="The watch of 'model' has been detached; attach again"):
-            call()
-    parts.watch.detach()
-    assert "detached" in repr(parts.watch)
-
-
-def test_detaching_succeeds_when_the_last_flush_fails(bench: Callable[..., Bench], caplog: pytest.LogCaptureFixture) -> None:
-    """A source that fails at the very end is logged, and the watch comes off all the same."""
-    parts = bench()
-    parts.source.drain = _broken
-    parts.watch.detach()
-    assert "the last flush failed" in caplog.text
-    with pytest.raises(DetachedError):
-        parts.watch.close_window()
+def test_a_store_must_be_one() -> None:
+    """A store that is neither URL nor store, or cannot be opened, is refused, and the hooks come off again."""
+    refused(ConfigError, "store must be a SQLAlchemy URL, a BaselineStore or None, got 7.", store=7)
+    with pytest.raises(StoreError):
+        geluwatch.attach(model := gelu_model(), name="model", store="no://such/database")
+    assert not any(module._forward_hooks or module._forward_pre_hooks for module in model.modules())

@@ -1,192 +1,314 @@
-"""A watch on a real model in a real process: its thread, its address, its end, its forks."""
+"""The watch: windows, baselines, failures and errors, with a source and a clock in the test's own hands."""
 
 from __future__ import annotations
 
-import atexit
-import gc
-import logging
-import math
-import os
-import re
-import subprocess
-import sys
-import threading
-import urllib.error
-import urllib.request
+from collections.abc import Callable, Iterator
+from typing import Any
 
+import numpy as np
 import pytest
-import torch
-from torch import nn
 
-import geluwatch
+from geluwatch.agent import SystemClock
 from geluwatch.config import Config
+from geluwatch.errors import (
+    BaselineError,
+    DetachedError,
+    UnknownBaselineError,
+)
+from geluwatch.ports import BaselineStore, Clock, Sink, Source
+from geluwatch.records import Drained, Nonfinite, Report, Rows, Site
+from geluwatch.testing import FakeClock, ListSource, MemoryBaselines, MemorySink
+from geluwatch.watch import Watch
+
+LAYER = "body.act"
+SITES = (Site(LAYER, 0, "module", "GELU", "erf"),)
+MINIMUM = 16
 
 
-def gelu_model() -> nn.Module:
-    """Return a model with one GELU."""
-    return nn.Sequential(nn.Linear(4, 4), nn.GELU())
+def batch(rng: np.random.Generator, rows: int, shift: float = 0.0, **others: Any) -> Drained:
+    """Return a drained batch of normal rows before the GELU, and their positive part after it."""
+    pre = (rng.standard_normal((rows, 8)) + shift).astype(np.float32)
+    return Drained(forwards=rows, samples=rows, rows=(Rows(LAYER, "float32", pre, np.maximum(pre, 0)),) if rows else (), **others)
 
 
-def test_the_background_thread_flushes_and_closes_windows() -> None:
-    """Attached for real, the watch publishes and closes windows by itself while the model runs."""
-    model = gelu_model()
-    config = Config(window_seconds=0.05, flush_seconds=0.01, minimum_rows=2, cost_budget=1.0)
-    reached = threading.Event()
-    with geluwatch.attach(model, name="model", config=config) as watch:
-        for _ in range(500):
-            model(torch.randn(4, 4))
-            if watch.report.totals.windows >= 3:
-                reached.set()
-                break
-            reached.wait(0.01)
-        assert reached.is_set()
-    assert "ok" != watch.report.verdict
-    assert not any(thread.name == "geluwatch" for thread in threading.enumerate())
+class Bench:
+    """A watch with its parts laid open."""
+
+    def __init__(self, **settings: Any) -> None:
+        self.clock, self.source, self.sink, self.store = FakeClock(), ListSource(SITES), MemorySink(), MemoryBaselines()
+        self.rng = np.random.default_rng(11)
+        config = Config(**{"window_seconds": 60.0, "minimum_rows": MINIMUM, "horizons": (1,), "flush_seconds": 3600.0, **settings})
+        self.watch = Watch(
+            self.source, self.store, self.clock, config, name="model", version="1", labels={"region": "eu"}, sinks=(self.sink,)
+        )
+
+    def serve(self, rows: int = 64, shift: float = 0.0, **others: Any) -> None:
+        """Have the source yield one batch at the next drain."""
+        self.source.queue.append(batch(self.rng, rows, shift, **others))
+
+    def windows(self, count: int, shift: float = 0.0) -> Report:
+        """Close windows by hand."""
+        for _ in range(count):
+            self.serve(shift=shift)
+            self.clock.advance(60.0)
+            report = self.watch.close_window()
+        return report
 
 
-def test_a_layer_that_dies_in_a_real_model_pages() -> None:
-    """Weights that close one layer's gates for good are a page that names the layer, without any baseline."""
-    model = nn.Sequential(nn.Linear(4, 16), nn.GELU(), nn.Linear(16, 16), nn.GELU(), nn.Linear(16, 2))
-    config = Config(window_seconds=None, flush_seconds=3600.0, cost_budget=None)
-    with geluwatch.attach(model, name="model", config=config) as watch:
-        model(torch.randn(100, 4))
-        assert "warming" == watch.close_window().verdict
-        with torch.no_grad():
-            model[2].bias.fill_(-50.0)
-        model(torch.randn(100, 4))
-        report = watch.close_window()
-    assert "page" == report.verdict
-    assert [("3", "post", "dead")] == [(*key, site.gross) for key, site in report.sites.items() if site.gross]
+@pytest.fixture
+def bench() -> Iterator[Callable[..., Bench]]:
+    """Return a maker of benches, taken down at the end."""
+    made: list[Bench] = []
+
+    def make(**settings: Any) -> Bench:
+        made.append(Bench(**settings))
+        return made[-1]
+
+    yield make
+    for each in made:
+        each.watch.detach()
 
 
-def deep_model() -> nn.Sequential:
-    """Return a model with three GELUs, whose weights are the same every time."""
-    torch.manual_seed(0)
-    return nn.Sequential(*(part for _ in range(3) for part in (nn.Linear(32, 32), nn.GELU())), nn.Linear(32, 2))
+def test_the_fakes_keep_the_protocols() -> None:
+    """The public fakes are what the agent asks for, and the real clock is one too."""
+    assert isinstance(ListSource(SITES), Source)
+    assert isinstance(FakeClock(), Clock)
+    assert isinstance(SystemClock(), Clock)
+    assert isinstance(MemorySink(), Sink)
+    assert isinstance(MemoryBaselines(), BaselineStore)
+    assert SystemClock().monotonic() <= SystemClock().monotonic()
 
 
-def test_a_changed_weight_and_changed_traffic_are_told_apart_and_explained() -> None:
-    """Larger weights before the second GELU are drift of the model there, stronger inputs are drift of the traffic from the first on.
-
-    Either way a sentence says what the values do, with the numbers, and the panel holds them.
-    """
-    model, random = deep_model(), torch.Generator().manual_seed(1)
-
-    def window(strength: float = 1.0) -> geluwatch.Report:
-        with torch.no_grad():
-            model(strength * torch.randn(400, 32, generator=random))
-        return watch.close_window()
-
-    with geluwatch.attach(model, name="model", config=Config(window_seconds=None, flush_seconds=3600.0, cost_budget=None)) as watch:
-        for _ in range(40):
-            window()
-        assert watch.record_baseline("calm", arm=True).armed
-        assert ("ok", (), "", "") == ((calm := window()).verdict, calm.drifting, calm.scope, calm.cause)
-        with torch.no_grad():
-            model[2].weight.mul_(1.3)
-        report = window()
-        assert ("ticket", "3", "model") == (report.verdict, report.drifting[0], report.scope)
-        assert re.fullmatch(r"3: pre-GELU values are 1\.\d+ times as spread out as in the baseline .*", report.cause)
-        panel = report.sites["3", "pre"].panel
-        assert panel is not None
-        assert 0.1 < panel.log_spread < 0.3
-        with torch.no_grad():
-            model[2].weight.div_(1.3)
-        watch.arm("calm")
-        report = window(strength=1.5)
-        assert ("ticket", ("1", "3", "5"), "traffic") == (report.verdict, report.drifting, report.scope)
-        assert report.cause.startswith("1: pre-GELU values are 1.")
+def test_a_window_closes_when_its_time_is_over(bench: Callable[..., Bench]) -> None:
+    """Ticks publish at every flush, close the window at its length, and start the next from there."""
+    parts = bench()
+    closed = []
+    for _ in range(12):
+        parts.serve(rows=8)
+        parts.clock.advance(15.0)
+        parts.watch.tick()
+        closed.append(parts.watch.report.totals.windows)
+    assert [0, 0, 0, 1, 1, 1, 1, 2, 2, 2, 2, 3] == closed
+    report = parts.watch.report
+    assert (12, 96, 32) == (len(parts.sink.reports), report.totals.forwards, report.sites[LAYER, "pre"].rows)
+    assert (report.window_ended or 0) - (report.window_started or 0) == 60.0
 
 
-def test_leaving_the_context_by_an_error_detaches_and_lets_it_through() -> None:
-    """A watch used as a context comes off when the block raises, and the error is the block's own."""
-    model = gelu_model()
-    with pytest.raises(ZeroDivisionError), geluwatch.attach(model, name="model"):
-        raise ZeroDivisionError
-    geluwatch.attach(model, name="model").detach()
+def test_a_window_with_too_few_rows_is_carried_over(bench: Callable[..., Bench]) -> None:
+    """A timed window below the minimum goes on until it has enough, and nothing of it is lost."""
+    parts = bench()
+    for rows in (5, 5, 5, 5):
+        parts.serve(rows=rows)
+        parts.clock.advance(60.0)
+        parts.watch.tick()
+    report = parts.watch.report
+    assert (1, 20, 240.0) == (
+        report.totals.windows,
+        report.sites[LAYER, "pre"].rows,
+        (report.window_ended or 0) - (report.window_started or 0),
+    )
 
 
-def test_serving_gives_one_address_and_ends_with_the_watch() -> None:
-    """`serve` returns the same working address each time, and nothing listens there after detach."""
-    model = gelu_model()
-    with geluwatch.attach(model, name="model", config=Config(flush_seconds=3600.0)) as watch:
-        url = watch.serve()
-        assert url == watch.serve()
-        with urllib.request.urlopen(f"{url}/metrics", timeout=10) as answer:
-            assert b"geluwatch_forward_passes_total" in answer.read()
-    with pytest.raises(urllib.error.URLError):
-        urllib.request.urlopen(f"{url}/metrics", timeout=2)
+def test_a_quiet_hour_closes_no_window(bench: Callable[..., Bench]) -> None:
+    """Without traffic no window is closed, however much time goes by."""
+    parts = bench()
+    for _ in range(60):
+        parts.clock.advance(60.0)
+        parts.watch.tick()
+    assert (0, "warming") == (parts.watch.report.totals.windows, parts.watch.report.verdict)
 
 
-def test_attaching_and_detaching_leaves_nothing_behind_at_exit(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Each watch registers one call at exit and takes it back, also when its model goes first."""
-    registered: list[object] = []
-    monkeypatch.setattr(atexit, "register", registered.append)
-    monkeypatch.setattr(atexit, "unregister", lambda function: registered.remove(function) if function in registered else None)
-    model = gelu_model()
-    watch = geluwatch.attach(model, name="gone", config=Config(flush_seconds=3600.0))
-    assert 1 == len(registered)
-    del model
-    gc.collect()
-    watch._background._thread.join(timeout=5.0)
-    assert [] == registered
-    model = gelu_model()
-    with geluwatch.attach(model, name="model"):
-        assert 1 == len(registered)
-    assert [] == registered
-    watch.detach()
+def test_without_a_length_windows_close_by_hand_alone(bench: Callable[..., Bench]) -> None:
+    """With window_seconds=None ticks flush and never close."""
+    parts = bench(window_seconds=None)
+    for _ in range(5):
+        parts.serve()
+        parts.clock.advance(1e6)
+        parts.watch.tick()
+    assert 0 == parts.watch.report.totals.windows
+    assert 1 == parts.watch.close_window().totals.windows
+    assert 320 == parts.watch.report.sites[LAYER, "pre"].rows
 
 
-_BY_ITSELF = """
-import geluwatch, torch
-from torch import nn
-model = nn.Sequential(nn.Linear(4, 4), nn.GELU())
-watch = geluwatch.attach(model, name="model", store={store!r})
-model(torch.randn(2, 4))
-print("done")
-"""
+def test_closing_by_hand_starts_the_next_timed_window(bench: Callable[..., Bench]) -> None:
+    """A window closed by hand resets the time of the next one."""
+    parts = bench()
+    parts.clock.advance(59.0)
+    parts.serve()
+    parts.watch.close_window()
+    parts.serve()
+    parts.clock.advance(2.0)
+    parts.watch.tick()
+    assert 1 == parts.watch.report.totals.windows
 
 
-def test_a_process_that_never_detaches_ends_in_peace() -> None:
-    """A script that just ends, watch and all, exits at once with status 0 and an empty standard error."""
-    done = subprocess.run([sys.executable, "-c", _BY_ITSELF.format(store=None)], capture_output=True, text=True, timeout=60, check=False)
-    assert (0, "done\n", "") == (done.returncode, done.stdout, done.stderr)
+def test_the_way_from_warming_over_ok_to_ticket(bench: Callable[..., Bench]) -> None:
+    """A recorded baseline arms, calm traffic is ok, a lasting shift is a ticket at the layer, and calm heals it."""
+    parts = bench()
+    assert "warming" == parts.windows(40).verdict
+    certificate = parts.watch.record_baseline("calm", arm=True)
+    assert (True, 40, 0) == (certificate.armed, certificate.windows, certificate.left_out)
+    assert ("warming", "calm") == (parts.watch.report.verdict, parts.watch.report.baseline)
+    report = parts.windows(1)
+    assert ("ok", ()) == (report.verdict, report.drifting)
+    assert certificate == report.certificate
+    report = parts.windows(1, shift=1.0)
+    assert ("ticket", (LAYER,)) == (report.verdict, report.drifting)
+    seen = report.sites[LAYER, "pre"]
+    assert ("ticket", "level", 1, report.window_started) == (seen.alarm, seen.family, seen.horizon, seen.onset)
+    assert seen.evidence == pytest.approx(seen.surprise / certificate.ticket_limit)
+    assert seen.surprise > certificate.ticket_limit
+    assert "ok" == parts.windows(1).verdict
+    assert {""} == {site.alarm for site in parts.watch.report.sites.values()}
 
 
-_FORKED = """
-import os, threading, time, geluwatch, torch
-from torch import nn
-torch.set_num_threads(1)
-model = nn.Sequential(nn.Linear(4, 4), nn.GELU())
-watch = geluwatch.attach(model, name="model", config=geluwatch.Config(window_seconds=None, flush_seconds=0.02))
-watch.serve()
-holder = threading.Thread(target=lambda: watch._lock.acquire() and time.sleep(0.5))
-holder.start(); time.sleep(0.1)
-child = os.fork()
-if child == 0:
-    model(torch.full((2, 4), float("nan")))
-    deadline = time.monotonic() + 10
-    while watch.report.totals.nonfinite_forwards < 1 and time.monotonic() < deadline:
-        time.sleep(0.01)
-    watch.close_window(); watch.serve(); watch.detach()
-    os._exit(0 if watch.report.totals.nonfinite_forwards == 1 else 3)
-print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]), watch.report.totals.nonfinite_forwards)
-os._exit(0)
-"""
+def test_a_long_baseline_may_page_for_drift(bench: Callable[..., Bench]) -> None:
+    """From a hundred independent looks on gross drift is a page; until then the certificate says how many windows it takes."""
+    parts = bench()
+    parts.windows(60)
+    assert "does not page: that takes about" in parts.watch.record_baseline("short").paging_reason
+    parts.windows(120)
+    certificate = parts.watch.record_baseline("long", arm=True)
+    assert (True, "") == (certificate.paging, certificate.paging_reason)
+    assert "page" == parts.windows(1, shift=5.0).verdict
+    assert "page" == parts.watch.report.sites[LAYER, "pre"].alarm
 
 
-@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
-def test_a_forked_worker_goes_on_by_itself() -> None:
-    """A worker forked with a watched model, at a moment when the lock was held, flushes, serves and detaches on its own."""
-    done = subprocess.run([sys.executable, "-c", _FORKED], capture_output=True, text=True, timeout=60, check=False)
-    assert ("0 0\n", "") == (done.stdout, done.stderr)
+def test_a_dead_layer_pages_without_a_baseline(bench: Callable[..., Bench]) -> None:
+    """Gates closed for all values are a page at the first window, and over with the next sound one."""
+    parts = bench()
+    report = parts.windows(1, shift=-20.0)
+    assert ("page", "dead") == (report.verdict, report.sites[LAYER, "post"].gross)
+    assert "warming" == parts.windows(1).verdict
 
 
-def test_logging_says_nothing_in_calm(caplog: pytest.LogCaptureFixture) -> None:
-    """A watch that does its work logs nothing."""
-    caplog.set_level(logging.DEBUG, logger="geluwatch")
-    model = gelu_model()
-    with geluwatch.attach(model, name="model", config=Config(window_seconds=None)) as watch:
-        model(torch.full((2, 4), math.nan))
-        watch.close_window()
-    assert [] == caplog.records
+def test_a_hit_pages_until_a_clean_window_has_closed(bench: Callable[..., Bench]) -> None:
+    """A non-finite pass is a page at once, names its layer, and is over one clean window after its own."""
+    parts = bench()
+    parts.serve(nonfinite_forwards=1, nonfinite={LAYER: Nonfinite(1, 1, 0, {("pre", "nan"): 3})}, first_nonfinite=LAYER)
+    report = parts.watch.flush()
+    assert ("page", LAYER, 1) == (report.verdict, report.first_nonfinite, report.totals.nonfinite_forwards)
+    assert "page" == parts.windows(1).verdict
+    assert ("warming", None) == (parts.windows(1).verdict, parts.watch.report.first_nonfinite)
+
+
+def test_a_baseline_stored_unarmed_arms_by_name_and_as_the_latest(bench: Callable[..., Bench]) -> None:
+    """What was recorded is in the store under its name, and `arm` finds it by name or as the newest."""
+    parts = bench()
+    parts.windows(20)
+    parts.watch.record_baseline("first")
+    parts.clock.advance(1.0)
+    parts.watch.record_baseline("second")
+    assert (None, ("first", "second")) == (parts.watch.report.baseline, parts.store.names("model", "1"))
+    parts.watch.arm("first")
+    assert "first" == parts.watch.report.baseline
+    parts.watch.arm()
+    assert "second" == parts.watch.report.baseline
+
+
+def test_refusals_about_baselines_are_sentences(bench: Callable[..., Bench]) -> None:
+    """Nothing to record, a reserved name, a name that is taken, too few windows, an unknown name: each says what to do."""
+    parts = bench()
+    with pytest.raises(BaselineError, match=r"No window has been closed yet.*let traffic run"):
+        parts.watch.record_baseline("early")
+    with pytest.raises(BaselineError, match=r'cannot be called "latest".*choose another name'):
+        parts.watch.record_baseline("latest")
+    parts.windows(3)
+    with pytest.raises(BaselineError, match=r"'few' is neither stored nor armed: .*9 more"):
+        parts.watch.record_baseline("few", arm=True)
+    assert () == parts.store.names("model", "1")
+    parts.watch.record_baseline("few")
+    with pytest.raises(BaselineError, match=r"stored already.*give another name"):
+        parts.watch.record_baseline("few")
+    with pytest.raises(BaselineError, match=r"'few' cannot be armed: .*9 more"):
+        parts.watch.arm("few")
+    with pytest.raises(UnknownBaselineError, match=r'No baseline "other".*there are "few"'):
+        parts.watch.arm("other")
+
+
+def test_windows_with_hits_are_left_out_and_too_many_refused(bench: Callable[..., Bench]) -> None:
+    """A window with non-finite values is left out of a baseline and counted; above a tenth the recording is refused."""
+    parts = bench()
+    parts.windows(20)
+    parts.serve(first_nonfinite=LAYER)
+    parts.watch.close_window()
+    assert 1 == parts.watch.record_baseline("v1").left_out
+    for _ in range(3):
+        parts.serve(dropped_rows=1)
+        parts.watch.close_window()
+    with pytest.raises(BaselineError, match="4 of 24 windows"):
+        parts.watch.record_baseline("v2")
+
+
+def test_a_failing_flush_is_counted_and_tried_again(bench: Callable[..., Bench], caplog: pytest.LogCaptureFixture) -> None:
+    """One failed drain is logged and counted in the published report; the next one works, and the count starts anew."""
+    parts = bench(breaker_limit=2)
+    drain = parts.source.drain
+    for turn in range(6):
+        parts.source.drain = _broken if turn % 2 == 0 else drain
+        parts.serve()
+        parts.watch.tick()
+        assert {"flush": turn // 2 + 1} == parts.watch.report.totals.errors
+    assert not parts.source.closed
+    assert 3 == sum("a flush failed" in record.getMessage() for record in caplog.records)
+
+
+def _broken(*_args: Any) -> Any:
+    raise OSError("on purpose")
+
+
+def test_a_watch_whose_flushes_keep_failing_takes_itself_off_and_says_so(
+    bench: Callable[..., Bench], caplog: pytest.LogCaptureFixture
+) -> None:
+    """At the limit the hooks come off, every site is blind with the reason, the verdict is blind, and later ticks stay quiet."""
+    parts = bench(breaker_limit=3)
+    parts.source.drain = _broken
+    for _ in range(5):
+        parts.watch.tick()
+    assert parts.source.closed
+    report = parts.watch.report
+    assert ("blind", {"flush": 5}) == (report.verdict, report.totals.errors)
+    assert "took itself off after 3 failed flushes" in parts.watch.sites[0].reason
+    assert ["WARNING", "ERROR"] == [record.levelname for record in caplog.records]
+
+
+def test_a_sink_that_fails_costs_nobody_else(bench: Callable[..., Bench], caplog: pytest.LogCaptureFixture) -> None:
+    """A sink's failure is counted and logged; the report is published and the other sinks get it."""
+    parts = bench()
+    parts.sink.write = _broken
+    other = MemorySink()
+    parts.watch._sinks = (parts.sink, other)
+    parts.serve()
+    parts.watch.flush()
+    assert [64] == [report.totals.forwards for report in other.reports]
+    assert {"sink": 1} == parts.watch.flush().totals.errors
+    assert "sink failed" in caplog.text
+
+
+def test_detaching_publishes_the_remainder_and_refuses_afterwards(bench: Callable[..., Bench]) -> None:
+    """The last batch is in the last report; what needs a model then raises DetachedError, and detaching again is nothing."""
+    parts = bench()
+    parts.serve(rows=7)
+    parts.watch.detach()
+    assert (7, True) == (parts.watch.report.totals.forwards, parts.source.closed)
+    calls: list[Callable[[], Any]] = [
+        parts.watch.close_window,
+        parts.watch.serve,
+        parts.watch.arm,
+        lambda: parts.watch.record_baseline("late"),
+    ]
+    for call in calls:
+        with pytest.raises(DetachedError, match="The watch of 'model' has been detached; attach again"):
+            call()
+    parts.watch.detach()
+    assert "detached" in repr(parts.watch)
+
+
+def test_detaching_succeeds_when_the_last_flush_fails(bench: Callable[..., Bench], caplog: pytest.LogCaptureFixture) -> None:
+    """A source that fails at the very end is logged, and the watch comes off all the same."""
+    parts = bench()
+    parts.source.drain = _broken
+    parts.watch.detach()
+    assert "the last flush failed" in caplog.text
+    with pytest.raises(DetachedError):
+        parts.watch.close_window()

@@ -81,9 +81,10 @@ class PointReport:
     score: float = float("nan")
     """Typical squared channel z of the windows averaged at `horizon`; about 1 when calm."""
     surprise: float = float("nan")
-    """Negative decimal logarithm of the probability of this in calm traffic, the most over horizons and both ways of judging."""
+    """Negative decimal logarithm of the probability of this in calm traffic, the most over horizons and ways of judging."""
     family: str = ""
-    """Which way of judging gave it: "level", against the baseline, or "contrast", against the other layers as well."""
+    """Which way of judging gave it: "level", against the baseline, "contrast", against the other layers as well, or "shift" or
+    "scale", channels that moved one way together."""
     horizon: int = 0
     """Windows averaged where the surprise is largest."""
     evidence: float = float("nan")

@@ -61,13 +61,21 @@ function limitsFact(report) {
   return fact("Limits of surprise", limits, given.paging ? `${tickets} and ${given.pages_per_quarter} false page in three months` : given.paging_reason || tickets);
 }
 
+// What each way of judging says of the layer with the largest surprise.
+const FAMILIES = {
+  level: "against the baseline",
+  contrast: "against the other layers",
+  shift: "all channels shifted one way",
+  scale: "all channels scaled alike",
+};
+
 // The largest surprise of all, and how rare that is in calm traffic.
 function surpriseFact(report) {
   const judged = report.layers.flatMap((layer) => points(layer).map((point) => ({ layer: layer.layer, ...point })));
   const most = judged.filter((point) => point.surprise !== null).sort((one, other) => other.surprise - one.surprise)[0];
   if (!most) return fact("Largest surprise", DASH, "nothing has been judged");
   const rare = most.surprise < 6 ? `once in ${round(10 ** most.surprise)} looks` : "less than once in a million looks";
-  const against = most.family === "contrast" ? "against the other layers" : "against the baseline";
+  const against = FAMILIES[most.family] || FAMILIES.level;
   return fact("Largest surprise", decimal(most.surprise, 1), `calm traffic gives it ${rare}; ${against}, over ${plural(most.horizon, "window")}`);
 }
 

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from itertools import cycle
 
-from geluwatch.agent import Watch
 from geluwatch.cli.demo.model import Encoder
 from geluwatch.cli.demo.texts import Texts
 from geluwatch.records import Report
+from geluwatch.watch import Watch
 
 TEXTS_A_WINDOW = 32
 BATCH = 8

@@ -5,11 +5,11 @@ from __future__ import annotations
 import time
 
 import geluwatch
-from geluwatch.agent import Watch
 from geluwatch.cli.demo import trainer, words
 from geluwatch.cli.demo.display import short_name
 from geluwatch.cli.demo.monitoring import NONFINITE
 from geluwatch.cli.demo.stage import ALERT_SECONDS, Detection, Stage
+from geluwatch.watch import Watch
 
 MODEL = "tiny-trainer"
 
