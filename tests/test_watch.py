@@ -155,7 +155,7 @@ def test_the_way_from_warming_over_ok_to_ticket(bench: Callable[..., Bench]) -> 
     report = parts.windows(1, shift=1.0)
     assert ("ticket", (LAYER,)) == (report.verdict, report.drifting)
     seen = report.sites[LAYER, "pre"]
-    assert ("ticket", "level", 1, report.window_started) == (seen.alarm, seen.family, seen.horizon, seen.onset)
+    assert ("ticket", "shift", 1, report.window_started) == (seen.alarm, seen.family, seen.horizon, seen.onset)
     assert seen.evidence == pytest.approx(seen.surprise / certificate.ticket_limit)
     assert seen.surprise > certificate.ticket_limit
     assert "ok" == parts.windows(1).verdict

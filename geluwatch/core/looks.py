@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 import numpy as np
 import numpy.typing as npt
 
@@ -28,11 +30,15 @@ def independent(rest: Floats, horizons: tuple[int, ...]) -> Floats:
         series = rest[:, :, place]
         series = series[:, ~np.isnan(series).all(axis=0)]
         kept = series[~np.isnan(series).any(axis=1)]
-        # Deviations are squares of averages, whose correlation falls by the square of (1 - smoothing) from look to look.
-        fall = (1.0 - 2.0 / (horizon + 1.0)) ** 2
-        time = max(_correlation_time(kept), _correlation_time(np.square(kept)), (1.0 + fall) / (1.0 - fall))
+        time = max(_correlation_time(kept), _correlation_time(np.square(kept)), _shortest_time(horizon))
         found.append(len(kept) / time)
     return np.array(found)
+
+
+def _shortest_time(horizon: int) -> float:
+    """Return the correlation time of squares of averages, which falls by the square of (1 - smoothing) from look to look."""
+    fall = (1.0 - 2.0 / (horizon + 1.0)) ** 2
+    return (1.0 + fall) / (1.0 - fall)
 
 
 def _correlation_time(series: Floats) -> float:
@@ -60,17 +66,25 @@ def centre(values: Floats, at: Places, strata: int) -> tuple[Floats, Floats]:
     return means, values - means[at]
 
 
-def upper_spread(rest: Floats, looks: Floats, at: Places, strata: int) -> tuple[Floats, Floats]:
-    """Return the standard deviation (S, ..., K, H) above zero of values (n, ..., K, H), and the degrees of freedom of the upper tail.
+class Spread(NamedTuple):
+    """How calm values scatter."""
 
-    Scores are skewed, and alarms come from above.
-    """
-    return _spread(2.0 * np.square(np.where(rest > 0, rest, 0.0 * rest)), looks, at, strata, 2.0)
+    deviation: Floats
+    """(S, ..., K, H) standard deviation in each stratum."""
+    looks: Floats
+    """(H,) independent looks behind it."""
+    freedom: Floats
+    """(..., K, H) degrees of freedom of the tail."""
 
 
-def spread(rest: Floats, looks: Floats, at: Places, strata: int) -> tuple[Floats, Floats]:
-    """Return the standard deviation (S, ..., K, H) about zero of values (n, ..., K, H), and the degrees of freedom of the tails."""
-    return _spread(np.square(rest), looks, at, strata, 1.0)
+def upper_spread(rest: Floats, horizons: tuple[int, ...], at: Places, strata: int) -> Spread:
+    """Return how values (n, K, H) scatter above zero: scores are skewed, and alarms come from above."""
+    return _spread(np.where(rest > 0, np.sqrt(2.0) * rest, 0.0 * rest), rest, horizons, at, strata, 2.0)
+
+
+def spread(rest: Floats, horizons: tuple[int, ...], at: Places, strata: int) -> Spread:
+    """Return how values (n, K, H) scatter about zero."""
+    return _spread(rest, np.abs(rest), horizons, at, strata, 1.0)
 
 
 def _by_hour(values: Floats, at: Places, strata: int) -> tuple[Floats, Floats]:
@@ -84,33 +98,38 @@ def _by_hour(values: Floats, at: Places, strata: int) -> tuple[Floats, Floats]:
     return counts, sums
 
 
-def _spread(squares: Floats, looks: Floats, at: Places, strata: int, sides: float) -> tuple[Floats, Floats]:
-    """Return deviation and degrees of freedom from squares (n, ..., K, H), which are `sides` times those of values.
+def _spread(values: Floats, series: Floats, horizons: tuple[int, ...], at: Places, strata: int, times: float) -> Spread:
+    """Return how values (n, K, H), whose squares were taken `times` over, scatter about zero.
 
-    Hours in which values scatter more get as much more; those in which they scatter less are not held to it. Student's
-    distribution with v degrees of freedom has the kurtosis 3 + 6 / (v - 4); the few looks and a kurtosis that is significantly
-    above 3 both lower v.
+    Looks are as many as the memory of a series (n, K, H) leaves. Hours in which values scatter more get as much more; those
+    in which they scatter less are not held to it. Student's distribution with v degrees of freedom has the kurtosis
+    3 + 6 / (v - 4); the few looks and a kurtosis that is significantly above 3 both lower v.
     """
-    there = np.maximum((~np.isnan(squares)).sum(axis=0), 1)
-    restless = _restless(squares, looks / there, at, strata)
-    even = np.nan_to_num(squares / restless[at])
-    mean = even.sum(axis=0) / there
-    fourths = np.square(even).sum(axis=0) / there / sides
+    squares = np.square(values)
+    looks = len(series) / np.array([_shortest_time(horizon) for horizon in horizons])
+    for _ in range(2):  # uneven hours would pass for a long memory
+        uneven = _unevenness(squares, looks / len(series), at, strata)
+        looks = independent(series / np.sqrt(uneven[at]), horizons)
     few = np.maximum(looks, 2.0)
-    excess = np.maximum(fourths / np.maximum(np.square(mean), _TINY) - 3.0 - np.sqrt(48.0 / few), 0.0)
+    restless = np.maximum(uneven, 1.0)
+    there = np.maximum((~np.isnan(squares)).sum(axis=0), 1)
+    mean, even, fourths = (
+        np.nan_to_num(part).sum(axis=0) / there for part in (squares, squares / restless[at], np.square(squares / restless[at]))
+    )
+    kurtosis = fourths / np.maximum(np.square(even), _TINY) / times
+    excess = np.maximum(kurtosis - 3.0 - np.sqrt(48.0 / few), 0.0)
     freedom = 1.0 / (1.0 / (few - 1.0) + excess / (4.0 * excess + 6.0))
     deviation = np.sqrt(mean * restless / np.maximum(1.0 - 1.0 / few, 0.5))
-    return np.maximum(deviation, LEAST_SPREAD), freedom
+    return Spread(np.maximum(deviation, LEAST_SPREAD), looks, freedom)
 
 
-def _restless(squares: Floats, worth: Floats, at: Places, strata: int) -> Floats:
-    """Return by how much more than on average squares (n, ...) are in each stratum (S, ...), at least 1.
+def _unevenness(squares: Floats, worth: Floats, at: Places, strata: int) -> Floats:
+    """Return squares (n, K, H) in each stratum (S, K, H) over those of all; 1 where hours are not told apart.
 
-    Each hour's mean is drawn towards that of all as if `_PRIOR_LOOKS` looks had shown it; `worth` (...) are the looks a window.
+    Each hour's mean is drawn towards that of all as if `_PRIOR_LOOKS` looks had shown it; `worth` (H,) are the looks a window.
     """
     counts, sums = _by_hour(squares, at, strata)
     everywhere = sums.sum(axis=0) / np.maximum(counts.sum(axis=0), 1.0)
     prior = _PRIOR_LOOKS / np.maximum(worth, _TINY)
-    means = (sums + prior * everywhere) / (counts + prior)
-    restless: Floats = np.maximum(means / np.maximum(everywhere, _TINY), 1.0)
-    return restless
+    uneven: Floats = (sums + prior * everywhere) / (counts + prior) / np.maximum(everywhere, _TINY)
+    return np.where(everywhere > 0, uneven, 1.0)

@@ -131,31 +131,28 @@ def measure(calm: Calm) -> Yardstick:
     at = stratum(calm.ended, strata)
     scores = calm.scores.astype(np.float64)
     level, level_rest = centre(_logs(scores[:, 0]), at, strata)
-    level_looks = independent(level_rest, calm.horizons)
-    level_spread, level_freedom = upper_spread(level_rest, level_looks, at, strata)
-    levels = level_rest / level_spread[at]
-    others = shared(levels, layers)
-    middle, rest = centre(levels - others, at, strata)
+    levels = upper_spread(level_rest, calm.horizons, at, strata)
+    own = level_rest / levels.deviation[at]
+    others = shared(own, layers)
+    middle, rest = centre(own - others, at, strata)
     bend = contrast.fit(rest, others, independent(rest, calm.horizons))
-    straight = bend.straighten(rest, others)
-    contrast_looks = independent(straight, calm.horizons)
-    contrast_spread, contrast_freedom = upper_spread(straight, contrast_looks, at, strata)
-    leans = _steadied(scores[:, 1:], level_spread[at] * others)
+    contrasts = upper_spread(bend.straighten(rest, others), calm.horizons, at, strata)
+    leans = _steadied(scores[:, 1:], levels.deviation[at] * others)
     lean, lean_rest = centre(leans, at, strata) if strata > 1 else (np.zeros((1, *leans.shape[1:])), leans)
-    lean_looks = np.stack([independent(np.square(lean_rest[:, which]), calm.horizons) for which in range(2)])
-    lean_spread, lean_freedom = spread(lean_rest, lean_looks[:, None, :], at, strata)
+    shifts, scales = (spread(lean_rest[:, which], calm.horizons, at, strata) for which in range(2))
+    families = (levels, contrasts, shifts, scales)
     return Yardstick(
         layers,
         level,
-        level_spread,
-        np.nan_to_num(levels).min(axis=0).mean(axis=0),
+        levels.deviation,
+        np.nan_to_num(own).min(axis=0).mean(axis=0),
         middle,
         bend,
-        contrast_spread,
+        contrasts.deviation,
         lean,
-        lean_spread,
-        np.stack([level_looks, contrast_looks, *lean_looks]),
-        np.stack([level_freedom, contrast_freedom, *lean_freedom]),
+        np.stack([shifts.deviation, scales.deviation], axis=1),
+        np.stack([family.looks for family in families]),
+        np.stack([family.freedom for family in families]),
     )
 
 

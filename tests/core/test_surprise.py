@@ -366,7 +366,7 @@ def test_a_lean_is_judged_from_zero_until_hours_are_told_apart(make_calm) -> Non
     short, long = (surprise.measure(make_calm(rng.standard_normal((2000, 3)), seconds=seconds, leans=leans)) for seconds in (60.0, 600.0))
     assert (1, 24) == (len(short.lean), len(long.lean))
     assert short.lean_spread == pytest.approx(10.0, rel=0.05)
-    assert long.lean_spread == pytest.approx(1.0, rel=0.1)
+    assert long.lean_spread == pytest.approx(1.0, rel=0.15)
     assert long.lean == pytest.approx(10.0, rel=0.05)
 
 
@@ -384,13 +384,13 @@ def test_a_tolerated_lean_counts_from_there(make_calm) -> None:
 def test_hours_that_scatter_more_get_as_much_more(make_calm) -> None:
     """Where hours are told apart a restless one has its own spread, so that its calm is no surprise; quiet ones keep that of all."""
     rng = np.random.default_rng(26)
-    ended = np.arange(1, 4321) * 600.0
+    ended = np.arange(1, 3601) * 300.0
     at = surprise.stratum(ended, 24)
     wide = np.where((at >= 9) & (at <= 12), 4.0, 1.0)[:, None]
-    yardstick = surprise.measure(make_calm(wide * rng.standard_normal((4320, 3)), seconds=600.0))
+    yardstick = surprise.measure(make_calm(wide * rng.standard_normal((3600, 3)), seconds=300.0))
     assert yardstick.level_spread[10] == pytest.approx(4.0 * 0.15, rel=0.2)
     quiet = yardstick.level_spread[[0, 5, 18]]
     assert quiet == pytest.approx(quiet.min(), rel=0.1)
     fresh = make_calm(4.0 * rng.standard_normal((20_000, 3))).scores
     surprises = yardstick.surprise(yardstick.deviations(fresh, np.full(20_000, 10)))[:, LEVEL]
-    assert (surprises >= 2.0).mean() == pytest.approx(0.01, rel=0.6)
+    assert 1e-3 < (surprises >= 2.0).mean() < 0.013

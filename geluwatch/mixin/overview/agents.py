@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from geluwatch import catalog
-from geluwatch.mixin.overview.parts import OF_AGENT, Queries, Row
+from geluwatch.mixin.overview.parts import OF_AGENT, Queries, Row, amounts
 from geluwatch.mixin.panels import GREEN, PURPLE, RED, Json, Table, TimeSeries, columns, override, steps, target
 from geluwatch.mixin.queries import largest, smallest, total
 
@@ -86,24 +86,21 @@ def _rows(expr: str) -> object:
 
 
 def _cost(ask: Queries) -> TimeSeries:
-    return TimeSeries(
+    return amounts(
         "Cost",
         "Share of one thread's time: capture runs in the model's threads and is kept within the budget, flushing runs beside.",
-        [target(ask.rate(catalog.HOOK_SECONDS), f"{OF_AGENT} capture"), target(ask.rate(catalog.FLUSH_SECONDS), f"{OF_AGENT} flush")],
-        size=(8, 7),
+        target(ask.rate(catalog.HOOK_SECONDS), f"{OF_AGENT} capture"),
+        target(ask.rate(catalog.FLUSH_SECONDS), f"{OF_AGENT} flush"),
         unit="percentunit",
-        field={"min": 0},
     )
 
 
 def _errors(ask: Queries) -> TimeSeries:
-    return TimeSeries(
+    return amounts(
         "Errors by part",
         "Failures inside the agent, caught before they reach the model. A part that goes on failing is switched off.",
-        [target(total(ask.rate(catalog.ERRORS), *_PART), f"{OF_AGENT} {{{{part}}}}")],
-        size=(8, 7),
+        target(total(ask.rate(catalog.ERRORS), *_PART), f"{OF_AGENT} {{{{part}}}}"),
         unit="cps",
-        field={"min": 0},
     )
 
 
@@ -119,4 +116,4 @@ def _disabled(ask: Queries) -> TimeSeries:
 
 
 def _line(title: str, description: str, unit: str, expr: str) -> TimeSeries:
-    return TimeSeries(title, description, [target(expr, OF_AGENT)], size=(8, 7), unit=unit, field={"min": 0})
+    return amounts(title, description, target(expr, OF_AGENT), unit=unit)

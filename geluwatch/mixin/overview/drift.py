@@ -3,34 +3,29 @@
 from __future__ import annotations
 
 from geluwatch import catalog
-from geluwatch.catalog import Metric
 from geluwatch.mixin.overview.parts import (
     BY_LAYER,
     BY_POINT,
+    DASHES,
     LAYERS,
+    LAYERS_FROM_ZERO,
     OF_AGENT,
     OF_LAYER,
     OF_MODEL,
     OF_POINT,
-    ONLY_THIS_LAYER,
     POINT,
     Queries,
     Row,
 )
 from geluwatch.mixin.panels import GREEN, ORANGE, RED, Stat, TimeSeries, override, steps, target
-from geluwatch.mixin.queries import GROUP, largest, mean, number, smallest, total
+from geluwatch.mixin.queries import GROUP, largest, number, smallest, total
 
-_FIELD = {"min": 0, **ONLY_THIS_LAYER}
-_DASHED = override("byRegexp", ".* limit$", custom__lineStyle={"fill": "dash", "dash": [6, 6]}, custom__lineWidth=2)
+_DASHED = override("byRegexp", ".* limit$", custom__lineStyle=DASHES, custom__lineWidth=2)
 
 
 def row(ask: Queries) -> Row:
     """Return the row of drift."""
     return Row("Drift", (_first(ask), _since(ask), _evidence(ask), _surprise(ask), _alarms(ask), _pods_apart(ask)))
-
-
-def _of_pods(ask: Queries, metric: Metric) -> str:
-    return mean(ask.known(metric, LAYERS, POINT), *BY_POINT)
 
 
 def _first(ask: Queries) -> Stat:
@@ -63,10 +58,10 @@ def _evidence(ask: Queries) -> TimeSeries:
     return TimeSeries(
         "Drift evidence by layer",
         "Surprise over the ticket's limit, averaged over pods: drift from the line at 1 on. Look at the earliest layer first.",
-        [target(_of_pods(ask, catalog.EVIDENCE), OF_POINT)],
+        [target(ask.of_pods(catalog.EVIDENCE), OF_POINT)],
         size=(12, 9),
         unit="none",
-        field={**_FIELD, "thresholds": steps(GREEN, (1, RED))},
+        field={**LAYERS_FROM_ZERO, "thresholds": steps(GREEN, (1, RED))},
         custom={"thresholdsStyle": {"mode": "line"}},
         links=ask.runbook("GeluwatchActivationDrift"),
     )
@@ -78,10 +73,10 @@ def _surprise(ask: Queries) -> TimeSeries:
         "Surprise and limits",
         "Negative decimal logarithm of the probability in calm traffic, averaged over pods: 3 is once in a thousand looks. "
         "Dashed: from where it is a ticket, and a page; a baseline too short to page has no limit for it.",
-        [target(_of_pods(ask, catalog.SURPRISE), OF_POINT), target(limit, f"{OF_MODEL} {{{{tier}}}} limit")],
+        [target(ask.of_pods(catalog.SURPRISE), OF_POINT), target(limit, f"{OF_MODEL} {{{{tier}}}} limit")],
         size=(12, 9),
         unit="none",
-        field=_FIELD,
+        field=LAYERS_FROM_ZERO,
         overrides=[_DASHED],
     )
 
@@ -103,9 +98,9 @@ def _pods_apart(ask: Queries) -> TimeSeries:
     return TimeSeries(
         "Pods apart",
         "Range of the pods' window means, in standard deviations: high where one pod strays from the others.",
-        [target(f"{spread} / ({_of_pods(ask, catalog.WINDOW_STD)} > 0)", OF_POINT)],
+        [target(f"{spread} / ({ask.of_pods(catalog.WINDOW_STD)} > 0)", OF_POINT)],
         size=(12, 7),
         unit="none",
-        field=_FIELD,
+        field=LAYERS_FROM_ZERO,
         links=ask.runbook("GeluwatchPodDrift"),
     )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from geluwatch import catalog
 from geluwatch.catalog import Metric
-from geluwatch.mixin.overview.parts import BY_LAYER, LAYERS, OF_LAYER, OF_MODEL, ONLY_THIS_LAYER, Queries, Row
+from geluwatch.mixin.overview.parts import BY_LAYER, LAYERS, LAYERS_FROM_ZERO, OF_LAYER, OF_MODEL, Queries, Row, amounts
 from geluwatch.mixin.panels import RED, Bars, TimeSeries, steps, target
 from geluwatch.mixin.queries import GROUP, total
 
@@ -51,16 +51,15 @@ def _first(ask: Queries) -> Bars:
 
 
 def _kinds(ask: Queries) -> TimeSeries:
-    return TimeSeries(
+    return amounts(
         "Elements by kind",
         "Non-finite elements on the side of the GELU where they arose: Inf before it points to overflow upstream.",
-        [target(total(ask.rate(catalog.NONFINITE_ELEMENTS), "kind", "point"), "{{kind}} {{point}}")],
-        size=(8, 8),
+        target(total(ask.rate(catalog.NONFINITE_ELEMENTS), "kind", "point"), "{{kind}} {{point}}"),
         unit="cps",
-        field={"min": 0},
+        size=(8, 8),
     )
 
 
 def _by_layer(ask: Queries, metric: Metric, title: str, description: str) -> TimeSeries:
     asked = target(total(ask.rate(metric, LAYERS), *BY_LAYER), OF_LAYER)
-    return TimeSeries(title, description, [asked], size=(12, 7), unit="cps", field={"min": 0, **ONLY_THIS_LAYER})
+    return TimeSeries(title, description, [asked], size=(12, 7), unit="cps", field=LAYERS_FROM_ZERO)

@@ -1,12 +1,14 @@
-"""What the rows of the overview share: the queries behind the dashboard's variables, groupings and legends."""
+"""What the rows of the overview share: the queries behind the dashboard's variables, groupings, legends and axes."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 
+from grafanalib import core
+
 from geluwatch.catalog import Metric
 from geluwatch.mixin import queries
-from geluwatch.mixin.panels import DRILL_DOWN, Json, Panel
+from geluwatch.mixin.panels import DRILL_DOWN, Json, Panel, TimeSeries
 from geluwatch.mixin.queries import GROUP
 from geluwatch.mixin.settings import MixinSettings
 
@@ -19,6 +21,9 @@ OF_AGENT = "{{model}} {{instance}}"
 
 FIRING = 'ALERTS{alertname=~"Geluwatch.+",alertstate="firing",job=~"$job"}'
 ONLY_THIS_LAYER: Json = {"links": [{"title": "Only this layer", "url": DRILL_DOWN}]}
+FROM_ZERO: Json = {"min": 0}
+LAYERS_FROM_ZERO: Json = {**FROM_ZERO, **ONLY_THIS_LAYER}
+DASHES: Json = {"fill": "dash", "dash": [6, 6]}
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,6 +34,11 @@ class Row:
     panels: tuple[Panel, ...]
     repeat: str | None = None
     """Variable for each value of which the row is shown once."""
+
+
+def amounts(title: str, description: str, *asked: core.Target, unit: str, size: tuple[int, int] = (8, 7)) -> TimeSeries:
+    """Return lines of what cannot be negative, on an axis from zero; a third of the dashboard wide unless a size is given."""
+    return TimeSeries(title, description, asked, size=size, unit=unit, field=FROM_ZERO)
 
 
 def where(settings: MixinSettings) -> str:
@@ -50,6 +60,10 @@ class Queries:
     def known(self, metric: Metric, *matchers: str) -> str:
         """Return a gauge without its NaNs."""
         return queries.known(metric, self._where, *matchers)
+
+    def of_pods(self, metric: Metric) -> str:
+        """Return a gauge of the chosen layers and points, averaged over pods."""
+        return queries.mean(self.known(metric, LAYERS, POINT), *BY_POINT)
 
     def rate(self, metric: Metric, *matchers: str) -> str:
         """Return what a counter grew by a second."""

@@ -4,14 +4,11 @@ from __future__ import annotations
 
 from geluwatch import catalog
 from geluwatch.catalog import Metric
-from geluwatch.mixin.overview.parts import BY_LAYER, BY_POINT, LAYERS, OF_LAYER, OF_POINT, ONLY_THIS_LAYER, POINT, Queries, Row
+from geluwatch.mixin.overview.parts import BY_LAYER, DASHES, LAYERS, LAYERS_FROM_ZERO, OF_LAYER, OF_POINT, ONLY_THIS_LAYER, Queries, Row
 from geluwatch.mixin.panels import Json, TimeSeries, override, target
 from geluwatch.mixin.queries import mean
 
-_DASHED = override("byRegexp", ".* upper$", custom__lineStyle={"fill": "dash", "dash": [6, 6]})
-
-
-_FROM_ZERO: Json = {"min": 0}
+_DASHED = override("byRegexp", ".* upper$", custom__lineStyle=DASHES)
 
 _WASSERSTEIN = "How far values moved in all, in the baseline's standard deviations."
 _MEAN = "Mean minus the baseline's, in the baseline's standard deviations."
@@ -26,38 +23,38 @@ def row(ask: Queries) -> Row:
     """Return the row of statistics."""
     panels = (
         _distance(ask),
-        _plain(ask, "Wasserstein distance", _WASSERSTEIN, catalog.WASSERSTEIN, _FROM_ZERO),
+        _plain(ask, "Wasserstein distance", _WASSERSTEIN, catalog.WASSERSTEIN, LAYERS_FROM_ZERO),
         _plain(ask, "Mean shift", _MEAN, catalog.MEAN_SHIFT),
         _plain(ask, "Spread shift", _SPREAD, catalog.SPREAD_SHIFT),
-        _plain(ask, "Tails", _TAILS, catalog.TAIL, _FROM_ZERO, "percentunit"),
+        _plain(ask, "Tails", _TAILS, catalog.TAIL, LAYERS_FROM_ZERO, "percentunit"),
         _gates(ask),
-        _plain(ask, "Exact zeros", _ZEROS, catalog.ZERO, _FROM_ZERO, "percentunit"),
-        _plain(ask, "Drift score", _SCORE, catalog.SCORE, _FROM_ZERO),
-        _plain(ask, "Population stability index", _PSI, catalog.PSI, _FROM_ZERO),
+        _plain(ask, "Exact zeros", _ZEROS, catalog.ZERO, LAYERS_FROM_ZERO, "percentunit"),
+        _plain(ask, "Drift score", _SCORE, catalog.SCORE, LAYERS_FROM_ZERO),
+        _plain(ask, "Population stability index", _PSI, catalog.PSI, LAYERS_FROM_ZERO),
     )
     return Row("What changed", panels)
 
 
-def _plain(ask: Queries, title: str, description: str, metric: Metric, field: Json | None = None, unit: str = "none") -> TimeSeries:
+def _plain(ask: Queries, title: str, description: str, metric: Metric, field: Json = ONLY_THIS_LAYER, unit: str = "none") -> TimeSeries:
     return TimeSeries(
         title,
         f"{description} Averaged over pods.",
-        [target(_of_pods(ask, metric), OF_POINT)],
+        [target(ask.of_pods(metric), OF_POINT)],
         size=(8, 7),
         unit=unit,
-        field={**(field or {}), **ONLY_THIS_LAYER},
+        field=field,
     )
 
 
 def _distance(ask: Queries) -> TimeSeries:
-    lower, upper = _of_pods(ask, catalog.KS), _of_pods(ask, catalog.KS_UPPER)
+    lower, upper = ask.of_pods(catalog.KS), ask.of_pods(catalog.KS_UPPER)
     return TimeSeries(
         "KS distance from the baseline",
         "The Kolmogorov-Smirnov distance lies between the two lines of a layer. It explains a drift and does not decide it.",
         [target(lower, f"{OF_POINT} lower"), target(upper, f"{OF_POINT} upper")],
         size=(8, 7),
         unit="none",
-        field={**_FROM_ZERO, **ONLY_THIS_LAYER},
+        field=LAYERS_FROM_ZERO,
         overrides=[_DASHED],
     )
 
@@ -70,9 +67,5 @@ def _gates(ask: Queries) -> TimeSeries:
         [target(closed, f"{OF_LAYER} closed"), target(opened, f"{OF_LAYER} open")],
         size=(8, 7),
         unit="percentunit",
-        field={**_FROM_ZERO, **ONLY_THIS_LAYER},
+        field=LAYERS_FROM_ZERO,
     )
-
-
-def _of_pods(ask: Queries, metric: Metric) -> str:
-    return mean(ask.known(metric, LAYERS, POINT), *BY_POINT)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from geluwatch import catalog
-from geluwatch.mixin.overview.parts import OF_AGENT, OF_MODEL, Queries, Row
+from geluwatch.mixin.overview.parts import OF_AGENT, OF_MODEL, Queries, Row, amounts
 from geluwatch.mixin.panels import TimeSeries, target
 from geluwatch.mixin.queries import GROUP, smallest, total
 
@@ -15,13 +15,12 @@ def row(ask: Queries) -> Row:
 
 def _forwards(ask: Queries) -> TimeSeries:
     passes, samples = total(ask.rate(catalog.FORWARDS), *GROUP), total(ask.rate(catalog.SAMPLES), *GROUP)
-    return TimeSeries(
+    return amounts(
         "Forward passes and samples",
         "Forward passes of the watched models, and the batch entries in them.",
-        [target(passes, f"{OF_MODEL} passes"), target(samples, f"{OF_MODEL} samples")],
-        size=(8, 7),
+        target(passes, f"{OF_MODEL} passes"),
+        target(samples, f"{OF_MODEL} samples"),
         unit="cps",
-        field={"min": 0},
     )
 
 
@@ -38,33 +37,26 @@ def _share(ask: Queries) -> TimeSeries:
 
 
 def _rows(ask: Queries) -> TimeSeries:
-    return TimeSeries(
+    return amounts(
         "Rows in a window",
         "Rows captured in the last closed window, at the layer with the fewest. Few rows make drift slow to see.",
-        [target(smallest(ask.gauge(catalog.WINDOW_ROWS), *GROUP, "instance"), OF_AGENT)],
-        size=(8, 7),
-        field={"min": 0},
+        target(smallest(ask.gauge(catalog.WINDOW_ROWS), *GROUP, "instance"), OF_AGENT),
+        unit="short",
     )
 
 
 def _ages(ask: Queries) -> TimeSeries:
     forward, window = (f"time() - {ask.gauge(metric)}" for metric in (catalog.LAST_FORWARD, catalog.WINDOW_END))
-    return TimeSeries(
+    return amounts(
         "Time since the last pass and window",
         "Age of the last forward pass and of the last closed window. Windows wait for rows, so they age without traffic.",
-        [target(forward, f"{OF_AGENT} pass"), target(window, f"{OF_AGENT} window")],
-        size=(12, 7),
+        target(forward, f"{OF_AGENT} pass"),
+        target(window, f"{OF_AGENT} window"),
         unit="s",
-        field={"min": 0},
+        size=(12, 7),
     )
 
 
 def _windows(ask: Queries) -> TimeSeries:
-    return TimeSeries(
-        "Windows closed",
-        "Windows closed by all pods of a model.",
-        [target(total(ask.rate(catalog.WINDOWS), *GROUP), OF_MODEL)],
-        size=(12, 7),
-        unit="cps",
-        field={"min": 0},
-    )
+    closed = target(total(ask.rate(catalog.WINDOWS), *GROUP), OF_MODEL)
+    return amounts("Windows closed", "Windows closed by all pods of a model.", closed, unit="cps", size=(12, 7))

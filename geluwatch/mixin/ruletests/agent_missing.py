@@ -20,6 +20,7 @@ from geluwatch.mixin.ruletests.grammar import (
     flat,
     gone,
     name,
+    silent,
 )
 
 
@@ -99,7 +100,7 @@ class _Stories:
         return Case(
             "is silent for an attached model without any traffic, and for targets that never carried an agent",
             {**up(FIRST_HOST, flat(1, self.run)), **agent(flat(1, self.run)), **neighbours, **traffic},
-            (Check(0), Check(self.due), Check(self.run - 1)),
+            silent(0, self.due, self.run - 1),
         )
 
     def scaled_in(self) -> Case:
@@ -113,7 +114,7 @@ class _Stories:
                 **up(THIRD_HOST, self.lost(), job="batch"),
                 **agent(self.lost(), {**POD, "instance": THIRD_HOST, "job": "batch"}),
             },
-            (Check(self.start), Check(self.due), Check(self.run - 1)),
+            silent(self.start, self.due, self.run - 1),
         )
 
     def replaced_in_place(self) -> Case:
@@ -121,7 +122,7 @@ class _Stories:
         return Case(
             "is silent when another version or model takes the place of one",
             {**up(FIRST_HOST, flat(1, self.run)), **agent(self.lost()), **agent(self.born(1), new)},
-            (Check(self.start), Check(self.due), Check(self.run - 1)),
+            silent(self.start, self.due, self.run - 1),
         )
 
     def restarts(self) -> Case:
@@ -129,5 +130,5 @@ class _Stories:
         return Case(
             "is silent for a pod that is back within the wait",
             {**up(FIRST_HOST, flat(1, self.run)), **agent(short)},
-            (Check(self.due - 1), Check(self.due), Check(self.run - 1)),
+            silent(self.due - 1, self.due, self.run - 1),
         )

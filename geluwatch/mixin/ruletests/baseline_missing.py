@@ -4,7 +4,21 @@ from __future__ import annotations
 
 from geluwatch import catalog
 from geluwatch.mixin.alerts import Alert
-from geluwatch.mixin.ruletests.grammar import FIRST_HOST, INCIDENT, OTHER_POD, POD, Case, Check, Expected, Scale, agent, flat, name, ramp
+from geluwatch.mixin.ruletests.grammar import (
+    FIRST_HOST,
+    INCIDENT,
+    OTHER_POD,
+    POD,
+    Case,
+    Check,
+    Expected,
+    Scale,
+    agent,
+    flat,
+    name,
+    ramp,
+    silent,
+)
 
 
 def cases(alert: Alert, scale: Scale) -> tuple[Case, ...]:
@@ -43,14 +57,14 @@ class _Stories:
         return Case(
             "is silent for a model with a baseline",
             {**self.agent, name(catalog.BASELINE_ARMED, **POD): flat(1, self.run), name(catalog.FORWARDS, **POD): self.traffic},
-            (Check(0), Check(self.due), Check(self.run - 1)),
+            silent(0, self.due, self.run - 1),
         )
 
     def idle(self) -> Case:
         return Case(
             "is silent for an idle model without a baseline",
             {**self.agent, name(catalog.BASELINE_ARMED, **POD): flat(0, self.run), name(catalog.FORWARDS, **POD): flat(1000, self.run)},
-            (Check(0), Check(self.due), Check(self.run - 1)),
+            silent(0, self.due, self.run - 1),
         )
 
     def restarts(self) -> Case:
@@ -59,5 +73,5 @@ class _Stories:
         return Case(
             "is silent for a pod that has just restarted and has yet to arm its baseline",
             {**self.agent, name(catalog.BASELINE_ARMED, **POD): armed, name(catalog.FORWARDS, **POD): fresh},
-            (Check(self.due), Check(self.run - 1)),
+            silent(self.due, self.run - 1),
         )

@@ -4,26 +4,28 @@ from __future__ import annotations
 
 from geluwatch import catalog
 from geluwatch.mixin.alerts import Alert
+from geluwatch.mixin.ruletests.episode import Episode
 from geluwatch.mixin.ruletests.grammar import (
     FIRST_HOST,
     INCIDENT,
     LAYERS,
     OTHER_POD,
     POD,
+    TICKET_LIMIT,
     Case,
     Check,
     Expected,
     Labels,
     Scale,
-    agent,
     flat,
     fleet,
-    layer_indices,
+    merged,
     name,
+    silent,
 )
 from geluwatch.mixin.settings import Tier
 
-TICKET_LIMIT, PAGE_LIMIT = 6.0, 7.5
+PAGE_LIMIT = 7.5
 _SCOPES = {
     "traffic": "Most layers moved alike, so the traffic is likelier to have changed than the model.",
     "model": "The other layers did not move alike, so the model is likelier to have changed than the traffic.",
@@ -52,22 +54,15 @@ def cases(_: Alert, scale: Scale) -> tuple[Case, ...]:
     )
 
 
-class _Stories:
-    """The stories on one time grid: drift is there from `start` until `end`."""
+class _Stories(Episode):
+    """The stories of drift that is there for a while: at `paged` the page is due, at `due` the ticket."""
 
     def __init__(self, scale: Scale) -> None:
-        hold, kept = scale.steps(scale.settings.drift_for), scale.steps(scale.settings.keep_firing_for)
-        self.start = 4
+        super().__init__(scale, start=4, wait=scale.settings.drift_for)
         self.paged = self.start + scale.steps(scale.settings.page_for)
-        self.due = self.start + hold
-        self.end = self.due + 4
-        self.cleared = self.end + kept
-        self.run = self.cleared + 6
-        self.agent = {**agent(flat(1, self.run)), **layer_indices(self.run)}
 
     def reading(self, metric: catalog.Metric, calm: float, value: float, layer: str, pod: Labels) -> dict[str, str]:
-        values = f"{flat(calm, self.start)} {flat(value, self.end - self.start)} {flat(calm, self.run - self.end)}"
-        return {name(metric, **pod, layer=layer, point="pre"): values}
+        return {name(metric, **pod, layer=layer, point="pre"): self.during(calm, value)}
 
     def drift(self, surprise: float, layer: str, pod: Labels = POD) -> dict[str, str]:
         evidence = self.reading(catalog.EVIDENCE, 0.5, surprise / TICKET_LIMIT, layer, pod)
@@ -114,9 +109,9 @@ class _Stories:
 
     def first_of_many_pods(self) -> Case:
         pods = fleet(4)
-        series = {key: value for pod in pods for key, value in self.drift(9, LAYERS[3], pod).items()}
+        series = merged(self.drift(9, LAYERS[3], pod) for pod in pods)
         series |= self.began(LAYERS[1], "model", pods[0])
-        series |= {key: value for pod in pods[1:] for key, value in self.began(LAYERS[3], "traffic", pod).items()}
+        series |= merged(self.began(LAYERS[3], "traffic", pod) for pod in pods[1:])
         said = self.says(
             f"{LAYERS[3]}: evidence 1.5, KS ?", where=" on 4 of 4 pods", first=f", first at layer {LAYERS[3]}. {_SCOPES['traffic']}"
         )
@@ -126,26 +121,26 @@ class _Stories:
         return Case(
             "takes the average of the pods: one straying pod of two is no drift of the model",
             {**self.agent, **self.drift(7.5, LAYERS[0]), **self.drift(3, LAYERS[0], OTHER_POD)},
-            (Check(self.due), Check(self.end - 1)),
+            silent(self.due, self.end - 1),
         )
 
     def one_bad(self, count: int, surprise: float) -> dict[str, str]:
         bad, *good = fleet(count)
-        calm = {key: value for pod in good for key, value in self.drift(3, LAYERS[0], pod).items()}
+        calm = merged(self.drift(3, LAYERS[0], pod) for pod in good)
         return {**self.agent, **self.drift(surprise, LAYERS[0], bad), **calm}
 
     def one_strong_pod_of_four(self) -> Case:
         return Case(
             "is silent for one pod of four however far out it is: no pod counts for more than two",
             {**self.one_bad(4, 300), **self.limits("ticket", "page")},
-            (Check(self.paged), Check(self.due), Check(self.end - 1)),
+            silent(self.paged, self.due, self.end - 1),
         )
 
     def one_weak_pod_of_twenty(self) -> Case:
         return Case(
             "is silent for one straying pod of twenty, in both tiers",
             {**self.one_bad(20, 24), **self.limits("ticket", "page")},
-            (Check(self.paged), Check(self.due), Check(self.end - 1)),
+            silent(self.paged, self.due, self.end - 1),
         )
 
     def reading_missing(self) -> Case:
@@ -157,7 +152,7 @@ class _Stories:
         )
 
     def many_layers(self) -> Case:
-        series = {key: value for layer in LAYERS for key, value in self.drift(12, layer).items()}
+        series = merged(self.drift(12, layer) for layer in LAYERS)
         lines = [f"{layer}: evidence 2, KS ?" for layer in LAYERS[:5]]
         return Case("lists five layers and counts the rest", {**self.agent, **series}, (Check(self.due, (self.says(*lines, count=7),)),))
 
@@ -190,7 +185,7 @@ class _Stories:
 
     def page_of_four_pods(self) -> Case:
         pods = fleet(4)
-        series = {key: value for pod in pods for key, value in self.drift(9, LAYERS[2], pod).items()}
+        series = merged(self.drift(9, LAYERS[2], pod) for pod in pods)
         limits = {**self.limits("ticket", "page"), **self.limits("ticket", pod=pods[1])}
         return Case(
             "pages once for four pods, although a limit is known of one alone",
@@ -210,12 +205,12 @@ class _Stories:
         return Case(
             "is silent for a calm model, however far its distance",
             {**self.agent, **self.drift(5.25, LAYERS[0]), **self.distance(0.5, LAYERS[0]), **self.limits("ticket", "page")},
-            tuple(Check(step) for step in (0, self.paged, self.due, self.run - 1)),
+            silent(0, self.paged, self.due, self.run - 1),
         )
 
     def idle(self) -> Case:
         return Case(
             "is silent for a model that has closed no window",
             {**self.agent, name(catalog.BASELINE_ARMED, **POD): flat(1, self.run), **self.limits("ticket", "page")},
-            tuple(Check(step) for step in (0, self.due, self.run - 1)),
+            silent(0, self.due, self.run - 1),
         )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
 from geluwatch import catalog
@@ -17,6 +17,7 @@ FIRST_HOST, SECOND_HOST, THIRD_HOST = "10.0.0.7:9464", "10.0.0.8:9464", "10.0.0.
 POD = {**INCIDENT, "instance": FIRST_HOST}
 OTHER_POD = {**INCIDENT, "instance": SECOND_HOST}
 LAYERS = tuple(f"encoder.layer.{index}.act" for index in range(7))
+TICKET_LIMIT = 6.0
 
 Labels = Mapping[str, str]
 
@@ -68,6 +69,11 @@ class Scale:
         return -(-seconds(duration) // self.step)
 
 
+def silent(*steps: int) -> tuple[Check, ...]:
+    """Return the checks that nothing fires at some moments."""
+    return tuple(Check(step) for step in steps)
+
+
 def fleet(count: int) -> tuple[Labels, ...]:
     """Return the labels of so many pods of one model version, the first being `POD`."""
     return tuple({**INCIDENT, "instance": f"10.0.0.{7 + place}:9464"} for place in range(count))
@@ -97,6 +103,11 @@ def gone(steps: int) -> str:
 def absent(steps: int) -> str:
     """Return no value for some steps before there was one."""
     return f"_x{steps}"
+
+
+def merged(parts: Iterable[Mapping[str, str]]) -> dict[str, str]:
+    """Return the series of all parts, such as pods or layers, in their order."""
+    return {series: values for part in parts for series, values in part.items()}
 
 
 def agent(values: str, pod: Labels = POD) -> dict[str, str]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from geluwatch import catalog
 from geluwatch.mixin.alerts import Alert
+from geluwatch.mixin.ruletests.episode import Episode
 from geluwatch.mixin.ruletests.grammar import (
     FIRST_HOST,
     INCIDENT,
@@ -15,11 +16,11 @@ from geluwatch.mixin.ruletests.grammar import (
     Expected,
     Labels,
     Scale,
-    agent,
     flat,
-    layer_indices,
+    merged,
     name,
     ramp,
+    silent,
 )
 
 _MEANS = {"dead": "dead, always the same or every gate closed", "impossible": "impossible, values that no GELU gives"}
@@ -39,25 +40,17 @@ def cases(_: Alert, scale: Scale) -> tuple[Case, ...]:
     )
 
 
-class _Stories:
-    """The stories on one time grid: a fault is there from `start` until `end`."""
+class _Stories(Episode):
+    """The stories of a fault that is there for a while."""
 
     def __init__(self, scale: Scale) -> None:
-        self.start = 2 * scale.steps(scale.settings.rate_window)
-        self.due = self.start + scale.steps(scale.settings.page_for)
-        self.end = self.due + 4
-        self.cleared = self.end + scale.steps(scale.settings.keep_firing_for)
-        self.run = self.cleared + 6
-        self.agent = {**agent(flat(1, self.run)), **layer_indices(self.run)}
-
-    def during(self, value: float) -> str:
-        return f"{flat(0, self.start)} {flat(value, self.end - self.start)} {flat(0, self.run - self.end)}"
+        super().__init__(scale, start=2 * scale.steps(scale.settings.rate_window), wait=scale.settings.page_for)
 
     def fault(self, layer: str, fault: str, pod: Labels = POD, value: float = 1) -> dict[str, str]:
-        return {name(catalog.GROSS, **pod, layer=layer, fault=fault): self.during(value)}
+        return {name(catalog.GROSS, **pod, layer=layer, fault=fault): self.during(0, value)}
 
     def verdict(self, pod: Labels = POD, value: float = 1) -> dict[str, str]:
-        return {name(catalog.VERDICT, **pod, verdict="page"): self.during(value)}
+        return {name(catalog.VERDICT, **pod, verdict="page"): self.during(0, value)}
 
     def says(self, *found: tuple[str, str]) -> tuple[Expected, ...]:
         lines = [f"{layer}: {_MEANS[fault]}" for layer, fault in found]
@@ -89,7 +82,7 @@ class _Stories:
         )
 
     def many_layers(self) -> Case:
-        faults = {key: value for layer in LAYERS for key, value in self.fault(layer, "dead").items()}
+        faults = merged(self.fault(layer, "dead") for layer in LAYERS)
         said = self.says(*((layer, "dead") for layer in LAYERS[:5]))
         return Case("lists five layers", {**self.agent, **self.verdict(), **faults}, (Check(self.due, said),))
 
@@ -97,7 +90,7 @@ class _Stories:
         return Case(
             "is silent for a layer that was as dead in the baseline, which the verdict knows",
             {**self.agent, **self.verdict(value=0), **self.fault(LAYERS[2], "dead")},
-            (Check(self.due), Check(self.end - 1)),
+            silent(self.due, self.end - 1),
         )
 
     def behind_a_nan(self) -> Case:
@@ -105,12 +98,12 @@ class _Stories:
         return Case(
             "is silent where there are NaN or Inf, which page by themselves and leave later layers looking dead",
             {**self.agent, **self.verdict(), **self.fault(LAYERS[2], "dead"), name(catalog.NONFINITE_FORWARDS, **POD): passes},
-            (Check(self.due), Check(self.end - 1)),
+            silent(self.due, self.end - 1),
         )
 
     def sound(self) -> Case:
         return Case(
             "is silent for sound layers, even while the verdict is a page for another reason",
             {**self.agent, **self.verdict(), **self.fault(LAYERS[2], "dead", value=0), **self.fault(LAYERS[2], "impossible", value=0)},
-            tuple(Check(step) for step in (0, self.due, self.run - 1)),
+            silent(0, self.due, self.run - 1),
         )

@@ -23,6 +23,7 @@ from geluwatch.mixin.ruletests.grammar import (
     layer_indices,
     name,
     ramp,
+    silent,
 )
 
 
@@ -141,7 +142,7 @@ class _Stories:
         return Case(
             "is silent for the old count of an agent that the server has long been unable to reach",
             {**self.agent(), **self.passes(self.born(1000), LAYERS[0], OTHER_POD), **attached},
-            (Check(self.start), Check(self.start + 1), Check(self.run - 1)),
+            silent(self.start, self.start + 1, self.run - 1),
         )
 
     def healthy(self) -> Case:
@@ -150,12 +151,12 @@ class _Stories:
         return Case(
             "is silent for healthy traffic and for values at padding only",
             {**self.agent(), **self.passes(flat(1000, self.run), LAYERS[0]), **padding, **traffic},
-            tuple(Check(step) for step in (0, 1, self.start, self.run - 1)),
+            silent(0, 1, self.start, self.run - 1),
         )
 
     def idle(self) -> Case:
         return Case(
             "is silent for an idle model, from its first scrape on",
             {**agent(self.born(1)), **self.passes(self.born(0), LAYERS[0]), name(catalog.ATTACHED, **POD): self.born(0)},
-            (Check(self.start), Check(self.start + 1), Check(self.run - 1)),
+            silent(self.start, self.start + 1, self.run - 1),
         )

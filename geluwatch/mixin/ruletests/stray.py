@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from geluwatch import catalog
 from geluwatch.mixin.alerts import Alert
+from geluwatch.mixin.ruletests.episode import Episode
 from geluwatch.mixin.ruletests.grammar import (
     FIRST_HOST,
     INCIDENT,
     LAYERS,
+    TICKET_LIMIT,
     Case,
     Check,
     Expected,
@@ -16,11 +18,10 @@ from geluwatch.mixin.ruletests.grammar import (
     agent,
     flat,
     fleet,
-    layer_indices,
+    merged,
     name,
+    silent,
 )
-
-TICKET_LIMIT = 6.0
 
 
 def cases(_: Alert, scale: Scale) -> tuple[Case, ...]:
@@ -41,31 +42,22 @@ def cases(_: Alert, scale: Scale) -> tuple[Case, ...]:
     )
 
 
-class _Stories:
-    """The stories on one time grid: a pod strays from `start` until `end`."""
+class _Stories(Episode):
+    """The stories of a pod that strays for a while."""
 
     def __init__(self, scale: Scale) -> None:
-        hold, kept = scale.steps(scale.settings.drift_for), scale.steps(scale.settings.keep_firing_for)
-        self.start = 4
-        self.due = self.start + hold
-        self.end = self.due + 4
-        self.cleared = self.end + kept
-        self.run = self.cleared + 6
+        super().__init__(scale, start=4, wait=scale.settings.drift_for)
 
     def pod(self, labels: Labels, surprise: float, layer: str = LAYERS[2], limit: float | None = TICKET_LIMIT) -> dict[str, str]:
-        values = f"{flat(2, self.start)} {flat(surprise, self.end - self.start)} {flat(2, self.run - self.end)}"
-        judged = {name(catalog.SURPRISE, **labels, layer=layer, point="post"): values}
+        judged = {name(catalog.SURPRISE, **labels, layer=layer, point="post"): self.during(2, surprise)}
         if limit is None:
             return judged
-        evidence = f"{flat(2 / limit, self.start)} {flat(surprise / limit, self.end - self.start)} {flat(2 / limit, self.run - self.end)}"
-        judged |= {name(catalog.EVIDENCE, **labels, layer=layer, point="post"): evidence}
+        judged |= {name(catalog.EVIDENCE, **labels, layer=layer, point="post"): self.during(2 / limit, surprise / limit)}
         return {**judged, name(catalog.LIMIT, **labels, tier="ticket"): flat(limit, self.run)}
 
     def pods(self, *surprises: float, limit: float | None = TICKET_LIMIT) -> dict[str, str]:
-        series = {**agent(flat(1, self.run)), **layer_indices(self.run)}
-        for labels, surprise in zip(fleet(len(surprises)), surprises, strict=True):
-            series |= self.pod(labels, surprise, limit=limit)
-        return series
+        judged = (self.pod(labels, surprise, limit=limit) for labels, surprise in zip(fleet(len(surprises)), surprises, strict=True))
+        return {**self.agent, **merged(judged)}
 
     def says(self, place: int, pods: int, surprise: str, mean: str, layer: str = LAYERS[2]) -> Expected:
         host = fleet(pods)[place]["instance"]
@@ -76,7 +68,7 @@ class _Stories:
         return Expected({**INCIDENT, "instance": host}, text, FIRST_HOST if place == 0 else None)
 
     def one_of_four(self) -> Case:
-        less = {key: value for place, pod in enumerate(fleet(4)) for key, value in self.pod(pod, 2 if place else 9, LAYERS[5]).items()}
+        less = merged(self.pod(pod, 2 if place else 9, LAYERS[5]) for place, pod in enumerate(fleet(4)))
         return Case(
             "opens a ticket that names the pod and its most surprising layer after the wait, not before",
             {**self.pods(10, 2, 2, 2), **less},
@@ -108,7 +100,7 @@ class _Stories:
         return Case(
             "asks for more the more pods there are: what is too much for one of four may be chance for one of twenty",
             self.pods(8, *[2] * 19),
-            (Check(self.due), Check(self.end - 1)),
+            silent(self.due, self.end - 1),
         )
 
     def two_strays(self) -> Case:
@@ -120,16 +112,16 @@ class _Stories:
         )
 
     def alone(self) -> Case:
-        return Case("is silent for a model of one pod", self.pods(10), (Check(self.due), Check(self.end - 1)))
+        return Case("is silent for a model of one pod", self.pods(10), silent(self.due, self.end - 1))
 
     def of_two(self) -> Case:
-        return Case("is silent for two pods, of which neither is the odd one", self.pods(9, 2), (Check(self.due), Check(self.end - 1)))
+        return Case("is silent for two pods, of which neither is the odd one", self.pods(9, 2), silent(self.due, self.end - 1))
 
     def all_drift(self) -> Case:
-        return Case("is silent where the model as a whole drifts", self.pods(20, 8, 8, 8), (Check(self.due), Check(self.end - 1)))
+        return Case("is silent where the model as a whole drifts", self.pods(20, 8, 8, 8), silent(self.due, self.end - 1))
 
     def no_limit(self) -> Case:
-        return Case("is silent without a baseline's limit", self.pods(20, 2, 2, 2, limit=None), (Check(self.due), Check(self.end - 1)))
+        return Case("is silent without a baseline's limit", self.pods(20, 2, 2, 2, limit=None), silent(self.due, self.end - 1))
 
     def calm(self) -> Case:
-        return Case("is silent for calm pods", self.pods(7, 5, 5, 5), tuple(Check(step) for step in (0, self.due, self.run - 1)))
+        return Case("is silent for calm pods", self.pods(7, 5, 5, 5), silent(0, self.due, self.run - 1))
