@@ -11,20 +11,10 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 from geluwatch.core import surprise
-from geluwatch.core.contrast import Bend, by_layer, shared
-from geluwatch.core.looks import independent
 from geluwatch.core.surprise import MOST
-from geluwatch.records import POINTS, Calm, Floats
+from geluwatch.records import Calm, Floats
 
 LEVEL, CONTRAST, SHIFT, SCALE = range(4)
-
-
-def autoregressive(rng: np.random.Generator, count: int, keys: int, memory: float) -> Floats:
-    """Normal series (count, keys) of deviation 1 in which each value resembles the one before."""
-    series = rng.standard_normal((count, keys))
-    for at in range(1, count):
-        series[at] = memory * series[at - 1] + np.sqrt(1 - memory**2) * series[at]
-    return series
 
 
 def scores(levels: Floats, shift: float = 0.0, scale: float = 0.0) -> Floats:
@@ -85,75 +75,6 @@ def test_short_baselines_keep_the_promise_too(make_calm) -> None:
     assert (np.mean(found, axis=0) > 2e-3).all()
 
 
-def test_heavier_tails_above_get_fewer_degrees_of_freedom(make_calm) -> None:
-    """Scores with the tail of Student's t with 5 degrees above are judged by a heavier tail than normal ones; below it is no matter."""
-    rng = np.random.default_rng(3)
-    normal = rng.standard_normal((3000, 4))
-    wild = np.abs(rng.standard_t(5, (3000, 4)))
-    upper, lower = np.where(normal > 0, wild, normal), np.where(normal < 0, -wild, normal)
-    plain, above, below = (surprise.measure(make_calm(deviations)).freedom[LEVEL, :, 0] for deviations in (normal, upper, lower))
-    assert above.max() < 20.0 < 100.0 < plain.min()
-    assert below.min() > 100.0
-
-
-def test_scores_skewed_to_the_left_do_not_widen_the_upper_spread(make_calm) -> None:
-    """A long tail below leaves the spread above narrower than the standard deviation; one above makes it wider."""
-    rng = np.random.default_rng(4)
-    normal = rng.standard_normal((3000, 4))
-    left = np.where(normal < 0, 4.0 * normal, normal)
-    unit = surprise.measure(make_calm(normal)).level_spread[0]
-    for deviations, wider in ((left, False), (-left, True)):
-        ratio = surprise.measure(make_calm(deviations)).level_spread[0] / deviations.std(axis=0)[:, None] / unit
-        assert (ratio > 1.1).all() if wider else (ratio < 0.9).all()
-
-
-@pytest.mark.parametrize(("memory", "time"), [(0.0, 1.0), (0.5, 3.0), (0.9, 19.0)])
-def test_looks_fall_by_the_autocorrelation_time(make_calm, memory: float, time: float) -> None:
-    """Windows that resemble the last are worth their number over (1 + rho) / (1 - rho) independent ones, to a factor of two."""
-    series = autoregressive(np.random.default_rng(5), 4000, 4, memory)
-    looks = surprise.measure(make_calm(series)).looks[:CONTRAST]
-    assert (looks > 4000 / time / 2).all()
-    assert (looks < 4000 / time * 2).all()
-
-
-@pytest.mark.parametrize(("horizon", "time"), [(1, 1.0), (4, 2.125), (16, 8.03)])
-def test_averages_are_worth_no_more_than_their_overlap_allows(horizon: int, time: float) -> None:
-    """Even white deviations count less at long horizons, as squares of overlapping averages would."""
-    white = np.random.default_rng(6).standard_normal((1000, 3, 1))
-    assert independent(white, (horizon,))[0] == pytest.approx(1000 / time, rel=0.08)
-
-
-def test_windows_without_a_score_count_for_no_look() -> None:
-    """Looks are counted over the windows in which every point has a score; a point without any is passed over."""
-    series = np.random.default_rng(7).standard_normal((400, 3, 1))
-    series[:100, 0] = np.nan
-    series[:, 1] = np.nan
-    assert independent(series, (1,))[0] == pytest.approx(300, rel=0.15)
-
-
-shapes = st.tuples(st.integers(1, 4), st.integers(1, 3))
-
-
-@given(shape=shapes, seed=st.integers(0, 2**31), gaps=st.booleans())
-def test_what_the_others_share_is_their_median(shape: tuple[int, int], seed: int, gaps: bool) -> None:
-    """For each point it is the median of the other layers' points, a missing one standing at the median of all; one layer has none."""
-    layers, points = shape
-    rng = np.random.default_rng(seed)
-    belongs = np.repeat(np.arange(layers), points)
-    keys = tuple((f"layer.{layer}", POINTS[0]) for layer in belongs)
-    levels = rng.normal(size=(5, layers * points, 2)).round(1)  # rounded, so that there are ties
-    if gaps:
-        levels[rng.random(levels.shape) < 0.3] = np.nan
-    found = shared(levels, by_layer(keys))
-    for window, key, horizon in np.ndindex(levels.shape):
-        across = levels[window, :, horizon]
-        if layers == 1 or np.isnan(across[key]):
-            assert np.isnan(found[window, key, horizon])
-        else:
-            filled = np.where(np.isnan(across), np.nanmedian(across), across)
-            assert found[window, key, horizon] == pytest.approx(np.median(filled[belongs != belongs[key]]))
-
-
 def test_one_layer_has_levels_and_no_contrast(make_calm) -> None:
     """Where there is nothing to contrast with, only the level is judged, without a warning."""
     rng = np.random.default_rng(8)
@@ -181,45 +102,6 @@ def test_the_contrast_is_blind_to_what_all_layers_share_and_sees_what_one_has_al
     alone, together = (yardstick.deviations(make_calm(each).scores)[0, :, :, 0] for each in (fault, surge))
     assert alone[CONTRAST, 2] > 5.0 > 2.0 > np.abs(alone[LEVEL]).max()
     assert np.abs(together[CONTRAST]).max() < 2.0 < together[LEVEL].min()
-
-
-def bent(rng: np.random.Generator, count: int) -> tuple[Floats, Floats]:
-    """Deviations (n, 5) of layers that scatter less the higher they all are, and the level (n,) that they share."""
-    common = rng.uniform(-1.7, 1.7, count)
-    return 4.0 * common[:, None] + 1.2 * np.exp(-0.7 * common)[:, None] * rng.standard_normal((count, 5)), common
-
-
-def test_a_bend_makes_quiet_and_busy_traffic_alike(make_calm) -> None:
-    """Contrasts that scatter four times as much in quiet traffic have one spread in the outer quintiles once straightened."""
-    rng = np.random.default_rng(11)
-    yardstick = surprise.measure(make_calm(bent(rng, 2000)[0]))
-    flat = replace(yardstick, bend=replace(yardstick.bend, slope=np.zeros((5, 1)), tilt=np.zeros((5, 1))))
-    deviations, common = bent(rng, 5000)
-    scores = make_calm(deviations).scores
-    quiet, busy = common < np.quantile(common, 0.2), common > np.quantile(common, 0.8)
-
-    def ratio(by: surprise.Yardstick) -> float:
-        contrasts = by.deviations(scores)[:, CONTRAST, :, 0]
-        return float(contrasts[quiet].std() / contrasts[busy].std())
-
-    assert ratio(flat) > 3.0
-    assert 0.75 < ratio(yardstick) < 1.4
-
-
-def test_a_contrast_without_a_bend_is_left_almost_straight(make_calm) -> None:
-    """What chance alone would show is shrunk: independent scores get hardly any slope or tilt."""
-    rng = np.random.default_rng(12)
-    bend = surprise.measure(make_calm(rng.standard_normal((2000, 5)))).bend
-    assert np.abs(bend.tilt).max() < 0.1
-
-
-def test_a_bend_is_flat_outside_of_what_was_seen() -> None:
-    """Levels beyond those of the baseline are straightened as the outermost of them, at the middle nothing is done."""
-    bend = Bend(*(np.array([[value]]) for value in (-1.0, 2.0, 0.5, 0.3, -0.4)))
-    at = {others: float(bend.straighten(np.array([[1.0]]), np.array([[others]]))[0, 0]) for others in (-9.0, -1.0, 0.5, 2.0, 99.0)}
-    assert 1.0 == at[0.5]
-    assert (at[-9.0], at[99.0]) == (at[-1.0], at[2.0])
-    assert at[2.0] == pytest.approx((1.0 - 0.3 * 1.5) * np.exp(0.4 * 1.5))
 
 
 @pytest.mark.parametrize(("hours", "strata"), [(47, 1), (48, 24), (335, 24), (336, 168)])
@@ -379,18 +261,3 @@ def test_a_tolerated_lean_counts_from_there(make_calm) -> None:
     assert plain[0] - excused[0] == pytest.approx(0.5, rel=0.05)
     assert excused[1] == pytest.approx(0.0)
     assert np.signbit(excused[1]).all()
-
-
-def test_hours_that_scatter_more_get_as_much_more(make_calm) -> None:
-    """Where hours are told apart a restless one has its own spread, so that its calm is no surprise; quiet ones keep that of all."""
-    rng = np.random.default_rng(26)
-    ended = np.arange(1, 3601) * 300.0
-    at = surprise.stratum(ended, 24)
-    wide = np.where((at >= 9) & (at <= 12), 4.0, 1.0)[:, None]
-    yardstick = surprise.measure(make_calm(wide * rng.standard_normal((3600, 3)), seconds=300.0))
-    assert yardstick.level_spread[10] == pytest.approx(4.0 * 0.15, rel=0.2)
-    quiet = yardstick.level_spread[[0, 5, 18]]
-    assert quiet == pytest.approx(quiet.min(), rel=0.1)
-    fresh = make_calm(4.0 * rng.standard_normal((20_000, 3))).scores
-    surprises = yardstick.surprise(yardstick.deviations(fresh, np.full(20_000, 10)))[:, LEVEL]
-    assert 1e-3 < (surprises >= 2.0).mean() < 0.013
