@@ -6,6 +6,7 @@ from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
+from scipy import special
 
 from geluwatch.records import Floats
 
@@ -118,9 +119,36 @@ def _spread(values: Floats, series: Floats, horizons: tuple[int, ...], at: Place
     )
     kurtosis = fourths / np.maximum(np.square(even), _TINY) / times
     excess = np.maximum(kurtosis - 3.0 - np.sqrt(48.0 / few), 0.0)
-    freedom = 1.0 / (1.0 / (few - 1.0) + excess / (4.0 * excess + 6.0))
+    borrowed = _borrowed(mean, few - 1.0, (series / np.sqrt(uneven[at]))[:, :, 0])
+    freedom = 1.0 / (1.0 / (few - 1.0 + borrowed) + excess / (4.0 * excess + 6.0))
+    usual = mean[:, :1] * (mean / np.maximum(mean[:, :1], _TINY)).mean(axis=0)
+    mean = ((few - 1.0) * mean + borrowed * usual) / (few - 1.0 + borrowed)
     deviation = np.sqrt(mean * restless / np.maximum(1.0 - 1.0 / few, 0.5))
     return Spread(np.maximum(deviation, LEAST_SPREAD), looks, freedom)
+
+
+def _borrowed(mean: Floats, own: Floats, series: Floats) -> Floats:
+    """Return the degrees of freedom (H,) that each key may borrow from the others for its variance at the longer horizons.
+
+    By how much averaging lowers a variance is much alike at all keys. Where the ratios (K, H) of the mean squares to those at
+    the shortest horizon differ by no more than their `own` (H,) degrees of freedom make them, each may be drawn towards the
+    common one (Smyth 2004), by as much as the keys that are independent of it, counted from a series (n, K), can say.
+    """
+    keys = len(mean)
+    ratios = np.log(np.maximum(mean, _TINY) / np.maximum(mean[:, :1], _TINY))
+    beyond = np.maximum(ratios.var(axis=0, ddof=1) - special.polygamma(1, own / 2.0), 1e-9) if keys > 1 else np.ones(len(own))
+    prior = (1.0 + np.sqrt(1.0 + 2.0 * beyond)) / beyond  # inverts the trigamma function, to a tenth
+    borrowed = np.minimum(prior, own * (_independent_keys(series) - 1.0))
+    borrowed[0] = 0.0
+    return borrowed
+
+
+def _independent_keys(series: Floats) -> float:
+    """Return how many independent columns those of (n, K) are worth, by the spread of their correlations' eigenvalues."""
+    kept = series[~np.isnan(series).any(axis=1)]
+    varying = kept[:, kept.std(axis=0) > 0] if len(kept) > 2 else kept[:, :0]
+    count = varying.shape[1]
+    return count**2 / float(np.square(np.corrcoef(varying, rowvar=False)).sum()) if count > 1 else 1.0
 
 
 def _unevenness(squares: Floats, worth: Floats, at: Places, strata: int) -> Floats:

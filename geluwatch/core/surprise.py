@@ -39,6 +39,8 @@ MOST = 300.0
 _LEAST_SCORE = 0.05
 # Windows that the mean of an hour takes: with fewer, windows would be compared with little more than themselves.
 _WINDOWS_AN_HOUR = 8
+# Share of the tolerated shift that may fall on one layer more than on the others.
+_ALONE = 0.3
 _HOUR, _DAY, _WEEK = 3600.0, 24, 168
 
 
@@ -88,10 +90,12 @@ class Yardstick:
         levels = (_logs(scores[..., 0, :, :]) - self.level[stratum]) / level_spread
         floored = np.maximum(levels, self.floor)
         others = shared(floored, self.layers)
-        contrasts = self.bend.straighten(floored - others - self.contrast[stratum], others) / self.contrast_spread[stratum]
+        allowed = np.log1p(tolerated) / level_spread
+        allowed_alone = np.log1p(_ALONE * tolerated) / level_spread
+        contrasts = self.bend.straighten(floored - allowed_alone - others - self.contrast[stratum], others) / self.contrast_spread[stratum]
         leans = (_steadied(scores[..., 1:, :, :], level_spread * others) - self.lean[stratum]) / self.lean_spread[stratum]
         leans = np.copysign(np.maximum(np.abs(leans) - np.sqrt(tolerated), 0.0), leans)
-        both = np.stack([levels - np.log1p(tolerated) / level_spread, contrasts], axis=-3)
+        both = np.stack([levels - allowed, contrasts], axis=-3)
         alone = np.sqrt(1.0 + len(self.level) / self.looks)[:, None, :]  # a stratum's mean rests on its share of the looks
         return np.concatenate([both, leans], axis=-3) / alone
 
@@ -112,8 +116,8 @@ def tolerated(tolerance: float, horizons: tuple[int, ...], windows: int) -> Floa
 
     No traffic stays what it was to the last digit, and a long average would make an alarm of any difference. A shift whose
     square is `tolerance` times a window's variance has tolerance / (1 / horizon + 1 / windows) times the average's: it
-    multiplies the score by as much more than 1, and moves a lean by the root of it. Contrasts need no allowance: what is the
-    matter with one layer alone is the model's own doing.
+    multiplies the score by as much more than 1, and moves a lean by the root of it. Contrasts are allowed less: most of what
+    other traffic does, all layers do.
     """
     return tolerance / (1.0 / np.array(horizons, np.float64) + 1.0 / max(windows, 1))
 

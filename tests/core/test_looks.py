@@ -6,10 +6,17 @@ import numpy as np
 import pytest
 
 from geluwatch.core import surprise
-from geluwatch.core.looks import independent
+from geluwatch.core.average import averaged, weighed
+from geluwatch.core.looks import independent, spread
 from geluwatch.records import Floats
 
 LEVEL, CONTRAST = 0, 1
+
+
+def averages(series: Floats, horizon: int) -> Floats:
+    """The series (n, K) and its exponential averages over a horizon, side by side as (n, K, 2)."""
+    slow = averaged(series, horizon) / weighed(np.ones(len(series)), horizon)[0][:, None]
+    return np.stack([series, slow], axis=2)
 
 
 def autoregressive(rng: np.random.Generator, count: int, keys: int, memory: float) -> Floats:
@@ -79,3 +86,29 @@ def test_hours_that_scatter_more_get_as_much_more(make_calm) -> None:
     fresh = make_calm(4.0 * rng.standard_normal((20_000, 3))).scores
     surprises = yardstick.surprise(yardstick.deviations(fresh, np.full(20_000, 10)))[:, LEVEL]
     assert 1e-3 < (surprises >= 2.0).mean() < 0.013
+
+
+def test_variances_at_long_horizons_borrow_from_the_other_points() -> None:
+    """Of independent points whose averages lower the variance alike, each is known better together: more degrees, closer to the truth."""
+    rng = np.random.default_rng(30)
+    alone, together = [], []
+    for _ in range(40):
+        series = averages(rng.standard_normal((120, 12)), 16)
+        one = [spread(series[:, place : place + 1], (1, 16), np.zeros(120, np.intp), 1) for place in range(12)]
+        alone += [float(each.deviation[0, 0, 1]) for each in one]
+        all_of_them = spread(series, (1, 16), np.zeros(120, np.intp), 1)
+        together += all_of_them.deviation[0, :, 1].tolist()
+        assert all_of_them.freedom[:, 1].min() > 2.0 * one[0].freedom[0, 1]
+        assert all_of_them.freedom[:, 0] == pytest.approx(np.array([each.freedom[0, 0] for each in one]))
+    assert np.std(together) < 0.6 * np.std(alone)
+
+
+def test_points_that_move_together_or_differ_lend_each_other_nothing() -> None:
+    """The same series twelve times is no more than one; and points with memories of their own keep their own variances."""
+    rng = np.random.default_rng(31)
+    same = averages(np.repeat(rng.standard_normal((120, 1)), 12, axis=1), 16)
+    first, twelve = (spread(part, (1, 16), np.zeros(120, np.intp), 1).freedom for part in (same[:, :1], same))
+    assert twelve[:, 1] == pytest.approx(first[0, 1], rel=0.01)
+    white, slow = rng.standard_normal((2000, 6)), autoregressive(rng, 2000, 6, 0.95)
+    mixed = spread(averages(np.concatenate([white, slow], axis=1), 16), (1, 16), np.zeros(2000, np.intp), 1).deviation[0, :, 1]
+    assert 3.0 * mixed[:6].max() < mixed[6:].min()
