@@ -14,8 +14,8 @@ if TYPE_CHECKING:
 _LABEL = 10
 
 _HOURS = {
-    1: "all judged alike; two days of traffic tell the hours of the day apart, two weeks those of the week",
-    24: "each hour of the day by itself; two weeks of traffic tell those of the week apart",
+    1: "all judged alike; three days of traffic tell the hours of the day apart, three weeks those of the week",
+    24: "each hour of the day by itself; three weeks of traffic tell those of the week apart",
     168: "each hour of the week by itself",
 }
 

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import replace
+from typing import NamedTuple
 
 import numpy as np
 from scipy import special
@@ -51,17 +52,24 @@ _BAD_LUCK = 1e-3
 _NEVER = math.inf
 
 
-def certify(calm: Calm, left_out: int, config: Config, recorded: int = 0) -> Certificate:
+class Recorded(NamedTuple):
+    """How much a baseline was made of."""
+
+    windows: int
+    seconds: float
+    """From the end of its first window to that of its last."""
+
+
+def certify(calm: Calm, left_out: int, config: Config, recorded: Recorded | None = None) -> Certificate:
     """Return the certificate of calm scores.
 
     Args:
         calm: Scores of the baseline's windows.
         left_out: Windows that were unfit.
         config: For the budgets and the horizons asked for.
-        recorded: Windows of the baseline, where not all of them are among the scores.
+        recorded: How much was recorded, where that is more than the scores show.
     """
-    windows = max(recorded, len(calm.ended))
-    seconds = float(calm.ended[-1] - calm.ended[0]) if windows else 0.0
+    windows, seconds = recorded or Recorded(len(calm.ended), float(calm.ended[-1] - calm.ended[0]) if len(calm.ended) else 0.0)
     unarmed = Certificate(
         windows, left_out, seconds, (), 0.0, 1, config.tickets_per_month, config.pages_per_quarter, _NEVER, _NEVER, reason=""
     )  # fmt: skip

@@ -17,6 +17,7 @@ import numpy.typing as npt
 from geluwatch.config import Config
 from geluwatch.core import calibrate, histogram, score
 from geluwatch.core.average import Averages, replay
+from geluwatch.core.calibrate import Recorded
 from geluwatch.core.window import nbytes
 from geluwatch.errors import BaselineError
 from geluwatch.records import STATISTICS, Baseline, Calm, Floats, Histogram, Moments, PointKey, PointWindow, Reference, Site, Window
@@ -88,6 +89,8 @@ class Recorder:
         self._later: deque[tuple[float, npt.NDArray[np.float32]]] = deque()
         self._mixed = ""
         self._learnt = 0
+        self._began = 0.0
+        self._recorded = Recorded(0, 0.0)
         self._fit = 0
 
     def add(self, window: Window, layers: tuple[str, ...]) -> None:
@@ -97,6 +100,8 @@ class Recorder:
             self.left_out += 1
             return
         self._fit += 1
+        self._began = self._began if self._fit > 1 else window.ended
+        self._recorded = Recorded(self._fit, window.ended - self._began)
         vectors = {key: score.vector(seen.moments) for key, seen in window.points.items()}
         self._room()
         if self._full:
@@ -214,7 +219,7 @@ class Recorder:
             created,
             sites,
             windows=tuple(self._kept),
-            certificate=calibrate.certify(calm, self.left_out, self._config, self._fit),
+            certificate=calibrate.certify(calm, self.left_out, self._config, self._recorded),
             references={key: self._sums[key].learn() for key in calm.keys},
             histograms={key: self._sums[key].values for key in calm.keys},
             calm=calm,

@@ -97,8 +97,9 @@ def thinness(rows: float, requests: float, typical_rows: float, typical_requests
 
 def standardised(calm: Reference, vectors: npt.NDArray[np.floating]) -> npt.NDArray[np.floating]:
     """Return how many standard deviations (..., 2C) of one window vectors (..., 2C) lie from the reference."""
-    z: npt.NDArray[np.floating] = np.subtract(vectors, calm.mean)
-    z /= np.sqrt(calm.variance)
+    with np.errstate(over="ignore"):  # what overflows is beyond any limit, and tamed
+        z: npt.NDArray[np.floating] = np.subtract(vectors, calm.mean)
+        z /= np.sqrt(calm.variance)
     return z
 
 

@@ -73,7 +73,7 @@ def test_a_baseline_of_an_hour_and_a_half(show: Show) -> None:
         "  windows   100 used, 2 left out (non-finite values, silent sites, dropped rows or too few of them)",
         "  sites     2, 1 of them blind",
         "  time      1 h 39 min from first to last; a rhythm longer than that, such as day and night, is not in it",
-        "  hours     all judged alike; two days of traffic tell the hours of the day apart, two weeks those of the week",
+        "  hours     all judged alike; three days of traffic tell the hours of the day apart, three weeks those of the week",
         f"  horizons  windows averaged: {horizons}; {certificate.looks:.1f} independent looks at the one that has fewest",
         f"  tickets   can be armed: drift opens a ticket from a surprise of {limit:.2f} on (probability {10**-limit:.1e} a look)",
         "            budget 2 false tickets a model-month",
@@ -106,9 +106,9 @@ def test_a_baseline_that_is_too_small(show: Show) -> None:
             473,
             HOUR / 8,
             "2 d 11 h from first to last; a rhythm longer than that, such as the week,",
-            "each hour of the day by itself; two weeks",
+            "each hour of the day by itself; three weeks",
         ),
-        (1417, HOUR / 4, "14 d 18 h from first to last; a rhythm longer than that, such as the month,", "each hour of the week by itself"),
+        (1801, HOUR / 4, "18 d 18 h from first to last; a rhythm longer than that, such as the month,", "each hour of the week by itself"),
     ],
 )
 def test_hours_told_apart(show: Show, windows: int, seconds: float, time: str, hours: str) -> None:

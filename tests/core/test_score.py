@@ -208,6 +208,8 @@ def test_finite_values_however_large_have_a_score() -> None:
     found = score.statistics(score.standardised(calm, far), np.ones(()), np.zeros(()), score.bias(calm))
     assert (found[0] > 1e30, np.isfinite(found).all()) == (True, True)
     assert np.isfinite(judged(calm, far[None])).all()
+    still = score.reference(np.zeros(8), np.full(8, 1e-24), 100.0, 50)
+    assert np.isfinite(judged(still, far[None])).all()
     wild = score.reference(np.full(8, 1e30), np.full(8, 1e60), 100.0, 50)
     assert np.isfinite(wild.variance).all()
 
