@@ -1,6 +1,6 @@
 """What the watch sees and what it does not mind, on a real model and real texts, with the settings everybody gets.
 
-    python benchmarks/detection.py                        # both sections, about twenty minutes on one core
+    python benchmarks/detection.py                        # both sections, about three quarters of an hour
     python benchmarks/detection.py --section harmless
     python benchmarks/detection.py --seeds 0,1,2 --section signal
     python benchmarks/detection.py --quick --no-save      # a few windows of everything
@@ -8,8 +8,8 @@
 Section signal: a baseline of 100 windows of prose, then from the same armed state each time: program code, code mixed
 into prose, each layer's weights before its GELU 5 % larger, and unseen prose, of which nothing may be said. Section
 harmless: what changes in service without the traffic changing, 100 windows of each, no alarm allowed. No text is in two
-windows of a case, and none of those judged comes from a source file of the baseline. A window is 32 texts and a
-simulated minute; the trained MiniLM-L6 runs for each.
+windows of a case (but for ten times the rate, which needs more than there are), and none of those judged comes from a
+source file of the baseline. A window is 32 texts and a simulated minute; the trained MiniLM-L6 runs for each.
 """
 
 from __future__ import annotations

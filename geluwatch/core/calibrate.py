@@ -30,6 +30,9 @@ TICKET_LOOKS = 6
 PAGE_LOOKS = 100
 """Independent looks that every horizon in use needs before drift may page."""
 
+YOUNG = 0.25
+"""Share of a long baseline that is left out of its calibration: its first windows were scored when little was known."""
+
 MINIMUM_WINDOWS = 12
 """Windows below which nothing is calibrated."""
 
@@ -97,7 +100,8 @@ def _armed(calm: Calm, unarmed: Certificate) -> Certificate:
     requested, observed, interval = replay(calm)
     trust = min(fewest / _TRUSTED_LOOKS, 1.0) * (requested / observed if _too_many(observed, requested) else 1.0)
     ticket, page = (trust * budget / windows_a_month(calm) / searches for budget in _monthly(unarmed))
-    missing = _missing_for_paging(unarmed.windows, fewest, requested, observed)
+    needed = len(calm.ended) * PAGE_LOOKS / fewest / (1.0 - YOUNG)  # the baseline that pages is a long one
+    missing = _missing_for_paging(needed - unarmed.windows, fewest, requested, observed)
     return replace(
         unarmed,
         horizons=calm.horizons,
@@ -124,12 +128,12 @@ def _too_many(observed: int, requested: float) -> bool:
     return float(special.pdtrc(observed - 1, requested)) < _BAD_LUCK if observed else False
 
 
-def _missing_for_paging(windows: int, looks: float, requested: float, observed: int) -> str:
+def _missing_for_paging(more: float, looks: float, requested: float, observed: int) -> str:
     """Return why drift may not page, or an empty string when it may."""
     if looks < PAGE_LOOKS:
-        more = math.ceil(windows * (PAGE_LOOKS / looks - 1.0))
         return (
-            f"drift opens tickets but does not page: that takes about {more} more windows ({looks:.0f} of {PAGE_LOOKS} independent looks)."
+            f"drift opens tickets but does not page: that takes about {math.ceil(more)} more windows "
+            f"({looks:.0f} of {PAGE_LOOKS} independent looks)."
         )
     if _too_many(observed, requested):
         return (

@@ -1,4 +1,4 @@
-"""How much a series of calm scores tells: means by the hour, independent looks, the spread above the mean and its tail."""
+"""How much a series of calm values tells: means by the hour, independent looks, the spread, its tail, and what points lend each other."""
 
 from __future__ import annotations
 

@@ -178,7 +178,7 @@ class Recorder:
         Once the windows kept whole are no more than a quarter, the first quarter is left out: compared with what a few hours
         had shown, it looks wilder than the same traffic will.
         """
-        keys, young, later = self.keys(), self._fit // 4, list(self._later)
+        keys, young, later = self.keys(), int(self._fit * calibrate.YOUNG), list(self._later)
         places = [list(self._sums).index(key) for key in keys]
         if young >= len(self._kept):
             later = later[max(0, len(later) - self._fit + young) :]

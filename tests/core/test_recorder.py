@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import tracemalloc
 from collections.abc import Callable, Iterator
 from dataclasses import replace
@@ -76,6 +77,7 @@ def test_memory_is_bounded_over_three_thousand_windows(draw: Draw) -> None:
     assert grown / len(coming) < 300 + 12 * scores
     baseline = finished(made)
     assert (KEPT_WINDOWS, 3000, 2250) == (len(baseline.windows), baseline.certificate.windows, baseline.certificate.replayed)
+    assert coming[-1].ended - 60.0 == baseline.certificate.seconds
     assert baseline.calm is not None
     assert (2250, 3, len(KEYS), 2) == baseline.calm.scores.shape
 
@@ -89,6 +91,17 @@ def test_only_the_newest_scores_are_kept(draw: Draw, monkeypatch: pytest.MonkeyP
     assert baseline.calm is not None
     assert [*ended[:KEPT_WINDOWS], *ended[-60:]] == list(baseline.calm.ended)
     assert {len(windows)} == {known.windows for known in baseline.references.values()}
+
+
+def test_what_paging_is_said_to_take_is_enough(draw: Draw) -> None:
+    """A baseline of a hundred windows says how many more it takes to page; with a tenth more than that it does."""
+    config = Config(horizons=(1, 4, 16), minimum_rows=64)
+    short = finished(recorded(draw(31, 100), config)).certificate
+    assert not short.paging
+    (more,) = map(int, re.findall(r"about (\d+) more windows", short.paging_reason))
+    long = finished(recorded(draw(31, 100 + round(1.1 * more)), config)).certificate
+    assert (True, "") == (long.paging, long.paging_reason)
+    assert long.replayed == long.windows - long.windows // 4
 
 
 @pytest.mark.parametrize("longest", [10**6, KEPT_WINDOWS + 500])
