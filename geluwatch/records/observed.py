@@ -20,9 +20,10 @@ class Site:
     position: int
     """Place in the order of the model's modules, from 0."""
     form: str
-    """How the GELU is written; "module" for a module of its own."""
+    """How the GELU is written: "module", a module of its own; "gated", a module that multiplies by another half of its input;
+    "functional", a call inside a forward; "fused", inside a fused layer; "formula", spelled out in a function."""
     kind: str
-    """Class name of the module."""
+    """Class name of the module, or of the one whose forward makes the call."""
     variant: str
     """Declared formula: "erf", "tanh", "quick", or "other"."""
     state: State = "observed"
@@ -133,6 +134,8 @@ class Rows:
     """The tensor's own dtype: "float32", "float16", "bfloat16", "float64"."""
     pre: npt.NDArray[np.float32]
     post: npt.NDArray[np.float32]
+    derived: bool = False
+    """Whether `post` was computed anew from `pre`, and so tells nothing of the kernel that the model ran."""
 
 
 @dataclass(frozen=True, slots=True)
