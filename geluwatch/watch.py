@@ -72,6 +72,12 @@ class Watch:
         sites = self._source.sites
         return tuple(replace(site, state="blind", reason=self._gave_up) for site in sites) if self._gave_up else sites
 
+    def census(self) -> str:
+        """Return the census as a table of text: a line for each call site, with the reason where it is blind."""
+        from geluwatch.export.census import table
+
+        return table(self.sites)
+
     @property
     def report(self) -> Report:
         """The last published report; a new one is published at every flush."""

@@ -32,7 +32,8 @@ def test_what_cannot_be_watched_is_refused_in_one_sentence() -> None:
     refused(AttachError, "Only a torch.nn.Module can be watched, got type; pass the model itself.", nn.GELU)
     refused(
         NoGeluError,
-        "No GELU module was found in this Sequential; if it has one of a class of its own, name the class in Config(gelu_classes=...).",
+        "No GELU was found in this Sequential, neither a module nor a call in its code; if it has one of a class of its own, "
+        "name the class in Config(gelu_classes=...).",
         nn.Sequential(nn.Linear(2, 2), nn.ReLU()),
     )
     model = gelu_model()

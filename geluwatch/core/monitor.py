@@ -173,10 +173,12 @@ class Monitor:
         )
 
     def _verdict(self, first_nonfinite: str | None) -> Verdict:
+        if first_nonfinite:
+            return "page"
         if not self._observed():
             return "blind"
         alarms = {seen.alarm for seen in self._judged.points.values()}
-        if first_nonfinite or "page" in alarms or self._gross:
+        if "page" in alarms or self._gross:
             return "page"
         if not self._judged.points:
             return "warming"

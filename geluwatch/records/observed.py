@@ -29,6 +29,8 @@ class Site:
     state: State = "observed"
     reason: str = ""
     """Why the site is blind; empty when it is observed."""
+    gate: str = ""
+    """"first half" or "second half" where the input is one half of a wider tensor, as in gated layers; known once it has run."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,7 +10,6 @@ from typing import Any
 
 import torch
 from torch import nn
-from torch.torch_version import TorchVersion
 
 _functorch: Any = getattr(torch._C, "_functorch", None)  # noqa: SLF001
 _dynamo: Any = getattr(getattr(torch._C, "_dynamo", None), "eval_frame", None)  # noqa: SLF001
@@ -91,7 +90,7 @@ def tap_kernels(kernels: Mapping[str, Callable[..., Any]]) -> bool:
         return False
     if not _libraries:
         try:
-            rest, aten = torch.library.Library("_", "IMPL"), torch.library.Library("aten", "IMPL")
+            rest, aten = (torch.library.Library(namespace, "IMPL") for namespace in ("_", "aten"))  # type: ignore[no-untyped-call]  # torch's own
             _libraries.extend((rest, aten))  # kept, for a library takes its kernels along when it goes
             rest.fallback(torch.library.fallthrough_kernel, _TAP_KEY)  # type: ignore[no-untyped-call]  # torch's own
             _spare_higher_order()
@@ -109,10 +108,10 @@ def _spare_higher_order() -> None:
     ops = torch._ops  # noqa: SLF001
     ops._HIGHER_ORDER_OP_DEFAULT_FALLTHROUGH_DISPATCH_KEYS.append(key)  # noqa: SLF001
     for operation in ops._higher_order_ops.values():  # noqa: SLF001
-        operation.fallthrough(key)
+        operation.fallthrough(key)  # type: ignore[no-untyped-call]  # torch's own
 
 
-def tapped(on: bool) -> None:  # noqa: FBT001  # a setter
+def tapped(on: bool) -> None:  # a setter
     """Turn the kernels of `tap_kernels` on or off for this thread."""
     if _include is not None:
         _include(_TAP_KEY, on)
@@ -120,7 +119,8 @@ def tapped(on: bool) -> None:  # noqa: FBT001  # a setter
 
 def traces_speech() -> bool:
     """Return whether this release is known to trace effects and function modes within hooks, checkpoints and DDP."""
-    return TorchVersion(torch.__version__) >= (2, 13)
+    major, minor = torch.__version__.split(".")[:2]
+    return (int(major), int(minor)) >= (2, 13)
 
 
 def effectful(operation: Any) -> bool:

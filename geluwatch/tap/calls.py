@@ -11,7 +11,7 @@ import dis
 import functools
 import inspect
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from types import CellType, CodeType, FunctionType, MethodType, ModuleType
 from typing import Any
 
@@ -42,7 +42,7 @@ class Call:
 
 
 def calls_of(module: nn.Module) -> tuple[Call, ...]:
-    """Return the GELU calls in a module's own code, in textual order; library layers of torch are known to have none."""
+    """Return the GELU calls in a module's own code, in the order in which they run; library layers of torch are known to have none."""
     if type(module).__module__.startswith("torch.nn.modules") and not _has_function(module):
         return ()
     found: dict[Call, None] = {}
@@ -113,25 +113,33 @@ def _in_function(thing: object, module: nn.Module, outer: Chain, depth: int, und
     for function in _unwrapped(thing):
         if function.__code__ in under_way or depth > _DEPTH:
             continue
-        names = _Names(function, module)
-        around: Chain = () if function.__code__ in own else outer
+        method = function.__code__ in own
+        names = _Names(function, module, own_name(function.__code__) if method else "")
+        around: Chain = () if method else outer
         for code in _with_inner(function.__code__):
-            for path, offset in _references(code):
+            for path, offset in _references(code, names.own):
                 here: Chain = ((code, offset), *around) if offset >= 0 else ()
-                yield from _behind(path, names.resolve(path), module, here, depth, under_way | {function.__code__})
+                for call in _behind(path[-1], names.resolve(path), module, here, depth, under_way | {function.__code__}):
+                    attribute = path[1] if path[0] == names.own and len(path) == 2 and is_gelu(names.resolve(path)) else ""
+                    yield replace(call, attribute=attribute) if attribute else call
 
 
-def _behind(path: tuple[str, ...], target: object, module: nn.Module, here: Chain, depth: int, under_way: set[CodeType]) -> Iterator[Call]:
+def own_name(code: CodeType) -> str:
+    """Return what a method calls its instance, "self" by custom; empty for a function without parameters."""
+    return code.co_varnames[0] if code.co_argcount else ""
+
+
+def _behind(name: str, target: object, module: nn.Module, here: Chain, depth: int, under_way: set[CodeType]) -> Iterator[Call]:
     """Yield what a name that is mentioned leads to: a GELU, those in a function, or a formula."""
     if is_gelu(target):
-        yield Call(here, path[1] if path[0] == "self" and len(path) == 2 else "")
+        yield Call(here)
     elif isinstance(target, (FunctionType, MethodType)) and _may_lead_to_gelu(target):
         inner = list(_in_function(target, module, here, depth + 1, under_way))
-        if not inner and _spells_out(target, path[-1]):
+        if not inner and _spells_out(target, name):
             inner = [Call((), spelled=f"{target.__module__}.{target.__qualname__}")]
         yield from inner
-    elif _is_other_gelu(target, path[-1]):
-        yield Call((), spelled=f"{getattr(target, '__module__', None) or type(target).__name__}.{path[-1]}")
+    elif _is_other_gelu(target, name):
+        yield Call((), spelled=f"{getattr(target, '__module__', None) or type(target).__name__}.{name}")
 
 
 def _may_lead_to_gelu(function: FunctionType | MethodType) -> bool:
@@ -157,7 +165,8 @@ def _is_other_gelu(target: object, name: str) -> bool:
 class _Names:
     """What names mean in a function of a module."""
 
-    def __init__(self, function: FunctionType, module: nn.Module) -> None:
+    def __init__(self, function: FunctionType, module: nn.Module, own: str) -> None:
+        self.own = own
         self._globals: Mapping[str, Any] = function.__globals__
         self._free = dict(zip(function.__code__.co_freevars, function.__closure__ or (), strict=False))
         self._module = module
@@ -165,7 +174,7 @@ class _Names:
     def resolve(self, path: tuple[str, ...]) -> object:
         """Return what a dotted path means, or None where that cannot be known without running something."""
         first, *rest = path
-        if first == "self":
+        if first == self.own:
             thing: object = self._module
         elif first in self._free:
             thing = next(_cells((self._free[first],)), None)
@@ -191,8 +200,8 @@ def _attribute(thing: object, name: str) -> object:
 
 
 @functools.lru_cache(maxsize=4096)
-def _references(code: CodeType) -> tuple[tuple[tuple[str, ...], int], ...]:
-    """Return (dotted path, offset of the call) for every name that the code calls or mentions; offset -1 without a call.
+def _references(code: CodeType, own: str) -> tuple[tuple[tuple[str, ...], int], ...]:
+    """Return (dotted path, offset of the call) for every name that the code calls or mentions, as they run; offset -1 without a call.
 
     The callee of a call begins where the call begins; of calls that begin there, `f(x)(y)`, the innermost ends first.
     """
@@ -203,20 +212,20 @@ def _references(code: CodeType) -> tuple[tuple[tuple[str, ...], int], ...]:
         if step.opname.startswith("CALL") and at is not None and at.lineno is not None and "INTRINSIC" not in step.opname:
             calls.setdefault((at.lineno, at.col_offset), []).append(((at.end_lineno or 0, at.end_col_offset or 0), step.offset))
     found: list[tuple[tuple[str, ...], int]] = []
-    for path, step in _paths(instructions):
+    for path, step in _paths(instructions, own):
         at = step.positions
         around = [] if at is None or at.lineno is None else calls.get((at.lineno, at.col_offset), [])
         end = (0, 0) if at is None else (at.end_lineno or 0, at.end_col_offset or 0)
         found.append((path, min(((ends, offset) for ends, offset in around if ends > end), default=((0, 0), -1))[1]))
-    return tuple(found)
+    return tuple(sorted(found, key=lambda mentioned: mentioned[1] if mentioned[1] >= 0 else len(code.co_code)))
 
 
-def _paths(instructions: list[dis.Instruction]) -> Iterator[tuple[tuple[str, ...], dis.Instruction]]:
+def _paths(instructions: list[dis.Instruction], own: str) -> Iterator[tuple[tuple[str, ...], dis.Instruction]]:
     """Yield the dotted paths that instructions load, each with the instruction that ends it."""
     path: tuple[str, ...] = ()
     last: dis.Instruction | None = None
     for step in instructions:
-        if step.opname in {"LOAD_GLOBAL", "LOAD_NAME", "LOAD_DEREF"} or _loads_self(step):
+        if step.opname in {"LOAD_GLOBAL", "LOAD_NAME", "LOAD_DEREF"} or (step.opname.startswith("LOAD_FAST") and step.argval == own):
             if path and last is not None:
                 yield path, last
             path, last = (str(step.argval),), step
@@ -228,7 +237,3 @@ def _paths(instructions: list[dis.Instruction]) -> Iterator[tuple[tuple[str, ...
             path, last = (), None
     if path and last is not None:
         yield path, last
-
-
-def _loads_self(step: dis.Instruction) -> bool:
-    return step.opname.startswith("LOAD_FAST") and step.argval == "self"

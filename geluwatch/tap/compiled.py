@@ -26,8 +26,8 @@ class Speaker(Protocol):
 
 _speakers: WeakValueDictionary[int, Speaker] = WeakValueDictionary()
 _numbers = itertools.count()
-_library = torch.library.Library("geluwatch", "DEF")
-_library.define("speak(Tensor token, Tensor? first, Tensor? second) -> ()")
+_library = torch.library.Library("geluwatch", "DEF")  # type: ignore[no-untyped-call]  # torch's own
+_library.define("speak(Tensor token, Tensor? first, Tensor? second) -> ()")  # type: ignore[no-untyped-call]  # torch's own
 
 
 def token_of(speaker: Speaker) -> torch.Tensor:
@@ -63,8 +63,8 @@ def _silent(token: torch.Tensor, first: torch.Tensor | None, second: torch.Tenso
     """Stand for the operation where there are no values."""
 
 
-_library.impl("speak", _speak, "CompositeExplicitAutograd")
-_library.impl("speak", _silent, "Meta")
+_library.impl("speak", _speak, "CompositeExplicitAutograd")  # type: ignore[no-untyped-call]  # torch's own
+_library.impl("speak", _silent, "Meta")  # type: ignore[no-untyped-call]  # torch's own
 
 SPEECH_IS_TRACED = traces_speech() and effectful(torch.ops.geluwatch.speak.default)
 """Whether hooks can speak from compiled code with this torch; where not, they are traced as nothing, and blind."""

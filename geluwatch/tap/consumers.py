@@ -1,4 +1,8 @@
-"""Hooks on the dense layers behind GELUs: one column of such a layer's output stands for the GELU's whole output."""
+"""Hooks on the layers around GELUs: what the first pass shows of them, and what stands for a GELU's whole output later.
+
+One column of a dense layer's output is non-finite in every row in which its input was. Convolutions and their norms
+say which dimension of a GELU's values are channels, where it is not the last.
+"""
 
 from __future__ import annotations
 
@@ -12,11 +16,17 @@ from geluwatch.tap._compat import unseen
 from geluwatch.tap.hook import Hook
 from geluwatch.tap.look import dense, total, version
 
+_CONVOLUTIONS = (nn.Conv1d, nn.Conv2d, nn.Conv3d, nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d)
+_NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d, nn.GroupNorm, nn.InstanceNorm1d, nn.InstanceNorm2d, nn.InstanceNorm3d)
+CHANNELS_FIRST = (*_CONVOLUTIONS, *_NORMS)
+"""Layers whose channels are not the last dimension."""
+
 
 class ConsumerHook(Hook):
     """Forward hook of the dense layer behind a GELU: one column of its output stands for the GELU's whole output."""
 
     def __call__(self, module: nn.Module, args: tuple[Any, ...], output: Any) -> None:
+        """Do so, when torch calls the hook."""
         if torch.compiler.is_compiling():
             return
         tap = self.tap
@@ -39,6 +49,7 @@ class LearnConsumer(Hook):
     """Forward pre-hook of every dense layer during the first pass: whose output does it take, just as it left the GELU?"""
 
     def __call__(self, module: nn.Module, args: tuple[Any, ...]) -> None:
+        """Do so, when torch calls the hook."""
         if torch.compiler.is_compiling():
             return
         tap = self.tap
@@ -53,3 +64,29 @@ class LearnConsumer(Hook):
                     tap.consumers[latest.site] = module
         except Exception as error:  # noqa: BLE001  # nothing may leave a hook
             tap.breaker.trip("guard", error)
+
+
+class LearnChannels(Hook):
+    """Forward hook, during the first pass, of layers whose channels are not the last dimension: is a GELU next?"""
+
+    def __call__(self, module: nn.Module, args: tuple[Any, ...], output: Any) -> None:
+        """Do so, when torch calls the hook."""
+        if torch.compiler.is_compiling() or not self.tap.learning:
+            return
+        try:
+            state = self.tap.state()
+            latest, state.channels = state.latest, None
+            if isinstance(output, torch.Tensor) and (dim := channels_of(module, output)) != -1:
+                state.channels = (output, dim)
+                if latest is not None and args and args[0] is latest.post and latest.site not in self.tap.channels:
+                    self.tap.channels[latest.site] = dim
+                    self.tap.widths.pop(latest.site, None)
+        except Exception as error:  # noqa: BLE001  # nothing may leave a hook
+            self.tap.breaker.trip("guard", error)
+
+
+def channels_of(module: nn.Module, output: torch.Tensor) -> int:
+    """Return which dimension of a layer's output, from the last, is its channels; -1 where it is the last or the layer knows none."""
+    if isinstance(module, _CONVOLUTIONS):
+        return -1 - len(module.kernel_size)
+    return 1 - output.dim() if isinstance(module, _NORMS) and output.dim() > 2 else -1

@@ -16,7 +16,7 @@ from dataclasses import dataclass, replace
 
 import torch
 
-from geluwatch.tap.rows import Captured, capture
+from geluwatch.tap.rows import Captured, Formula, capture
 
 _COPY_EVERY = 16
 _WEIGHT = 1.0 / 32.0  # of the newest capture in the running share of valid rows
@@ -149,7 +149,7 @@ class DeviceRows:
         wanted = mask.sum() * share + torch.rand((), device=device, generator=generator)
         return Choice(best.indices, (best.values >= 0.0) & (torch.arange(1, most + 1, device=device) <= wanted), masked=True)
 
-    def capture(self, layer: str, pre: torch.Tensor, post: torch.Tensor, choice: Choice) -> None:
+    def capture(self, layer: str, pre: torch.Tensor, post: torch.Tensor | Formula, choice: Choice) -> None:
         """Gather the chosen rows on the device and start their copy to the host."""
         taken = capture(layer, pre, post, choice.indices)
         landed = replace(taken, pre=_start_copy(taken.pre), post=_start_copy(taken.post))

@@ -142,7 +142,7 @@ def _walk(model: nn.Module, extra: tuple[type, ...]) -> Iterator[Found]:
         elif module not in seen:
             seen.add(module)
             encoder = isinstance(module, nn.TransformerEncoderLayer)
-            yield from _of_encoder(path, module) if encoder else _of_calls(path, module, fused=fused)
+            yield from _of_encoder(path, module) if isinstance(module, nn.TransformerEncoderLayer) else _of_calls(path, module, fused=fused)
             # The public iterators drop a child that is held twice, and a shared GELU is just that.
             children = module._modules.items()  # noqa: SLF001
             # A list or a dictionary of modules is never called itself: its owner is the caller.
@@ -168,10 +168,8 @@ def _of_module(layer: str, module: nn.Module, caller: nn.Module, extra: tuple[ty
 def _of_encoder(path: str, module: nn.TransformerEncoderLayer) -> Iterator[Found]:
     """Yield the site of torch's encoder layer: one, whether the activation is a module, a function, or fused."""
     activation = module.activation
-    if isinstance(activation, nn.Module):
-        variant = variant_of(activation)
-    else:
-        variant = "erf" if is_gelu(activation) else None
+    function = "erf" if is_gelu(activation) else None
+    variant = variant_of(activation) if isinstance(activation, nn.Module) else function
     if variant is not None:
         site = Site(stable(f"{path}.activation"), 0, "fused", type(module).__name__, variant)
         # The root's own hooks would switch the fused path off as any other.
@@ -186,7 +184,13 @@ def _of_calls(path: str, module: nn.Module, *, fused: bool) -> Iterator[Found]:
             site = Site(stable(path), 0, "formula", type(module).__name__, "erf")
             yield Found(_blind(site, _INSIDE_FUSED if fused else ""), module, module, producer=producer)
             continue
-        site = Site(stable(f"{path}.{call.attribute}"), 0, "formula" if call.spelled else "functional", type(module).__name__, "other" if call.spelled else "erf")
+        site = Site(
+            stable(f"{path}.{call.attribute}"),
+            0,
+            "formula" if call.spelled else "functional",
+            type(module).__name__,
+            "other" if call.spelled else "erf",
+        )
         reason = _SPELLED.format(call.spelled) if call.spelled else _INSIDE_FUSED if fused else ""
         if not reason and not (call.chain and dispatch.available()):
             reason = _UNPLACED if dispatch.available() else _NO_KERNELS

@@ -18,7 +18,7 @@ from torch.overrides import TorchFunctionMode
 
 from geluwatch.tap import compiled, dispatch, look
 from geluwatch.tap._compat import local_of, note_trace, rerun
-from geluwatch.tap.calls import Chain, is_gelu, methods_of
+from geluwatch.tap.calls import Chain, is_gelu, methods_of, own_name
 from geluwatch.tap.discover import Found
 from geluwatch.tap.hook import Hook
 from geluwatch.tap.shared import MOST_STRAYS, Tap
@@ -134,15 +134,19 @@ class Ear:
             code = at.f_code
             links.append((id(code), at.f_lasti))
             if self._fused and code in _FUSED:
-                return self._fused.get(identity(local_of(at, "self")))
+                layer = local_of(at, "self")
+                return self._fused.get(identity(layer)) if isinstance(layer, nn.Module) else None
             if owner is not None and id(code) in owner.codes:
-                site = owner.sites.get(tuple(links))
-                return self._stray(frame) if site is None else site
+                if (site := owner.sites.get(tuple(links))) is None:
+                    self._stray(frame)
+                return site
             a_module = a_module or id(code) in self._known
             if a_module and not self._fused:
                 return None
             at = at.f_back
-        return None if a_module else self._stray(frame)
+        if not a_module:
+            self._stray(frame)
+        return None
 
     def _stray(self, frame: FrameType) -> None:
         """Note a call that the census lacks, with the module that makes it, for the census to take in."""
@@ -151,7 +155,7 @@ class Ear:
             if at.f_code.co_filename.startswith(_GENERATED):
                 return  # a graph's code, which no longer says whose call it was
             links.append((at.f_code, at.f_lasti))
-            module = local_of(at, "self") if "self" in at.f_code.co_varnames[:1] else None
+            module = local_of(at, name) if (name := own_name(at.f_code)) else None
             if isinstance(module, nn.Module) and identity(module) in tap.names:
                 if len(tap.strays) <= MOST_STRAYS:
                     tap.strays.setdefault((tap.names[identity(module)], tuple(links)), False)
@@ -169,7 +173,7 @@ class CallMode(TorchFunctionMode):
         self._tap, self._sites = tap, sites
         self.token = compiled.token_of(self)
 
-    def __torch_function__(self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None) -> Any:  # noqa: ARG002
+    def __torch_function__(self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None) -> Any:
         """Call a function of torch, and speak where it is a GELU in code that is being compiled."""
         result = func(*args, **(kwargs or {}))
         if torch.compiler.is_compiling() and is_gelu(func) and compiled.can_speak(args[:1], result):
@@ -204,6 +208,7 @@ class OwnerBegin(Hook):
         self.token = compiled.token_of(self)
 
     def __call__(self, _module: nn.Module, _args: tuple[Any, ...]) -> None:
+        """Do so, when torch calls the hook."""
         if torch.compiler.is_compiling():
             note_trace()
             if compiled.modes_traced():
@@ -236,6 +241,7 @@ class OwnerEnd(Hook):
         self.token = compiled.token_of(self)
 
     def __call__(self, _module: nn.Module, _args: tuple[Any, ...], _output: Any) -> None:
+        """Do so, when torch calls the hook."""
         if torch.compiler.is_compiling():
             if compiled.modes_traced():
                 torch._C._pop_torch_function_stack()  # noqa: SLF001

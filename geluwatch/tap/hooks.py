@@ -29,6 +29,7 @@ class RootBegin(Hook):
 
     # Hooks with a flag (kwargs) are put on and taken off in two steps, and a pass between them calls without the flag's argument.
     def __call__(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any] | None = None) -> None:
+        """Do so, when torch calls the hook."""
         if torch.compiler.is_compiling():
             note_trace()
             first = padding.first_tensor(args, kwargs or {})
@@ -90,6 +91,7 @@ class RootEnd(Hook):
         self.token = compiled.token_of(self)
 
     def __call__(self, _module: nn.Module, args: tuple[Any, ...], *rest: Any) -> None:
+        """Do so, when torch calls the hook."""
         if torch.compiler.is_compiling():
             note_trace()
             first = padding.first_tensor(args, rest[0] if len(rest) > 1 else {})

@@ -99,7 +99,7 @@ def see_gate(tap: Tap, state: ThreadState, site: int, gate: torch.Tensor, formul
 def rows_before(tap: Tap, state: ThreadState, site: int, values: torch.Tensor) -> Kept | None:
     """Return the rows of an input that is about to be overwritten; None where none are wanted."""
     try:
-        if not state.sampled or site not in tap.called or not tap.breaker.allows("rows") or not values.is_cpu:
+        if not state.sampled or not tap.breaker.allows("rows") or not values.is_cpu or not admit(tap, site, (values,), values):
             return None
         with unseen():
             indices = _indices(tap, state, site, values) if _has_rows(tap, site, values) else None
@@ -119,7 +119,17 @@ def admit(tap: Tap, site: int, args: tuple[Any, ...], output: Any) -> bool:
         return False
     tap.unwatchable.pop(site, None)
     tap.called.add(site)
+    if half := _half(args[0]):
+        tap.gates[site] = half
     return True
+
+
+def _half(values: torch.Tensor) -> str:
+    """Return which half of a wider tensor's last dimension values are a view of, as gates are; empty where they are none."""
+    width = values.shape[-1] if values.dim() > 1 else 0
+    if not width or values.stride(-1) != 1 or values.stride(-2) != 2 * width or values.untyped_storage().nbytes() < 2 * values.nbytes:
+        return ""
+    return "second half" if values.storage_offset() % (2 * width) else "first half"
 
 
 def failed(tap: Tap, part: str, site: int, args: tuple[Any, ...], output: Any, error: Exception) -> None:
@@ -153,13 +163,13 @@ def total(tensor: torch.Tensor) -> float:
     return float(tensor.detach().sum()) if tensor.is_cpu else 0.0
 
 
-def _look(
-    tap: Tap, state: ThreadState, site: int, pre: torch.Tensor, post: torch.Tensor, *, training: bool, relay: bool
-) -> None:
+def _look(tap: Tap, state: ThreadState, site: int, pre: torch.Tensor, post: torch.Tensor, *, training: bool, relay: bool) -> None:
     if tap.breaker.allows("guard"):
         if state.pending is not None:
             tap.settle(state, missed=True)
         if tap.learning:
+            if state.channels is not None and pre is state.channels[0]:
+                tap.channels.setdefault(site, state.channels[1])
             state.latest = Latest(site, post, total(post))
         if not post.is_cpu:
             _look_there(tap, state, site, pre, post)
@@ -173,7 +183,12 @@ def _look(
 
 def _guard(tap: Tap, state: ThreadState, site: int, pre: torch.Tensor, post: torch.Tensor) -> None:
     if guard.suspicious(post) or (tap.clips[site] and guard.suspicious(pre)):
-        tap.check(state, site, pre, post)
+        tap.check(state, site, _rowwise(tap, site, pre), _rowwise(tap, site, post))
+
+
+def _rowwise(tap: Tap, site: int, values: torch.Tensor) -> torch.Tensor:
+    """Return a view of values with their channels last."""
+    return values.movedim(tap.channels[site], -1) if site in tap.channels and values.dim() >= -tap.channels[site] else values
 
 
 def _look_there(tap: Tap, state: ThreadState, site: int, pre: torch.Tensor, post: torch.Tensor) -> None:
@@ -181,7 +196,9 @@ def _look_there(tap: Tap, state: ThreadState, site: int, pre: torch.Tensor, post
         admit(tap, site, (pre,), post)
     else:
         state.away = True
-        tap.device_guard.look(site, (post, pre) if tap.clips[site] else (post,), tap.mask(state, post.shape))
+        post = _rowwise(tap, site, post)
+        sides = (post, _rowwise(tap, site, pre)) if tap.clips[site] else (post,)
+        tap.device_guard.look(site, sides, tap.mask(state, post.shape))
 
 
 def _relayed(tap: Tap, state: ThreadState, site: int, *, training: bool) -> bool:
@@ -196,6 +213,8 @@ def _relayed(tap: Tap, state: ThreadState, site: int, *, training: bool) -> bool
 def _capture(tap: Tap, state: ThreadState, site: int, pre: torch.Tensor, post: torch.Tensor | Formula) -> None:
     began = perf_counter()
     try:
+        pre = _rowwise(tap, site, pre)
+        post = _rowwise(tap, site, post) if isinstance(post, torch.Tensor) else post
         if not _has_rows(tap, site, pre):
             return
         if pre.is_cpu:

@@ -34,10 +34,7 @@ def from_call(
         user: The user's own function, which decides alone where there is one.
         position: Where among `args` an attention mask may stand.
     """
-    if user is not None:
-        mask = user(args, kwargs)
-    else:
-        mask = mask_argument(args, kwargs, position)
+    mask = user(args, kwargs) if user is not None else mask_argument(args, kwargs, position)
     if not isinstance(mask, torch.Tensor) or mask.dim() != 2:
         return None
     if not mask.is_cpu:

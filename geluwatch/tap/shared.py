@@ -60,6 +60,10 @@ class Tap:
         """Why a site's last call could not be watched."""
         self.rowless: dict[int, str] = {}
         """Why a site gives no rows, though its guard works."""
+        self.channels: dict[int, int] = {}
+        """Which dimension is the channels, from the last, by site; the last where nothing is noted."""
+        self.gates: dict[int, str] = {}
+        """Which half of a wider tensor a site's input is, where it is one."""
         self.widths: dict[int, int] = {}
         self.called: set[int] = set()
         """Sites seen to run, since code with hooks in it was last compiled."""

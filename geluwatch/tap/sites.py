@@ -23,6 +23,7 @@ class CallerBegin(Hook):
         self.token = compiled.token_of(self)
 
     def __call__(self, _module: nn.Module, _args: tuple[Any, ...]) -> None:
+        """Do so, when torch calls the hook."""
         if torch.compiler.is_compiling():
             if compiled.modes_traced():
                 torch.ops.geluwatch.speak(self.token, None, None)
@@ -45,6 +46,7 @@ class CallerEnd(Hook):
         self.token = compiled.token_of(self)
 
     def __call__(self, _module: nn.Module, _args: tuple[Any, ...], _output: Any) -> None:
+        """Do so, when torch calls the hook."""
         if torch.compiler.is_compiling():
             if compiled.modes_traced():
                 torch.ops.geluwatch.speak(self.token, None, None)
@@ -66,6 +68,7 @@ class SiteHook(Hook):
         self.token = compiled.token_of(self)
 
     def __call__(self, module: nn.Module, args: tuple[Any, ...], output: Any) -> None:
+        """Do so, when torch calls the hook."""
         if torch.compiler.is_compiling():
             note_trace()
             if compiled.can_speak(args, output):
@@ -124,6 +127,7 @@ class ProducerHook(Hook):
         self.site = site
 
     def __call__(self, _module: nn.Module, _args: tuple[Any, ...], output: Any) -> None:
+        """Do so, when torch calls the hook."""
         if not torch.compiler.is_compiling() and not rerun():
             self.tap.state().produced[self.site] = output
 
@@ -131,7 +135,8 @@ class ProducerHook(Hook):
 class ProductHook(SiteHook):
     """Forward hook of the module that returns the formula's result."""
 
-    def __call__(self, module: nn.Module, args: tuple[Any, ...], output: Any) -> None:
+    def __call__(self, module: nn.Module, args: tuple[Any, ...], output: Any) -> None:  # noqa: ARG002  # torch gives it
+        """Do so, when torch calls the hook."""
         if torch.compiler.is_compiling():
             note_trace()
             return

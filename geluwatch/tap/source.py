@@ -68,7 +68,13 @@ class TorchSource:
         sites = tap.sites
         reasons = [site.reason or self._blindness(site, ran=ran) for site in sites]
         return tuple(
-            replace(site, state="blind" if reason else "observed", reason=reason, variant=tap.variants.get(site.position, site.variant))
+            replace(
+                site,
+                state="blind" if reason else "observed",
+                reason=reason,
+                variant=tap.variants.get(site.position, site.variant),  # where it is an argument, only the call tells
+                gate=tap.gates.get(site.position, ""),
+            )
             for site, reason in zip(sites, reasons, strict=True)
         )
 

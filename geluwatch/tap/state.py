@@ -95,6 +95,8 @@ class ThreadState:
         """Whether the captured rows that wait leave next to no room for more."""
         self.pending: Pending | None = None
         self.latest: Latest | None = None
+        self.channels: tuple[torch.Tensor, int] | None = None
+        """What the last layer whose channels are not the last dimension gave in the first pass, and that dimension from the last."""
         self.hits: dict[int, bool] = {}
         self.callers: dict[int, list[int]] = {}
         self.owners: list[int] = []
@@ -175,7 +177,7 @@ class ThreadState:
         self.owners.clear()
         self.produced.clear()
         self.call = ((), {})
-        self.mask = self.pending = self.latest = None
+        self.mask = self.pending = self.latest = self.channels = None
 
     def count_hits(self) -> None:
         """Count the sites that were hit, and the pass with its first site; padding apart."""

@@ -14,7 +14,7 @@ from torch.utils.hooks import RemovableHandle
 from geluwatch.records import Site
 from geluwatch.tap import dispatch
 from geluwatch.tap.calls import Chain, methods_of
-from geluwatch.tap.consumers import ConsumerHook, LearnConsumer
+from geluwatch.tap.consumers import CHANNELS_FIRST, ConsumerHook, LearnChannels, LearnConsumer
 from geluwatch.tap.discover import Found, fused_parts
 from geluwatch.tap.functional import Ear, OwnerBegin, OwnerEnd, identity, owner_of
 from geluwatch.tap.hooks import RootBegin, RootEnd
@@ -75,9 +75,11 @@ class Wiring:
         # After all others, for the model may be the GELU itself.
         keep(root.register_forward_hook(RootEnd(tap, self._ear), with_kwargs=True, always_call=True))
         fused = fused_parts(model)
-        self._learning = [
-            module.register_forward_pre_hook(LearnConsumer(tap)) for module in model.modules() if dense(module) and module not in fused
-        ]
+        for module in model.modules():
+            if dense(module) and module not in fused:
+                self._learning.append(module.register_forward_pre_hook(LearnConsumer(tap)))
+            elif isinstance(module, CHANNELS_FIRST):
+                self._learning.append(module.register_forward_hook(LearnChannels(tap)))
 
     def _put_on_module(self, module: nn.Module, items: list[Found]) -> None:
         tap, keep, first = self._tap, self._handles.append, items[0]
@@ -129,7 +131,7 @@ class Wiring:
         site = Site(_free(layer, {site.layer for site in tap.sites}), position, "functional", type(owner).__name__, "erf")
         if isinstance(owner, nn.TransformerEncoderLayer):
             site = replace(site, state="blind", reason=_INSIDE_FUSED)
-        elif len(tap.strays) > MOST_STRAYS:
+        elif sum(tap.strays.values()) > MOST_STRAYS:
             site = replace(site, state="blind", reason=_TOO_MANY.format(MOST_STRAYS))
         tap.clips = (*tap.clips, False)
         tap.sites = (*tap.sites, site)

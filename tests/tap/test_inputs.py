@@ -151,8 +151,9 @@ def test_a_class_that_changes_the_shape_is_refused_with_both_shapes(attach: Call
 
 
 def test_a_last_dimension_that_varies_ends_the_rows_and_not_the_guard(attach: Callable[..., Any]) -> None:
-    """Behind a convolution over time the last dimension is time: no rows, with the reason, and every NaN still counted."""
-    model = nn.Sequential(nn.Conv1d(1, 4, 3), nn.GELU())
+    """Where the last dimension is time and nothing says so, there are no rows, with the reason, and every NaN is still counted."""
+    model = nn.Sequential(nn.Conv1d(1, 4, 3), nn.Identity(), nn.GELU())
+    model[1].forward = lambda x: x + 0.0
     watch = attach(model, cost_budget=1.0)
     tap = watch._source._tap
     tap.pacer.take = lambda _now: True
@@ -165,6 +166,23 @@ def test_a_last_dimension_that_varies_ends_the_rows_and_not_the_guard(attach: Ca
     assert "guarded, but gives no rows: its last dimension varies (8, 10)" in watch.sites[0].reason
     model(torch.full((2, 1, 12), math.nan))
     assert (1, {}) == (watch.flush().totals.nonfinite_forwards, watch.report.totals.errors)
+
+
+def test_behind_a_convolution_a_row_is_a_place_and_its_channels(attach: Callable[..., Any]) -> None:
+    """Around convolutions and their norms rows are (batch x places, channels), whatever the length, the same values the GELU had."""
+    model = nn.Sequential(nn.Conv1d(1, 4, 3), nn.GELU(), nn.Conv1d(4, 5, 3), nn.BatchNorm1d(5), nn.GELU()).eval()
+    watch = attach(model, cost_budget=None, rows_per_forward=10_000)
+    values = []
+    model[1].register_forward_hook(lambda _module, args, _output: values.append(args[0]))
+    shapes = []
+    for length in (10, 12):
+        model(torch.randn(2, 1, length))
+        drained = watch._source.drain().rows
+        shapes += [rows.pre.shape for rows in drained]
+        expected = values[-1].movedim(1, -1).reshape(-1, 4).detach().numpy()
+        assert (expected == drained[0].pre).all()
+    assert [(16, 4), (12, 5), (20, 4), (16, 5)] == shapes
+    assert ["observed"] * 2 == [site.state for site in watch.sites]
 
 
 class Counts(TorchDispatchMode):
