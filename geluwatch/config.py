@@ -56,6 +56,10 @@ class Config:
     padding: PaddingFunction | None = None
     """Finds the padding mask of a forward; None reads the root's `attention_mask` argument."""
 
+    compiled: bool = True
+    """Whether the hooks go into code that torch.compile makes, each as one call of an operation; where they do not, that code is
+    what it would be without the watch, and its sites are blind."""
+
     gelu_classes: tuple[type, ...] = ()
     """Further module classes to watch as GELUs; each maps one tensor to one of the same shape."""
 

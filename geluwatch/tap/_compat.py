@@ -24,6 +24,9 @@ _call_code: CodeType | None = getattr(getattr(nn.Module, "_call_impl", None), "_
 _TAP_KEY = "TESTING_ONLY_GenericMode"
 """A dispatch key above all others that torch leaves free: included in a thread, it shows an operation to a Python kernel first."""
 
+_NEAR = 6
+"""Frames between a hook and what called its module."""
+
 _include: Callable[[str, bool], None] | None = getattr(torch._C, "_dispatch_tls_set_dispatch_key_included", None)  # noqa: SLF001
 _libraries: list[Any] = []
 
@@ -141,6 +144,18 @@ def never_compiled_alone(code: CodeType) -> None:
     if all(hasattr(_dynamo, name) for name in ("set_code_exec_strategy", "_FrameExecStrategy", "_FrameAction")):
         skip = _dynamo._FrameAction.SKIP  # noqa: SLF001
         _dynamo.set_code_exec_strategy(code, _dynamo._FrameExecStrategy(skip, skip))  # noqa: SLF001
+
+
+def called_by_compiler() -> bool:
+    """Return whether the module whose hook runs was called by `torch.compile`, read off this thread's stack."""
+    frame: FrameType | None = sys._getframe(2)  # noqa: SLF001
+    for _ in range(_NEAR):
+        if frame is None:
+            return False
+        if frame.f_code.co_name == "compile_wrapper" and "_dynamo" in frame.f_code.co_filename:
+            return True
+        frame = frame.f_back
+    return False
 
 
 def local_of(frame: FrameType, name: str) -> object:

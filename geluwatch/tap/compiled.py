@@ -8,11 +8,12 @@ code would be compiled one by one.
 from __future__ import annotations
 
 import itertools
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeGuard
 from weakref import WeakValueDictionary
 
 import torch
 
+from geluwatch.config import Config
 from geluwatch.tap._compat import effectful, traces_speech
 
 
@@ -30,27 +31,26 @@ _library = torch.library.Library("geluwatch", "DEF")  # type: ignore[no-untyped-
 _library.define("speak(Tensor token, Tensor? first, Tensor? second) -> ()")  # type: ignore[no-untyped-call]  # torch's own
 
 
-def token_of(speaker: Speaker) -> torch.Tensor:
-    """Return the tensor that names a hook in compiled code, for as long as the hook is referred to."""
+def token_of(speaker: Speaker, config: Config) -> torch.Tensor | None:
+    """Return the tensor that names a hook in compiled code, for as long as the hook is referred to; None where it shall be silent."""
+    if not (config.compiled and SPEECH_IS_TRACED):
+        return None
     number = next(_numbers)
     _speakers[number] = speaker
     with torch.inference_mode(mode=False):  # compiled code takes inference tensors apart from others
         return torch.tensor(number, device="cpu")
 
 
-def can_speak(args: tuple[Any, ...], output: Any) -> bool:
-    """Return, inside a hook that is being traced, whether a call with its tensors may go into the graph.
+def may_speak(token: torch.Tensor | None) -> TypeGuard[torch.Tensor]:
+    """Return, inside a hook that is being traced, whether its call may go into the graph: not into one that is exported."""
+    return token is not None and not torch.compiler.is_exporting()
 
-    Not into one that is exported, nor into one for an accelerator: there it would keep CUDA graphs from being made.
-    """
-    if torch.compiler.is_exporting() or len(args) != 1 or not SPEECH_IS_TRACED:
+
+def can_speak(token: torch.Tensor | None, args: tuple[Any, ...], output: Any) -> TypeGuard[torch.Tensor]:
+    """Return the same for a call with tensors: not into a graph for an accelerator, where it would keep CUDA graphs from being made."""
+    if not may_speak(token) or len(args) != 1:
         return False
     return isinstance(args[0], torch.Tensor) and isinstance(output, torch.Tensor) and output.device.type == "cpu"
-
-
-def modes_traced() -> bool:
-    """Return, inside a hook that is being traced, whether a mode may be traced around a forward."""
-    return SPEECH_IS_TRACED and not torch.compiler.is_exporting()
 
 
 def _speak(token: torch.Tensor, first: torch.Tensor | None, second: torch.Tensor | None) -> None:
@@ -60,11 +60,14 @@ def _speak(token: torch.Tensor, first: torch.Tensor | None, second: torch.Tensor
 
 
 def _silent(token: torch.Tensor, first: torch.Tensor | None, second: torch.Tensor | None) -> None:
-    """Stand for the operation where there are no values."""
+    """Stand for the operation where there are no values to be read."""
 
 
 _library.impl("speak", _speak, "CompositeExplicitAutograd")  # type: ignore[no-untyped-call]  # torch's own
 _library.impl("speak", _silent, "Meta")  # type: ignore[no-untyped-call]  # torch's own
+
+# Under vmap values cannot be read.
+_library.impl("speak", _silent, "FuncTorchBatched")  # type: ignore[no-untyped-call]  # torch's own
 
 SPEECH_IS_TRACED = traces_speech() and effectful(torch.ops.geluwatch.speak.default)
 """Whether hooks can speak from compiled code with this torch; where not, they are traced as nothing, and blind."""

@@ -17,7 +17,7 @@ from torch import nn
 from torch.overrides import TorchFunctionMode
 
 from geluwatch.tap import compiled, dispatch, look
-from geluwatch.tap._compat import local_of, note_trace, rerun
+from geluwatch.tap._compat import called_by_compiler, local_of, note_trace, rerun
 from geluwatch.tap.calls import Chain, is_gelu, methods_of, own_name
 from geluwatch.tap.discover import Found
 from geluwatch.tap.hook import Hook
@@ -28,6 +28,7 @@ _FAR = 12
 """Frames looked at around a call: helper functions, and torch's own between a layer and its activation."""
 
 _FUSED = frozenset({nn.TransformerEncoderLayer.forward.__code__, nn.TransformerEncoderLayer._ff_block.__code__})  # noqa: SLF001
+_UNHEARD = "called in compiled code where its calls do not show: in a checkpoint, say, or compiled from elsewhere than the watched model"
 _ORDER = "the calls of its forward cannot be told apart in compiled code: it made {} where {} were known"
 
 _GENERATED = "<eval_with_key>"
@@ -37,7 +38,7 @@ Place = tuple[tuple[int, int], ...]
 """A chain of calls as (id of code, offset): comparing code objects compares their contents."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False)
 class Owner:
     """A module that calls GELU as a function; nothing in here holds the module."""
 
@@ -47,6 +48,11 @@ class Owner:
     """Call sites by place, in textual order."""
     kept: list[CodeType]
     """The code objects, so that their ids stay theirs."""
+
+    @property
+    def ordered(self) -> tuple[int, ...]:
+        """Its sites in the order in which its code calls them."""
+        return tuple(sorted(self.sites.values()))
 
     def take_in(self, chain: Chain, site: int) -> None:
         """Add a call that was found when it ran."""
@@ -75,17 +81,17 @@ def identity(module: nn.Module) -> int:
 class Ear:
     """Hears the calls of one model in threads that run it."""
 
-    def __init__(self, tap: Tap, owners: tuple[Owner, ...], fused: dict[int, int], known: frozenset[int]) -> None:
+    def __init__(self, tap: Tap, fused: dict[int, int], known: frozenset[int]) -> None:
         """Make the ear of a model.
 
         Args:
             tap: What the hooks share.
-            owners: Modules with own calls, as their hooks number them.
             fused: Sites of fused layers by `identity`.
             known: Ids of the code of GELU modules, whose hooks see to their calls.
         """
         self._tap = tap
-        self.owners = owners
+        self.mode: CallMode | None = None
+        """Entered around compiled code, where the model has own calls."""
         self._fused = fused
         self.has_fused = bool(fused)
         self._known = known
@@ -124,7 +130,7 @@ class Ear:
 
     def _site(self, state: ThreadState, frame: FrameType) -> int | None:
         """Return the site of a call; None where it is a module's, which has a hook, or nobody's yet."""
-        owner = self.owners[state.owners[-1]] if state.owners else None
+        owner = state.owners[-1] if state.owners else None
         links: list[tuple[int, int]] = []
         a_module = False
         at: FrameType | None = frame
@@ -137,7 +143,8 @@ class Ear:
                 layer = local_of(at, "self")
                 return self._fused.get(identity(layer)) if isinstance(layer, nn.Module) else None
             if owner is not None and id(code) in owner.codes:
-                if (site := owner.sites.get(tuple(links))) is None:
+                site: int | None = owner.sites.get(tuple(links))
+                if site is None:
                     self._stray(frame)
                 return site
             a_module = a_module or id(code) in self._known
@@ -166,87 +173,99 @@ class Ear:
 
 
 class CallMode(TorchFunctionMode):
-    """Traced around the forward of an owner, it leaves a call behind each GELU in the compiled code."""
+    """While a forward is compiled, it leaves a call behind each GELU in the compiled code; otherwise it does nothing.
 
-    def __init__(self, tap: Tap, sites: tuple[int, ...]) -> None:
+    It is entered outside of what is compiled, for entering it inside would be a side effect, which checkpoints refuse.
+    """
+
+    def __init__(self, tap: Tap) -> None:
         super().__init__()
-        self._tap, self._sites = tap, sites
-        self.token = compiled.token_of(self)
+        self._tap = tap
+        self.token = compiled.token_of(self, tap.config)
 
     def __torch_function__(self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None) -> Any:
         """Call a function of torch, and speak where it is a GELU in code that is being compiled."""
         result = func(*args, **(kwargs or {}))
-        if torch.compiler.is_compiling() and is_gelu(func) and compiled.can_speak(args[:1], result):
+        if torch.compiler.is_compiling() and is_gelu(func) and compiled.can_speak(self.token, args[:1], result):
             torch.ops.geluwatch.speak(self.token, args[0], result)
         return result
 
     def spoken(self, first: torch.Tensor | None, second: torch.Tensor | None) -> None:
-        """Watch a call in compiled code; calls come in the order of the code."""
+        """Note a call in compiled code; whose it is shows when the next hook speaks."""
         tap = self._tap
         try:
-            if tap.closed or rerun() or first is None or second is None:
-                return
-            tap.follow_traces()
-            state = tap.state()
-            made = state.made.get(self._sites[0], 0)
-            state.made[self._sites[0]] = made + 1
-            if len(self._sites) == 1 or made < len(self._sites):
-                site = self._sites[made if len(self._sites) > 1 else 0]
-                look.see(tap, state, site, (first,), second, training=torch.is_grad_enabled(), relay=False)
+            if not tap.closed and not rerun() and first is not None and second is not None:
+                tap.follow_traces()
+                state = tap.state()
+                settle(tap, state)
+                state.heard = (first, second)
         except Exception as error:  # noqa: BLE001  # nothing may reach the model
             tap.breaker.trip("guard", error)
+
+
+def settle(tap: Tap, state: ThreadState, post: torch.Tensor | None = None) -> None:
+    """Watch the last call heard in compiled code, unless it was a module's, which says so itself: `post` is its output.
+
+    Calls come in the order in which the code makes them, and that is all that tells them apart.
+    """
+    heard, state.heard = state.heard, None
+    if heard is None or not state.made or (post is not None and post.data_ptr() == heard[1].data_ptr()):
+        return
+    sites = state.owners[-1].ordered
+    made = state.made[-1]
+    state.made[-1] += 1
+    if len(sites) == 1 or made < len(sites):
+        look.see(tap, state, sites[made if len(sites) > 1 else 0], heard[:1], heard[1], training=False, relay=False)
 
 
 class OwnerBegin(Hook):
     """Forward pre-hook of a module with own calls: what is heard from now on is its."""
 
-    def __init__(self, tap: Tap, ear: Ear, index: int) -> None:
+    def __init__(self, tap: Tap, ear: Ear, owner: Owner) -> None:
         super().__init__(tap)
-        self.ear, self.index = ear, index
-        self.sites = tuple(sorted(ear.owners[index].sites.values()))
-        self.mode = CallMode(tap, self.sites)
-        self.token = compiled.token_of(self)
+        self.ear, self.owner = ear, owner
+        self.token = compiled.token_of(self, tap.config)
 
-    def __call__(self, _module: nn.Module, _args: tuple[Any, ...]) -> None:
+    def __call__(self, module: nn.Module, _args: tuple[Any, ...]) -> None:
         """Do so, when torch calls the hook."""
         if torch.compiler.is_compiling():
             note_trace()
-            if compiled.modes_traced():
-                if len(self.sites) > 1:
-                    torch.ops.geluwatch.speak(self.token, None, None)
-                torch._C._push_on_torch_function_stack(self.mode)  # noqa: SLF001
+            if compiled.may_speak(self.token):
+                torch.ops.geluwatch.speak(self.token, None, None)
             return
         try:
             if rerun():
                 return
             state = self.tap.state()
-            state.owners.append(self.index)
+            state.owners.append(self.owner)
             begin(state, self.ear)
+            if self.tap.compiled or module._compiled_call_impl is not None:  # noqa: SLF001  # its only name
+                enter_mode(state, self.ear)
         except Exception as error:  # noqa: BLE001  # nothing may leave a hook
             self.tap.breaker.trip("guard", error)
 
     def spoken(self, _first: torch.Tensor | None, _second: torch.Tensor | None) -> None:
         """Begin to count the calls of one forward in compiled code."""
-        if not self.tap.closed:
-            self.tap.state().made[self.sites[0]] = 0
+        if not self.tap.closed and not rerun():
+            state = self.tap.state()
+            settle(self.tap, state)
+            state.owners.append(self.owner)
+            state.made.append(0)
 
 
 class OwnerEnd(Hook):
     """Forward hook of such a module, called also when it raised."""
 
-    def __init__(self, tap: Tap, ear: Ear, index: int) -> None:
+    def __init__(self, tap: Tap, ear: Ear, owner: Owner) -> None:
         super().__init__(tap)
-        self.ear = ear
-        self.sites = tuple(sorted(ear.owners[index].sites.values()))
-        self.token = compiled.token_of(self)
+        self.ear, self.owner = ear, owner
+        self.token = compiled.token_of(self, tap.config)
 
     def __call__(self, _module: nn.Module, _args: tuple[Any, ...], _output: Any) -> None:
         """Do so, when torch calls the hook."""
         if torch.compiler.is_compiling():
-            if compiled.modes_traced():
-                torch._C._pop_torch_function_stack()  # noqa: SLF001
-                if len(self.sites) > 1:
-                    torch.ops.geluwatch.speak(self.token, None, None)
+            if compiled.may_speak(self.token):
+                torch.ops.geluwatch.speak(self.token, None, None)
             return
         try:
             if rerun():
@@ -260,12 +279,17 @@ class OwnerEnd(Hook):
 
     def spoken(self, _first: torch.Tensor | None, _second: torch.Tensor | None) -> None:
         """Check that the calls of one forward in compiled code were those that were known."""
-        if self.tap.closed:
+        tap = self.tap
+        state = tap.state()
+        if tap.closed or rerun() or not state.made:
             return
-        made = self.tap.state().made.get(self.sites[0], 0)
-        for site in self.sites if made != len(self.sites) else ():
-            self.tap.unwatchable[site] = _ORDER.format(made, len(self.sites))
-            self.tap.called.discard(site)
+        settle(tap, state)
+        state.owners.pop()
+        made, sites = state.made.pop(), self.owner.ordered
+        if not made or (len(sites) > 1 and made != len(sites)):
+            for site in sites:
+                tap.unwatchable[site] = _ORDER.format(made, len(sites)) if made else _UNHEARD
+                tap.called.discard(site)
 
 
 def begin(state: ThreadState, ear: Ear) -> None:
@@ -280,3 +304,18 @@ def end(state: ThreadState, ear: Ear, *, wholly: bool = False) -> None:
     state.listening = 0 if wholly else max(state.listening - 1, 0)
     if not state.listening:
         dispatch.leave(ear)
+        leave_mode(state)
+
+
+def enter_mode(state: ThreadState, ear: Ear) -> None:
+    """Enter the mode where a compiler has called the hook's module, until the pass, or the outermost such module, ends."""
+    if ear.mode is not None and state.mode is None and ear.mode.token is not None and called_by_compiler():
+        state.mode = ear.mode
+        torch._C._push_on_torch_function_stack(ear.mode)  # noqa: SLF001
+
+
+def leave_mode(state: ThreadState) -> None:
+    """Leave the mode, where it was entered."""
+    if state.mode is not None:
+        state.mode = None
+        torch._C._pop_torch_function_stack()  # noqa: SLF001

@@ -25,7 +25,7 @@ class RootBegin(Hook):
         super().__init__(tap)
         self.ear = ear
         self.mask_position = tap.mask_position
-        self.token = compiled.token_of(self)
+        self.token = compiled.token_of(self, tap.config)
 
     # Hooks with a flag (kwargs) are put on and taken off in two steps, and a pass between them calls without the flag's argument.
     def __call__(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any] | None = None) -> None:
@@ -33,7 +33,7 @@ class RootBegin(Hook):
         if torch.compiler.is_compiling():
             note_trace()
             first = padding.first_tensor(args, kwargs or {})
-            if first is not None and compiled.can_speak((first,), first):
+            if first is not None and compiled.can_speak(self.token, (first,), first):
                 torch.ops.geluwatch.speak(self.token, first, padding.mask_argument(args, kwargs or {}, self.mask_position))
             return
         tap = self.tap
@@ -45,6 +45,8 @@ class RootBegin(Hook):
             if state.depth:
                 self._mend(state, module)
             self._begin(state, args, kwargs or {}, sampled=None)
+            if self.ear.mode is not None:
+                functional.enter_mode(state, self.ear)
         except Exception as error:  # noqa: BLE001  # nothing may leave a hook
             tap.breaker.trip("root", error)
 
@@ -88,14 +90,14 @@ class RootEnd(Hook):
     def __init__(self, tap: Tap, ear: Ear) -> None:
         super().__init__(tap)
         self.ear = ear
-        self.token = compiled.token_of(self)
+        self.token = compiled.token_of(self, tap.config)
 
     def __call__(self, _module: nn.Module, args: tuple[Any, ...], *rest: Any) -> None:
         """Do so, when torch calls the hook."""
         if torch.compiler.is_compiling():
             note_trace()
             first = padding.first_tensor(args, rest[0] if len(rest) > 1 else {})
-            if first is not None and compiled.can_speak((first,), first):
+            if first is not None and compiled.can_speak(self.token, (first,), first):
                 torch.ops.geluwatch.speak(self.token, None, None)
             return
         self._ended(raised=rest[-1] is None)
@@ -120,7 +122,8 @@ class RootEnd(Hook):
 
     def _end(self, tap: Tap, state: ThreadState, *, raised: bool) -> None:
         try:
-            if state.listening:
+            functional.settle(tap, state)
+            if state.listening or state.mode is not None:
                 functional.end(state, self.ear, wholly=True)
             if state.pending is not None:
                 with unseen():

@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from geluwatch.tap import compiled, look
+from geluwatch.tap import compiled, functional, look
 from geluwatch.tap._compat import note_trace, rerun
 from geluwatch.tap.hook import Hook
 from geluwatch.tap.rows import Formula
@@ -20,12 +20,12 @@ class CallerBegin(Hook):
     def __init__(self, tap: Tap, group: int, site: int) -> None:
         super().__init__(tap)
         self.group, self.site = group, site
-        self.token = compiled.token_of(self)
+        self.token = compiled.token_of(self, tap.config)
 
     def __call__(self, _module: nn.Module, _args: tuple[Any, ...]) -> None:
         """Do so, when torch calls the hook."""
         if torch.compiler.is_compiling():
-            if compiled.modes_traced():
+            if compiled.may_speak(self.token):
                 torch.ops.geluwatch.speak(self.token, None, None)
             return
         # The group is a site number, not the GELU's id: replicas of a module have other ids and the same hooks.
@@ -43,12 +43,12 @@ class CallerEnd(Hook):
     def __init__(self, tap: Tap, group: int) -> None:
         super().__init__(tap)
         self.group = group
-        self.token = compiled.token_of(self)
+        self.token = compiled.token_of(self, tap.config)
 
     def __call__(self, _module: nn.Module, _args: tuple[Any, ...], _output: Any) -> None:
         """Do so, when torch calls the hook."""
         if torch.compiler.is_compiling():
-            if compiled.modes_traced():
+            if compiled.may_speak(self.token):
                 torch.ops.geluwatch.speak(self.token, None, None)
             return
         self.tap.leave_caller(self.group)
@@ -65,13 +65,13 @@ class SiteHook(Hook):
     def __init__(self, tap: Tap, site: int, *, shared: bool = False) -> None:
         super().__init__(tap)
         self.site, self.shared = site, shared
-        self.token = compiled.token_of(self)
+        self.token = compiled.token_of(self, tap.config)
 
     def __call__(self, module: nn.Module, args: tuple[Any, ...], output: Any) -> None:
         """Do so, when torch calls the hook."""
         if torch.compiler.is_compiling():
             note_trace()
-            if compiled.can_speak(args, output):
+            if compiled.can_speak(self.token, args, output):
                 torch.ops.geluwatch.speak(self.token, args[0], output)
             return
         self.called(args, output, training=module.training, relay=True)
@@ -80,6 +80,7 @@ class SiteHook(Hook):
         """Watch a call in compiled code."""
         if not self.tap.closed and not rerun():
             self.tap.follow_traces()
+            functional.settle(self.tap, self.tap.state(), second)
             self.called((first,), second, training=False, relay=False)
 
     def called(self, args: tuple[Any, ...], output: Any, *, training: bool, relay: bool) -> None:

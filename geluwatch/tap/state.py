@@ -99,12 +99,16 @@ class ThreadState:
         """What the last layer whose channels are not the last dimension gave in the first pass, and that dimension from the last."""
         self.hits: dict[int, bool] = {}
         self.callers: dict[int, list[int]] = {}
-        self.owners: list[int] = []
+        self.owners: list[Any] = []
         """Modules with own calls of GELU that this thread is in, the innermost last."""
         self.listening = 0
         """How often this thread was asked to listen to calls of GELU."""
-        self.made: dict[int, int] = {}
-        """Calls of an owner's forward in compiled code so far, by its first site."""
+        self.made: list[int] = []
+        """Calls in compiled code so far of each of them that runs there, the innermost last."""
+        self.heard: tuple[torch.Tensor, torch.Tensor] | None = None
+        """The last call heard in compiled code, not yet anybody's."""
+        self.mode: Any = None
+        """The mode that this thread has entered around compiled code."""
         self.produced: dict[int, Any] = {}
         """What parts in front of spelled-out formulas have given, by site."""
         self.op_seconds = 0.0
@@ -175,6 +179,8 @@ class ThreadState:
         self.spoken = False
         self.callers.clear()
         self.owners.clear()
+        self.made.clear()
+        self.heard = None
         self.produced.clear()
         self.call = ((), {})
         self.mask = self.pending = self.latest = self.channels = None

@@ -16,7 +16,7 @@ from geluwatch.tap import dispatch
 from geluwatch.tap.calls import Chain, methods_of
 from geluwatch.tap.consumers import CHANNELS_FIRST, ConsumerHook, LearnChannels, LearnConsumer
 from geluwatch.tap.discover import Found, fused_parts
-from geluwatch.tap.functional import Ear, OwnerBegin, OwnerEnd, identity, owner_of
+from geluwatch.tap.functional import CallMode, Ear, Owner, OwnerBegin, OwnerEnd, identity, owner_of
 from geluwatch.tap.hooks import RootBegin, RootEnd
 from geluwatch.tap.look import dense
 from geluwatch.tap.names import stable
@@ -47,7 +47,7 @@ class Wiring:
         self._tap = tap
         self._handles: list[RemovableHandle] = []
         self._learning: list[RemovableHandle] = []
-        self._owners: WeakKeyDictionary[nn.Module, int] = WeakKeyDictionary()
+        self._owners: WeakKeyDictionary[nn.Module, Owner] = WeakKeyDictionary()
         tap.hears = dispatch.available()
         tap.names = {identity(module): name for name, module in model.named_modules(remove_duplicate=False)}
         observed = [item for item in found if item.site.state == "observed"]
@@ -55,7 +55,7 @@ class Wiring:
         fused = {identity(item.caller): item.site.position for item in observed if item.site.form == "fused"}
         gelus = {item.module for item in found if item.module is not None}
         known = frozenset(id(code) for module in gelus for code in methods_of(module))
-        self._ear = Ear(tap, tuple(owner_of(module, items) for module, items in calls.items()), fused, known)
+        self._ear = Ear(tap, fused, known)
         if observed:
             self._put_on(model, observed, calls)
 
@@ -70,8 +70,8 @@ class Wiring:
                 by_module.setdefault(item.module, []).append(item)
         for module, items in by_module.items():
             self._put_on_module(module, items)
-        for index, module in enumerate(calls):
-            self._put_on_owner(module, index)
+        for module, items in calls.items():
+            self._put_on_owner(module, owner_of(module, items))
         # After all others, for the model may be the GELU itself.
         keep(root.register_forward_hook(RootEnd(tap, self._ear), with_kwargs=True, always_call=True))
         fused = fused_parts(model)
@@ -95,10 +95,11 @@ class Wiring:
             keep(item.caller.register_forward_pre_hook(CallerBegin(tap, group, item.site.position)))
             keep(item.caller.register_forward_hook(CallerEnd(tap, group), always_call=True))
 
-    def _put_on_owner(self, module: nn.Module, index: int) -> None:
-        self._owners[module] = index
-        self._handles.append(module.register_forward_pre_hook(OwnerBegin(self._tap, self._ear, index)))
-        self._handles.append(module.register_forward_hook(OwnerEnd(self._tap, self._ear, index), always_call=True))
+    def _put_on_owner(self, module: nn.Module, owner: Owner) -> None:
+        self._owners[module] = owner
+        self._ear.mode = self._ear.mode or CallMode(self._tap)
+        self._handles.append(module.register_forward_pre_hook(OwnerBegin(self._tap, self._ear, owner)))
+        self._handles.append(module.register_forward_hook(OwnerEnd(self._tap, self._ear, owner), always_call=True))
 
     def settle_learning(self) -> None:
         """After the first pass, take the learning hooks off and look at large outputs through their consumers."""
@@ -138,11 +139,9 @@ class Wiring:
         if site.state == "blind":
             return
         if owner in self._owners:
-            self._ear.owners[self._owners[owner]].take_in(chain, position)
+            self._owners[owner].take_in(chain, position)
         else:
-            index = len(self._ear.owners)
-            self._ear.owners = (*self._ear.owners, owner_of(owner, [Found(site, owner, chain=chain)]))
-            self._put_on_owner(owner, index)
+            self._put_on_owner(owner, owner_of(owner, [Found(site, owner, chain=chain)]))
 
     def remove(self) -> None:
         """Take every hook off."""

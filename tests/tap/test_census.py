@@ -165,6 +165,7 @@ def test_a_formula_spelled_out_anywhere_else_is_named_as_blind(attach: Callable[
     assert "somewhere.new_gelu, which is no module" in watch.sites[0].reason
 
 
+@pytest.mark.filterwarnings("ignore:.torch.jit.script")
 def test_names_are_the_same_under_wrappers(attach: Callable[..., Any]) -> None:
     """Wrapped for compilation or in DataParallel, sites bear the names that they have bare."""
     build, _ = CENSUS.MODELS["Whisper"]

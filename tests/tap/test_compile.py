@@ -264,3 +264,97 @@ def test_a_functional_call_is_watched(attach: Callable[..., Any], block: Callabl
     weights = {name: torch.full_like(value, math.nan) for name, value in model.named_parameters()}
     torch.func.functional_call(model, weights, (torch.randn(2, 8),))
     assert {("pre", "nan"): 32} == watch.flush().totals.nonfinite["act"].elements
+
+
+def test_compiled_code_can_be_left_alone(attach: Callable[..., Any], block: Callable[..., Any]) -> None:
+    """With Config(compiled=False) nothing of ours is in the compiled code, and its sites are blind with the reason."""
+    model = block()
+    x = torch.randn(2, 8)
+    graphs: list[list[str]] = []
+
+    def backend(graph: torch.fx.GraphModule, _inputs: Any) -> Any:
+        graphs.append([str(node.target) for node in graph.graph.nodes])
+        return graph
+
+    for compiled in (True, False):
+        torch._dynamo.reset()
+        watch = attach(model, compiled=compiled)
+        torch.compile(model, backend=backend)(x)
+        watch.flush()
+        assert ["observed" if compiled else "blind"] == [site.state for site in watch.sites]
+        watch.detach()
+    assert [True, False] == [any("geluwatch" in target for target in graph) for graph in graphs]
+
+
+@pytest.mark.parametrize("transform", ["vmap", "grad", "jvp"])
+def test_transforms_inside_of_compiled_code_are_right(transform: str, attach: Callable[..., Any], block: Callable[..., Any]) -> None:
+    """Compiled together with a function transform, a watched model gives the same bits, and no failure is counted."""
+    model = block()
+    x = torch.randn(3, 2, 8)
+    work: Callable[[torch.Tensor], Any] = {
+        "vmap": torch.func.vmap(lambda each: model(each)),
+        "grad": torch.func.grad(lambda each: model(each).sum()),
+        "jvp": lambda each: torch.func.jvp(model, (each,), (torch.ones_like(each),))[1],
+    }[transform]
+    expected = torch.compile(work, backend="aot_eager", fullgraph=True)(x)
+    torch._dynamo.reset()
+    watch = attach(model, cost_budget=None)
+    assert torch.equal(expected, torch.compile(work, backend="aot_eager", fullgraph=True)(x))
+    assert {} == watch.flush().totals.errors
+
+
+def test_a_pass_within_a_larger_compiled_function_is_a_pass(attach: Callable[..., Any], block: Callable[..., Any]) -> None:
+    """Called from a compiled function, in one graph, the model's passes begin and end, with their batch, their mask and their rows."""
+    model = block()
+    watch = attach(model, cost_budget=None)
+    step = torch.compile(lambda x: model(x) * 2.0, backend="aot_eager", fullgraph=True)
+    for _ in range(3):
+        step(torch.randn(4, 8))
+    step(BAD.repeat(2, 1))
+    report = watch.close_window()
+    assert (4, 16, 1, {}) == (report.totals.forwards, report.totals.samples, report.totals.nonfinite_forwards, report.totals.errors)
+    assert 12 == report.sites["act", "pre"].rows
+
+
+def test_a_checkpointed_pass_of_compiled_code_is_seen_once(attach: Callable[..., Any], block: Callable[..., Any]) -> None:
+    """In compiled training with checkpoints the recomputation is not counted, and gradients are the same bits."""
+    from torch.utils.checkpoint import checkpoint
+
+    model = block()
+    x = torch.randn(2, 8)
+
+    def gradients() -> list[torch.Tensor]:
+        torch._dynamo.reset()
+        step = torch.compile(lambda x: checkpoint(model, x, use_reentrant=False), backend="aot_eager", fullgraph=True)
+        model.zero_grad()
+        step(x).sum().backward()
+        return [weight.grad.clone() for weight in model.parameters()]
+
+    expected = gradients()
+    watch = attach(model, cost_budget=None)
+    assert all(torch.equal(a, b) for a, b in zip(expected, gradients(), strict=True))
+    report = watch.flush()
+    assert (1, 32, {}) == (report.totals.forwards, report.sites["act", "pre"].totals.elements, report.totals.errors)
+
+
+def test_a_shared_module_in_compiled_code_is_told_apart_by_its_callers(attach: Callable[..., Any]) -> None:
+    """One GELU that two blocks share is two sites in compiled code as well, and the fault is at the one that has it."""
+    act = nn.GELU()
+
+    class Layer(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.up, self.act = nn.Linear(8, 8), act
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return self.act(self.up(x))
+
+    model = nn.Sequential(Layer(), Layer())
+    watch = attach(model, cost_budget=None)
+    fast = torch.compile(model, backend="aot_eager", fullgraph=True)
+    fast(torch.randn(2, 8))
+    with torch.no_grad():
+        model[1].up.weight[0, 0] = math.nan
+    fast(torch.randn(2, 8))
+    report = watch.flush()
+    assert ("1.act", {"1.act"}) == (report.first_nonfinite, set(report.totals.nonfinite))

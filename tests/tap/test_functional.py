@@ -40,6 +40,20 @@ class Twice(nn.Module):
         return functional.gelu(functional.gelu(x) - 1.0)
 
 
+class Chain(nn.Module):
+    """Modules one after another; a class of its own, for compilation of torch's own containers begins elsewhere."""
+
+    def __init__(self, *parts: nn.Module) -> None:
+        super().__init__()
+        self.parts = nn.ModuleList(parts)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """Map (..., width) to the same shape."""
+        for part in self.parts:
+            x = part(x)
+        return x
+
+
 class Stray(nn.Module):
     """A call that no reading of code shows."""
 
@@ -208,7 +222,7 @@ def test_torchs_encoder_is_seen_on_both_of_its_paths(activation: Any, attach: Ca
 def test_calls_in_compiled_code_are_seen(backend: str, attach: Callable[..., Any]) -> None:
     """Compiled whole, in one graph, each call of the function is watched at its place, with the same bits as unwatched."""
     torch._dynamo.reset()
-    model = nn.Sequential(Mlp(), Twice(), Mlp())
+    model = Chain(Mlp(), Twice(), nn.GELU(), Mlp())
     x = torch.randn(2, 8)
     expected = torch.compile(copy.deepcopy(model), backend=backend, fullgraph=True)(x)
     torch._dynamo.reset()
@@ -218,12 +232,12 @@ def test_calls_in_compiled_code_are_seen(backend: str, attach: Callable[..., Any
     for _ in range(2):
         assert torch.equal(expected, fast(x))
     with torch.no_grad():
-        model[2].up.weight[0, 0] = math.nan
+        model.parts[3].up.weight[0, 0] = math.nan
     fast(x)
     report = watch.flush()
     assert (1, {}) == (counters["stats"]["unique_graphs"], dict(counters["graph_break"]))
-    assert {"0": 96, "1#0": 48, "1#1": 48, "2": 96} == seen(watch)
-    assert ("2", {}) == (report.first_nonfinite, report.totals.errors)
+    assert {"parts.0": 96, "parts.1#0": 48, "parts.1#1": 48, "parts.2": 48, "parts.3": 96} == seen(watch)
+    assert ("parts.3", {}) == (report.first_nonfinite, report.totals.errors)
     torch._dynamo.reset()
 
 
@@ -235,12 +249,35 @@ def test_calls_that_compiled_code_cannot_tell_apart_are_blind(attach: Callable[.
             return functional.gelu(x) if x.shape[0] == 2 else functional.gelu(x + 1.0)
 
     torch._dynamo.reset()
-    model = nn.Sequential(Either())
+    model = Chain(Either())
     watch = attach(model)
     torch.compile(model, backend="eager", fullgraph=True)(torch.randn(2, 8))
     watch.flush()
     assert {"blind"} == {site.state for site in watch.sites}
     assert "it made 1 where 2 were known" in watch.sites[0].reason
+    torch._dynamo.reset()
+
+
+@pytest.mark.parametrize("where", ["a checkpoint", "a function around the model"])
+def test_calls_that_compiled_code_does_not_show_are_blind(where: str, attach: Callable[..., Any]) -> None:
+    """In a region of its own, or compiled from elsewhere, the code is what it was, one graph, and the calls are blind, not silent."""
+    from torch.utils.checkpoint import checkpoint
+
+    class Checkpointed(Chain):
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return checkpoint(super().forward, x, use_reentrant=False)
+
+    torch._dynamo.reset()
+    model = Checkpointed(Mlp(), nn.GELU()) if where == "a checkpoint" else Chain(Mlp(), nn.GELU())
+    work = model if where == "a checkpoint" else (lambda x: model(x) + 0.0)
+    x = torch.randn(2, 8)
+    expected = torch.compile(work, backend="aot_eager", fullgraph=True)(x)
+    torch._dynamo.reset()
+    watch = attach(model)
+    assert torch.equal(expected, torch.compile(work, backend="aot_eager", fullgraph=True)(x))
+    watch.flush()
+    assert ["blind", "observed"] == [site.state for site in watch.sites]
+    assert "calls do not show" in watch.sites[0].reason
     torch._dynamo.reset()
 
 
