@@ -272,8 +272,12 @@ class Spoiled(nn.Module):
         return x
 
 
-def test_sixteen_threads_at_once_are_counted_exactly(attach: Callable[..., Any], block: Callable[..., Any]) -> None:
+@pytest.mark.parametrize("large", [1, hooks.LARGE], ids=["through consumers", "as it is"])
+def test_sixteen_threads_at_once_are_counted_exactly(
+    large: int, attach: Callable[..., Any], block: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Sixteen threads, sixteen passes each, faults at all layers: outputs, first layers and elements are exact amid flushes."""
+    monkeypatch.setattr(hooks, "LARGE", large)
     model = Spoiled([block() for _ in range(3)])
     x = torch.randn(2, 8)
     expected = model(x)
