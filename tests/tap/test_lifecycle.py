@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import gc
+import json
 import math
 import os
+import signal
 import subprocess
 import sys
 import threading
@@ -125,6 +127,43 @@ def test_a_model_and_a_part_of_it_can_be_watched_at_once(attach: Callable[..., A
     assert 2 == part.report.totals.nonfinite_forwards
     whole.detach()
     assert bare == hook_census(model)
+
+
+@pytest.mark.skipif(not hasattr(signal, "setitimer"), reason="needs interval timers")
+@pytest.mark.parametrize("large", [1, 2**18], ids=["through consumers", "as it is"])
+def test_thousands_of_interrupts_on_any_line_do_no_harm(large: int) -> None:
+    """Interrupts that land anywhere, in our hooks too, all reach the user; no finished pass is lost, and all is exact afterwards."""
+    command = [sys.executable, str(WORKERS / "interrupts.py"), "3", str(large)]
+    done = subprocess.run(command, capture_output=True, text=True, check=True, timeout=120, env={**os.environ, "OMP_NUM_THREADS": "1"})
+    seen = json.loads(done.stdout)
+    print(f"\n{seen}")
+    assert seen["interrupts"] > 100
+    assert seen["finished"] <= seen["forwards"] <= seen["begun"] <= seen["finished"] + seen["interrupts"]
+    assert seen["faulty"] <= seen["hits"]
+    assert ([200, 50], [50, 0, 0], {}, True) == (seen["calm"], seen["firsts"], seen["errors"], seen["same"])
+
+
+_LOADED = """
+import math, torch, geluwatch
+from torch import nn
+from torch.utils.data import DataLoader
+torch.set_num_threads(1)
+model = nn.Sequential(nn.Linear(4, 4), nn.GELU())
+with geluwatch.attach(model, name="model", config=geluwatch.Config(flush_seconds=0.01)) as watch:
+    for _ in range(2):
+        for batch in DataLoader(torch.ones(40, 4), batch_size=4, num_workers=2, multiprocessing_context="fork"):
+            model(batch)
+    model(torch.full((2, 4), math.nan))
+totals = watch.report.totals
+print(totals.forwards, totals.nonfinite_forwards, dict(totals.errors))
+"""
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
+def test_loaders_that_fork_workers_go_on() -> None:
+    """Workers forked to load data while a watch flushes every few milliseconds deliver every batch and end; counts are exact."""
+    done = subprocess.run([sys.executable, "-c", _LOADED], capture_output=True, text=True, timeout=120, check=False)
+    assert ("21 1 {}\n", "") == (done.stdout, done.stderr)
 
 
 _FORKED = """
