@@ -155,6 +155,10 @@ class Drained:
     dropped_rows: int = 0
     hook_seconds: float = 0.0
     """Time spent in hooks of sampled forward passes, in the model's threads."""
+    sampled_seconds: float = 0.0
+    """Duration of sampled forward passes."""
+    op_seconds: Mapping[str, float] = field(default_factory=dict)
+    """Time of the GELU itself in those passes by layer, in the model's thread; where it could be taken."""
     last_forward: float | None = None
     errors: Mapping[str, int] = field(default_factory=dict)
     """Failures by part of the agent, caught by the breaker."""

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, nullcontext
-from types import CodeType
+from types import CodeType, FrameType
 from typing import Any
 
 import torch
 from torch import nn
+from torch.torch_version import TorchVersion
 
 _functorch: Any = getattr(torch._C, "_functorch", None)  # noqa: SLF001
 _dynamo: Any = getattr(getattr(torch._C, "_dynamo", None), "eval_frame", None)  # noqa: SLF001
@@ -20,6 +21,12 @@ _batched: Callable[[torch.Tensor], bool] = getattr(_functorch, "is_batchedtensor
 _transformed: Callable[[torch.Tensor], bool] = getattr(_functorch, "is_functorch_wrapped_tensor", lambda _tensor: False)
 _compiled_entries: Callable[[CodeType], list[Any]] = getattr(_dynamo, "_debug_get_cache_entry_list", lambda _code: [])
 _call_code: CodeType | None = getattr(getattr(nn.Module, "_call_impl", None), "__code__", None)
+
+_TAP_KEY = "TESTING_ONLY_GenericMode"
+"""A dispatch key above all others that torch leaves free: included in a thread, it shows an operation to a Python kernel first."""
+
+_include: Callable[[str, bool], None] | None = getattr(torch._C, "_dispatch_tls_set_dispatch_key_included", None)  # noqa: SLF001
+_libraries: list[Any] = []
 
 modes: Callable[[], int] = getattr(torch._C, "_len_torch_dispatch_stack", lambda: 0)  # noqa: SLF001
 """Return how many dispatch modes are active in this thread."""
@@ -73,6 +80,79 @@ def note_trace() -> None:
 
 # What torch.compiler.assume_constant_result does, without the seconds that importing Dynamo takes.
 note_trace._dynamo_marked_constant = True  # type: ignore[attr-defined]  # noqa: SLF001
+
+
+def tap_kernels(kernels: Mapping[str, Callable[..., Any]]) -> bool:
+    """Put Python kernels in front of `aten` operations, for threads that `tapped` turns them on in; False where torch has no way.
+
+    Every other operation falls through the key at no cost: the dispatcher skips it in a table made beforehand.
+    """
+    if _include is None or not hasattr(torch.library, "fallthrough_kernel"):
+        return False
+    if not _libraries:
+        try:
+            rest, aten = torch.library.Library("_", "IMPL"), torch.library.Library("aten", "IMPL")
+            _libraries.extend((rest, aten))  # kept, for a library takes its kernels along when it goes
+            rest.fallback(torch.library.fallthrough_kernel, _TAP_KEY)  # type: ignore[no-untyped-call]  # torch's own
+            _spare_higher_order()
+            for name, kernel in kernels.items():
+                aten.impl(name, kernel, _TAP_KEY)  # type: ignore[no-untyped-call]  # torch's own
+        except (AttributeError, RuntimeError, ValueError):  # another release, or the key is another's
+            _libraries.clear()
+            return False
+    return True
+
+
+def _spare_higher_order() -> None:
+    """Have higher-order operations (`cond`, `flex_attention`) pass the key by: they dispatch in Python, from a table each."""
+    key = torch._C._dispatch_key_parse(_TAP_KEY)  # noqa: SLF001
+    ops = torch._ops  # noqa: SLF001
+    ops._HIGHER_ORDER_OP_DEFAULT_FALLTHROUGH_DISPATCH_KEYS.append(key)  # noqa: SLF001
+    for operation in ops._higher_order_ops.values():  # noqa: SLF001
+        operation.fallthrough(key)
+
+
+def tapped(on: bool) -> None:  # noqa: FBT001  # a setter
+    """Turn the kernels of `tap_kernels` on or off for this thread."""
+    if _include is not None:
+        _include(_TAP_KEY, on)
+
+
+def traces_speech() -> bool:
+    """Return whether this release is known to trace effects and function modes within hooks, checkpoints and DDP."""
+    return TorchVersion(torch.__version__) >= (2, 13)
+
+
+def effectful(operation: Any) -> bool:
+    """Have compilers keep every call of an operation without outputs, in order; False where torch has no way."""
+    try:
+        from torch._higher_order_ops.effects import _EffectType, _register_effectful_op
+    except ImportError:
+        return False
+    _register_effectful_op(operation, _EffectType.ORDERED)
+    return True
+
+
+def never_compiled_alone(code: CodeType) -> None:
+    """Have Dynamo run a function as it stands where it meets its frame by itself; inside other code it is still traced.
+
+    A module's hooks are such frames where its call is what was compiled, and each would become compiled code of its own.
+    """
+    if all(hasattr(_dynamo, name) for name in ("set_code_exec_strategy", "_FrameExecStrategy", "_FrameAction")):
+        skip = _dynamo._FrameAction.SKIP  # noqa: SLF001
+        _dynamo.set_code_exec_strategy(code, _dynamo._FrameExecStrategy(skip, skip))  # noqa: SLF001
+
+
+def local_of(frame: FrameType, name: str) -> object:
+    """Return a local variable of a frame under way, without leaving references to its other ones behind.
+
+    Before Python 3.13 the frame keeps the dictionary of locals that is made for this, and tensors in it would live on.
+    """
+    values = frame.f_locals
+    value = values.get(name)
+    if isinstance(values, dict):
+        values.clear()
+    return value
 
 
 def compiled_before(model: nn.Module) -> bool:

@@ -1,60 +1,118 @@
-"""The census: every GELU module of a model, by class, with its declared formula.
+"""The census: every GELU call site of a model, with its form and declared formula, before it has run.
 
-Classes of other libraries are known by name, so that nothing is imported to look for them.
+Module classes of other libraries are known by name, so that nothing is imported to look for them. Calls of GELU as a
+function are read from the code of the modules that make them (see `calls`).
 """
 
 from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import count
 
 from torch import nn
 
-from geluwatch.records import Site, State
+from geluwatch.records import Site
+from geluwatch.tap import dispatch
+from geluwatch.tap.calls import Chain, calls_of, is_gelu
 from geluwatch.tap.names import stable
 
-_TRANSFORMERS = {
-    "GELUActivation": "erf",
-    "GELUTanh": "tanh",
-    "PytorchGELUTanh": "tanh",
-    "NewGELUActivation": "tanh",
-    "FastGELUActivation": "tanh",
-    "AccurateGELUActivation": "tanh",
-    "QuickGELUActivation": "quick",
-    "ClippedGELUActivation": "erf",
-    "BloomGelu": "tanh",
+_MODULES = {
+    "transformers": {
+        "GELUActivation": "erf",
+        "GELUTanh": "tanh",
+        "PytorchGELUTanh": "tanh",
+        "NewGELUActivation": "tanh",
+        "FastGELUActivation": "tanh",
+        "AccurateGELUActivation": "tanh",
+        "QuickGELUActivation": "quick",
+        "ClippedGELUActivation": "erf",
+        "BloomGelu": "tanh",
+        "GeLU": "erf",
+    },
+    "timm": {"GELU": "erf", "GELUTanh": "tanh", "QuickGELU": "quick"},
+    "vllm": {"NewGELU": "tanh", "FastGELU": "tanh", "QuickGELU": "quick"},
+    "sglang": {"NewGELU": "tanh", "FastGELU": "tanh", "QuickGELU": "quick"},
 }
+"""Declared formula of a module class, by the package that it is from."""
+
+_GATED = {"vllm": frozenset({"GeluAndMul"}), "sglang": frozenset({"GeluAndMul"})}
+"""Modules that multiply the GELU of the first half of their input by the second; `approximate` says which formula."""
+
+_UNREADABLE = {"vllm": frozenset({"GeluAndMulSparse"})}
+"""Modules in which the GELU's own input is made anew."""
+
+_SPELLED_BEHIND = {"transformers": {"EsmIntermediate": "dense", "EvollaSaProtIntermediate": "dense"}}
+"""Classes that return a spelled-out formula of what one of their parts gives: that part, by name."""
 
 _CLIPPING = frozenset({"ClippedGELUActivation"})
 
-_FUSED = "inside nn.TransformerEncoderLayer, whose fused path a hook would switch off"
+_NO_KERNELS = "called as a function, which this release of torch has no way to observe"
+_INSIDE_FUSED = "inside nn.TransformerEncoderLayer, whose fused path a hook would switch off"
+_SPARSE = "the input of its GELU is thinned inside the module, where no hook reaches"
+_SPELLED = "spelled out in {}, which is no module: put it into one, and name its class in Config(gelu_classes=...)"
+_UNPLACED = "the call in its forward could not be told from others: its code carries no positions"
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Found:
-    """One call site: its record, the GELU module, and the module that calls it."""
+    """One call site: its record, and where it is to be met."""
 
     site: Site
-    module: nn.Module
     caller: nn.Module
-    clips: bool
+    """The module whose forward makes the call."""
+    module: nn.Module | None = None
+    """The module that computes the GELU, where there is one to hook."""
+    producer: nn.Module | None = None
+    """The part of `module` whose output is the GELU's input, where `module` computes more than the GELU."""
+    chain: Chain = ()
+    """The code that makes the call, where a function is called."""
+    clips: bool = False
     """Whether the output can be finite where the input is not, so that the input has to be checked too."""
 
 
 def discover(model: nn.Module, extra: tuple[type, ...] = ()) -> tuple[Found, ...]:
     """Return the GELU call sites of a model in module order; a module that is shared has one site per caller."""
-    fused = fused_parts(model)
-    found: list[Found] = []
-    held = tuple(_gelus(model, extra))
-    for layer, (_, caller, module) in zip(_distinct([layer for layer, _, _ in held]), held, strict=True):
-        variant = variant_of(module, extra) or "other"
-        state: State = "blind" if module in fused else "observed"
-        site = Site(layer, len(found), "module", type(module).__name__, variant, state, _FUSED if module in fused else "")
-        clips = variant == "other" or any(cls.__name__ in _CLIPPING for cls in type(module).__mro__)
-        found.append(Found(site, module, caller, clips))
-    return tuple(found)
+    found = tuple(_walk(model, extra))
+    layers = _distinct([item.site.layer for item in found])
+    return tuple(
+        replace(item, site=replace(item.site, layer=layer, position=position))
+        for position, (item, layer) in enumerate(zip(found, layers, strict=True))
+    )
+
+
+def variant_of(module: nn.Module, extra: tuple[type, ...] = ()) -> str | None:
+    """Return the declared formula of a GELU module ("erf", "tanh", "quick", "other"), or None if it is no GELU."""
+    if isinstance(module, nn.GELU):
+        return _declared(module)
+    if extra and isinstance(module, extra):
+        return "other"
+    for package, name in _ancestry(module):
+        if name in _MODULES.get(package, ()):
+            return _MODULES[package][name]
+        if name in _GATED.get(package, ()) or name in _UNREADABLE.get(package, ()):
+            return _declared(module)
+    return None
+
+
+def gated(module: nn.Module) -> bool:
+    """Return whether a GELU module multiplies by another half of its input."""
+    return any(name in _GATED.get(package, ()) for package, name in _ancestry(module))
+
+
+def fused_parts(model: nn.Module) -> set[nn.Module]:
+    """Return every module in which any hook would switch off a fused kernel."""
+    return {inner for layer in model.modules() if isinstance(layer, nn.TransformerEncoderLayer) for inner in layer.modules()}
+
+
+def _declared(module: nn.Module) -> str:
+    return "tanh" if getattr(module, "approximate", "none") == "tanh" else "erf"
+
+
+def _ancestry(module: nn.Module) -> Iterator[tuple[str, str]]:
+    for cls in type(module).__mro__:
+        yield cls.__module__.partition(".")[0], cls.__name__
 
 
 def _distinct(layers: list[str]) -> list[str]:
@@ -64,44 +122,85 @@ def _distinct(layers: list[str]) -> list[str]:
     return [f"{layer}#{next(numbers[layer])}" if often[layer] > 1 else layer for layer in layers]
 
 
-def variant_of(module: nn.Module, extra: tuple[type, ...] = ()) -> str | None:
-    """Return the declared formula of a GELU module ("erf", "tanh", "quick", "other"), or None if it is no GELU."""
-    if isinstance(module, nn.GELU):
-        return "tanh" if module.approximate == "tanh" else "erf"
-    if extra and isinstance(module, extra):
-        return "other"
-    for cls in type(module).__mro__:
-        if cls.__module__.partition(".")[0] == "transformers" and cls.__name__ in _TRANSFORMERS:
-            return _TRANSFORMERS[cls.__name__]
-    return None
-
-
-def fused_parts(model: nn.Module) -> set[nn.Module]:
-    """Return every module in which any hook would switch off a fused kernel."""
-    return {inner for layer in model.modules() if isinstance(layer, nn.TransformerEncoderLayer) for inner in layer.modules()}
-
-
-def _gelus(model: nn.Module, extra: tuple[type, ...]) -> Iterator[tuple[str, nn.Module, nn.Module]]:
-    """Yield (layer, caller, GELU) over the module tree, a shared GELU once for each module that holds it.
+def _walk(model: nn.Module, extra: tuple[type, ...]) -> Iterator[Found]:
+    """Yield the call sites over the module tree, a shared GELU once for each module that holds it.
 
     A GELU's own children are not entered: a class that wraps another GELU is one site.
     """
     if variant_of(model, extra) is not None:
-        yield stable(""), model, model
+        yield _of_module(stable(""), model, model, extra)
         return
     seen: set[nn.Module] = set()
     held: set[tuple[nn.Module, nn.Module]] = set()
-    stack: list[tuple[str, nn.Module | None, nn.Module]] = [("", None, model)]
+    stack: list[tuple[str, nn.Module | None, nn.Module, bool]] = [("", None, model, False)]
     while stack:
-        path, caller, module = stack.pop()
+        path, caller, module, fused = stack.pop()
         if caller is not None and variant_of(module, extra) is not None:
             if (caller, module) not in held:
                 held.add((caller, module))
-                yield stable(path), caller, module
+                yield _of_module(stable(path), module, caller, extra, fused=fused)
         elif module not in seen:
             seen.add(module)
+            encoder = isinstance(module, nn.TransformerEncoderLayer)
+            yield from _of_encoder(path, module) if encoder else _of_calls(path, module, fused=fused)
             # The public iterators drop a child that is held twice, and a shared GELU is just that.
             children = module._modules.items()  # noqa: SLF001
             # A list or a dictionary of modules is never called itself: its owner is the caller.
             owner = caller if caller is not None and isinstance(module, (nn.ModuleList, nn.ModuleDict)) else module
-            stack.extend((f"{path}.{name}", owner, child) for name, child in reversed(children) if child is not None)
+            stack.extend(
+                (f"{path}.{name}", owner, child, fused or encoder)
+                for name, child in reversed(children)
+                if child is not None and not (encoder and name == "activation")
+            )
+
+
+def _of_module(layer: str, module: nn.Module, caller: nn.Module, extra: tuple[type, ...], *, fused: bool = False) -> Found:
+    """Return the site of a GELU module."""
+    variant = variant_of(module, extra) or "other"
+    reason = _INSIDE_FUSED if fused else ""
+    if any(name in _UNREADABLE.get(package, ()) for package, name in _ancestry(module)):
+        reason = _SPARSE
+    site = Site(layer, 0, "gated" if gated(module) else "module", type(module).__name__, variant)
+    clips = variant == "other" or any(name in _CLIPPING for _, name in _ancestry(module))
+    return Found(_blind(site, reason), caller, module, clips=clips)
+
+
+def _of_encoder(path: str, module: nn.TransformerEncoderLayer) -> Iterator[Found]:
+    """Yield the site of torch's encoder layer: one, whether the activation is a module, a function, or fused."""
+    activation = module.activation
+    if isinstance(activation, nn.Module):
+        variant = variant_of(activation)
+    else:
+        variant = "erf" if is_gelu(activation) else None
+    if variant is not None:
+        site = Site(stable(f"{path}.activation"), 0, "fused", type(module).__name__, variant)
+        # The root's own hooks would switch the fused path off as any other.
+        yield Found(_blind(site, "" if path and dispatch.available() else _INSIDE_FUSED), module)
+
+
+def _of_calls(path: str, module: nn.Module, *, fused: bool) -> Iterator[Found]:
+    """Yield the sites of a module's own calls of GELU as a function."""
+    for call in calls_of(module):
+        producer = _producer(module) if call.spelled else None
+        if producer is not None:
+            site = Site(stable(path), 0, "formula", type(module).__name__, "erf")
+            yield Found(_blind(site, _INSIDE_FUSED if fused else ""), module, module, producer=producer)
+            continue
+        site = Site(stable(f"{path}.{call.attribute}"), 0, "formula" if call.spelled else "functional", type(module).__name__, "other" if call.spelled else "erf")
+        reason = _SPELLED.format(call.spelled) if call.spelled else _INSIDE_FUSED if fused else ""
+        if not reason and not (call.chain and dispatch.available()):
+            reason = _UNPLACED if dispatch.available() else _NO_KERNELS
+        yield Found(_blind(site, reason), module, chain=call.chain)
+
+
+def _producer(module: nn.Module) -> nn.Module | None:
+    """Return the part of a known class whose output goes straight into the formula whose result the class returns."""
+    for package, name in _ancestry(module):
+        if name in _SPELLED_BEHIND.get(package, ()):
+            part = getattr(module, _SPELLED_BEHIND[package][name], None)
+            return part if isinstance(part, nn.Module) else None
+    return None
+
+
+def _blind(site: Site, reason: str) -> Site:
+    return replace(site, state="blind", reason=reason) if reason else site

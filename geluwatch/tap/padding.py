@@ -10,7 +10,7 @@ from torch import nn
 
 from geluwatch.config import PaddingFunction
 
-_ARGUMENT = "attention_mask"
+ARGUMENT = "attention_mask"
 
 
 def argument_position(model: nn.Module) -> int | None:
@@ -20,7 +20,7 @@ def argument_position(model: nn.Module) -> int | None:
     except (TypeError, ValueError):  # a forward without a readable signature
         return None
     named = [parameter.name for parameter in parameters if parameter.kind is parameter.POSITIONAL_OR_KEYWORD]
-    return named.index(_ARGUMENT) if _ARGUMENT in named else None
+    return named.index(ARGUMENT) if ARGUMENT in named else None
 
 
 def from_call(
@@ -37,7 +37,7 @@ def from_call(
     if user is not None:
         mask = user(args, kwargs)
     else:
-        mask = args[position] if position is not None and position < len(args) else kwargs.get(_ARGUMENT)
+        mask = mask_argument(args, kwargs, position)
     if not isinstance(mask, torch.Tensor) or mask.dim() != 2:
         return None
     if not mask.is_cpu:
@@ -57,9 +57,22 @@ def for_rows(mask: torch.Tensor | None, shape: torch.Size) -> torch.Tensor | Non
     return None if flat.is_cpu and bool(flat.all()) else flat
 
 
-def batch_size(args: tuple[Any, ...], kwargs: dict[str, Any]) -> int:
-    """Return the first dimension of the call's first tensor; 0 where there is none."""
+def mask_argument(args: tuple[Any, ...], kwargs: dict[str, Any], position: int | None) -> Any:
+    """Return the attention mask that a root call was given, None where it was given none."""
+    return args[position] if position is not None and position < len(args) else kwargs.get(ARGUMENT)
+
+
+def first_tensor(args: tuple[Any, ...], kwargs: dict[str, Any]) -> torch.Tensor | None:
+    """Return the first tensor that a root call was given."""
     for value in (*args, *kwargs.values()):
         if isinstance(value, torch.Tensor):
-            return int(value.size(0)) if value.dim() else 1
-    return 0
+            return value
+    return None
+
+
+def batch_size(args: tuple[Any, ...], kwargs: dict[str, Any]) -> int:
+    """Return the first dimension of the call's first tensor; 0 where there is none."""
+    first = first_tensor(args, kwargs)
+    if first is None:
+        return 0
+    return int(first.size(0)) if first.dim() else 1

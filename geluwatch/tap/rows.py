@@ -9,7 +9,10 @@ import torch
 
 from geluwatch.tap._compat import batched
 
-_DTYPES = {torch.float32: "float32", torch.float16: "float16", torch.bfloat16: "bfloat16", torch.float64: "float64"}
+DTYPES = {torch.float32: "float32", torch.float16: "float16", torch.bfloat16: "bfloat16", torch.float64: "float64"}
+
+
+Formula = Callable[[torch.Tensor], torch.Tensor]
 
 
 @dataclass(frozen=True, slots=True)
@@ -20,6 +23,8 @@ class Captured:
     dtype: str
     pre: torch.Tensor
     post: torch.Tensor
+    derived: bool = False
+    """Whether `post` was computed anew from `pre`."""
 
     @property
     def nbytes(self) -> int:
@@ -51,11 +56,20 @@ class RowPicker:
         return valid[order.sort().values]
 
 
-def capture(layer: str, pre: torch.Tensor, post: torch.Tensor, indices: torch.Tensor) -> Captured:
-    """Return copies of the chosen rows of a GELU's input and output, both of shape (..., C)."""
-    channels = pre.shape[-1]
-    taken = [side.detach().reshape(-1, channels).index_select(0, indices) for side in (pre, post)]
-    return Captured(layer, _DTYPES[pre.dtype], taken[0], taken[1])
+def capture(layer: str, pre: torch.Tensor, post: torch.Tensor | Formula, indices: torch.Tensor) -> Captured:
+    """Return copies of the chosen rows of a GELU's input and output, both of shape (..., C).
+
+    Where `post` is a formula it is applied to the rows, for the output is not to be had.
+    """
+    taken = rows_of(pre, indices)
+    if isinstance(post, torch.Tensor):
+        return Captured(layer, DTYPES[pre.dtype], taken, rows_of(post, indices))
+    return Captured(layer, DTYPES[pre.dtype], taken, post(taken), derived=True)
+
+
+def rows_of(values: torch.Tensor, indices: torch.Tensor) -> torch.Tensor:
+    """Return copies of chosen rows of (..., C)."""
+    return values.detach().reshape(-1, values.shape[-1]).index_select(0, indices)
 
 
 def watchable(pre: torch.Tensor, post: torch.Tensor) -> str:
@@ -67,7 +81,7 @@ def watchable(pre: torch.Tensor, post: torch.Tensor) -> str:
             return f"unsupported tensor type {type(side).__name__}"
         if side.layout is not torch.strided or side.device.type == "meta":
             return f"unsupported tensor on {side.device.type} with layout {side.layout}"
-        if side.dtype not in _DTYPES:
+        if side.dtype not in DTYPES:
             return f"unsupported dtype {side.dtype}"
     if pre.shape != post.shape:
         return f"output shape {tuple(post.shape)} differs from input shape {tuple(pre.shape)}"

@@ -18,10 +18,14 @@ from geluwatch.records import Site
 from geluwatch.tap import guard, padding
 from geluwatch.tap._compat import Traces
 from geluwatch.tap.breaker import Breaker
+from geluwatch.tap.calls import Chain
 from geluwatch.tap.deferred import Choice, DeviceGuard, DeviceRows
 from geluwatch.tap.pacer import LEAST_ROWS, Pacer
 from geluwatch.tap.rows import Captured, RowPicker
 from geluwatch.tap.state import ThreadState, Token
+
+MOST_STRAYS = 64
+"""Call sites taken into the census after attach, at most; beyond it they are named as blind."""
 
 _SHARE_OF_ROOM = 2 / 3
 """Share of the memory still free for waiting rows that one pass may take."""
@@ -30,14 +34,18 @@ _SHARE_OF_ROOM = 2 / 3
 class Tap:
     """What the hooks of one model share."""
 
-    def __init__(self, sites: tuple[Site, ...], config: Config, clock: Clock, mask_position: int | None = None) -> None:
+    def __init__(self, sites: tuple[Site, ...], clips: tuple[bool, ...], config: Config, clock: Clock, mask_position: int | None) -> None:
         self.sites = sites
+        self.clips = clips
+        """Whether a site's output can be finite where its input is not."""
+        self.closed = False
+        """Whether the hooks have been taken off; compiled code may still call them."""
         self.config = config
         self.clock = clock
         self.breaker = Breaker(config.breaker_limit)
         self.pacer = Pacer(config.rows_per_window, config.window_seconds, config.cost_budget, config.rows_per_forward)
         self.picker = RowPicker()
-        self.device_guard = DeviceGuard(len(sites))
+        self.device_guard = DeviceGuard(len(sites) + MOST_STRAYS)
         self.device_rows = DeviceRows()
         self.learning = True
         self.consumers: WeakValueDictionary[int, nn.Linear] = WeakValueDictionary()
@@ -56,9 +64,17 @@ class Tap:
         self.called: set[int] = set()
         """Sites seen to run, since code with hooks in it was last compiled."""
         self.compiled = False
+        self.hears = False
+        """Whether calls of GELU as a function are heard in sampled passes: for their time, and for those that the census lacks."""
+        self.names: dict[int, str] = {}
+        """Qualified names of the model's modules by `functional.identity`."""
+        self.strays: dict[tuple[str, Chain], bool] = {}
+        """Calls heard that the census lacked, (qualified name of the module that makes them, the call), and whether it has them now."""
+        self.variants: dict[int, str] = {}
+        """The formula that a call asked for, where it is an argument, by site."""
         self._traces = Traces.count
         self.states: list[ThreadState] = []
-        self._mask_position = mask_position
+        self.mask_position = mask_position
         self._local = threading.local()
 
     def state(self) -> ThreadState:
@@ -79,7 +95,7 @@ class Tap:
             if not state.mask_read:
                 state.mask_read = True
                 on = self.breaker.allows("mask")
-                state.mask = padding.from_call(*state.call, self.config.padding, self._mask_position) if on else None
+                state.mask = padding.from_call(*state.call, self.config.padding, self.mask_position) if on else None
             return padding.for_rows(state.mask, shape)
         except Exception as error:  # noqa: BLE001  # a user's mask function may raise anything
             state.mask = None
@@ -107,7 +123,7 @@ class Tap:
         if hit is None:
             return
         state.hits[site] = state.hits.get(site, False) or bool(hit.elements)
-        elements = state.sites[site].elements
+        elements = state.site(site).elements
         for key, count in hit.elements.items():
             elements[key] = elements.get(key, 0) + count
         if not state.depth:  # a part of the model was called by itself: no root will count the hit

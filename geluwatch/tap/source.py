@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import weakref
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 
 import torch
 from torch import nn
-from torch.utils.hooks import RemovableHandle
 
 from geluwatch.config import Config
 from geluwatch.errors import AlreadyAttachedError, AttachError, NoGeluError
@@ -16,11 +15,11 @@ from geluwatch.ports import Clock
 from geluwatch.records import Drained, Nonfinite, Point, Rows, Site
 from geluwatch.tap import padding
 from geluwatch.tap._compat import compiled_before
-from geluwatch.tap.discover import Found, discover, fused_parts
-from geluwatch.tap.hooks import CallerBegin, CallerEnd, ConsumerHook, LearnConsumer, RootBegin, RootEnd, SiteHook, dense
+from geluwatch.tap.discover import discover
 from geluwatch.tap.rows import Captured
 from geluwatch.tap.shared import Tap
 from geluwatch.tap.state import Counters, SiteCounters
+from geluwatch.tap.wiring import Wiring
 
 _attached: weakref.WeakSet[nn.Module] = weakref.WeakSet()
 
@@ -42,18 +41,17 @@ class TorchSource:
         found = discover(model, config.gelu_classes)
         if not found:
             raise NoGeluError(
-                f"No GELU module was found in this {type(model).__name__}; if it has one of a class of its own, "
-                "name the class in Config(gelu_classes=...)."
+                f"No GELU was found in this {type(model).__name__}, neither a module nor a call in its code; if it has one of a "
+                "class of its own, name the class in Config(gelu_classes=...)."
             )
         self._model = weakref.ref(model)
-        self._tap = Tap(tuple(item.site for item in found), config, clock, padding.argument_position(model))
+        sites = tuple(item.site for item in found)
+        clips = tuple(item.clips for item in found)
+        self._tap = Tap(sites, clips, config, clock, padding.argument_position(model))
         self._tap.compiled = compiled_before(model)
-        self._handles: list[RemovableHandle] = []
-        self._learning: list[RemovableHandle] = []
-        self._seen = _Seen(len(found))
+        self._seen = _Seen()
         self._firsts: list[tuple[float, int]] = []
-        self._closed = False
-        self._put_on(model, [item for item in found if item.site.state == "observed"])
+        self._wiring = Wiring(self._tap, model, found)
         _attached.add(model)
 
     @property
@@ -67,14 +65,16 @@ class TorchSource:
         tap = self._tap
         tap.follow_traces()
         ran = self._seen.gone.forwards + sum(state.counters.forwards for state in tuple(tap.states)) > 0
-        reasons = [site.reason or self._blindness(site.position, ran=ran) for site in tap.sites]
+        sites = tap.sites
+        reasons = [site.reason or self._blindness(site, ran=ran) for site in sites]
         return tuple(
-            replace(site, state="blind" if reason else "observed", reason=reason) for site, reason in zip(tap.sites, reasons, strict=True)
+            replace(site, state="blind" if reason else "observed", reason=reason, variant=tap.variants.get(site.position, site.variant))
+            for site, reason in zip(sites, reasons, strict=True)
         )
 
-    def _blindness(self, position: int, *, ran: bool) -> str:
+    def _blindness(self, site: Site, *, ran: bool) -> str:
         """Return why a site cannot be seen at present, or an empty string where it can."""
-        tap = self._tap
+        tap, position = self._tap, site.position
         if not tap.breaker.allows("guard"):
             return "the guard failed repeatedly and was switched off"
         if (reason := tap.unwatchable.get(position) or tap.rowless.get(position)) is not None:
@@ -83,19 +83,21 @@ class TorchSource:
             return ""
         if tap.compiled:
             return "not seen to run: code of this model has been compiled, and hooks do not run in compiled code"
+        if ran and site.form == "fused":
+            return "not seen to run: never called, or its fused kernel applies the GELU by itself"
         return "never executed: the forward passes so far have not called it" if ran else ""
 
     def drain(self) -> Drained:
         """Return what was seen since the last call; called from one thread at a time."""
         tap = self._tap
-        self._settle_learning()
+        self._settle()
         rows = tuple(self._take_rows())
         before = self._seen
         self._seen = after = self._add_up()
         by_site = {
             site.layer: delta
             for site in tap.sites
-            if (delta := _nonfinite_delta(before.sites[site.position], after.sites[site.position])) is not None
+            if (delta := _nonfinite_delta(_at(before.sites, site.position), _at(after.sites, site.position))) is not None
         }
         return Drained(
             forwards=after.total.forwards - before.total.forwards,
@@ -107,6 +109,12 @@ class TorchSource:
             first_nonfinite=self._first(by_site),
             dropped_rows=after.total.dropped_rows - before.total.dropped_rows,
             hook_seconds=after.total.hook_seconds - before.total.hook_seconds,
+            sampled_seconds=after.total.sampled_seconds - before.total.sampled_seconds,
+            op_seconds={
+                site.layer: spent
+                for site in tap.sites
+                if (spent := _at(after.sites, site.position).op_seconds - _at(before.sites, site.position).op_seconds)
+            },
             last_forward=after.total.last_forward,
             errors=_increase(before.failures, after.failures),
             disabled=tap.breaker.disabled,
@@ -114,53 +122,23 @@ class TorchSource:
 
     def close(self) -> None:
         """Take every hook off."""
-        if self._closed:
+        if self._tap.closed:
             return
-        self._closed = True
-        for handle in (*self._handles, *self._learning):
-            handle.remove()
+        self._wiring.remove()
         model = self._model()
         if model is not None:
             _attached.discard(model)
 
-    def _put_on(self, model: nn.Module, observed: list[Found]) -> None:
-        if not observed:
-            return  # a hook that can see nothing could still cost a fused kernel
-        tap, keep = self._tap, self._handles.append
-        keep(model.register_forward_pre_hook(RootBegin(tap), with_kwargs=True, prepend=True))
-        by_module: dict[nn.Module, list[Found]] = {}
-        for item in observed:
-            by_module.setdefault(item.module, []).append(item)
-        for module, items in by_module.items():
-            group, shared = items[0].site.position, len(items) > 1
-            keep(module.register_forward_hook(SiteHook(tap, group, clips=items[0].clips, shared=shared)))
-            for item in items if shared else ():
-                keep(item.caller.register_forward_pre_hook(CallerBegin(tap, group, item.site.position)))
-                keep(item.caller.register_forward_hook(CallerEnd(tap, group), always_call=True))
-        # After all others, for the model may be the GELU itself.
-        keep(model.register_forward_hook(RootEnd(tap), with_kwargs=True, always_call=True))
-        fused = fused_parts(model)
-        self._learning = [
-            module.register_forward_pre_hook(LearnConsumer(tap)) for module in model.modules() if dense(module) and module not in fused
-        ]
-
-    def _settle_learning(self) -> None:
-        """After the first pass, take the learning hooks off and look at large outputs through their consumers."""
-        tap = self._tap
-        if tap.learning or self._closed:
+    def _settle(self) -> None:
+        """After the first pass, finish what only a pass can tell: consumers of large outputs, and calls that no code showed."""
+        tap, model = self._tap, self._model()
+        if tap.closed or model is None:
             return
-        tap.follow_traces()
-        # Compiled code guards the number of hooks that it was compiled with: to take one off is to have it compiled again.
-        if not tap.compiled or len(tap.called) == len(tap.sites):
-            for handle in self._learning:
-                handle.remove()
-            self._learning = []
-        for site in tuple(tap.large - tap.relayed):
-            consumer = tap.consumers.get(site)
-            if consumer is not None and dense(consumer):
-                # First in line, so that no other hook has changed the output before it is looked at.
-                self._handles.append(consumer.register_forward_hook(ConsumerHook(tap), prepend=True))
-                tap.relayed |= {site}
+        if not tap.learning:
+            tap.follow_traces()
+            self._wiring.settle_learning()
+        if not all(tuple(tap.strays.values())):
+            self._wiring.take_in_strays(model)
 
     def _take_rows(self) -> Iterator[Rows]:
         tap = self._tap
@@ -183,16 +161,16 @@ class TorchSource:
             self._firsts += state.firsts
         total, sites = gone, gone_sites
         for state in tuple(tap.states):
-            if self._closed and state.depth:
+            if self._tap.closed and state.depth:
                 state.end()  # its end hook has been taken off under way
             total, sites = _add(total, state.counters), _add_sites(sites, state.sites)
-        forwards, firsts, passes = tap.device_guard.counts(final=self._closed)
+        forwards, firsts, passes = tap.device_guard.counts(final=tap.closed)
         sites = tuple(
-            replace(site, forwards=site.forwards + more, first=site.first + first)
-            for site, more, first in zip(sites, forwards, firsts, strict=True)
+            replace(_at(sites, position), forwards=_at(sites, position).forwards + more, first=_at(sites, position).first + first)
+            for position, (more, first) in enumerate(zip(forwards, firsts, strict=True))
         )
         total = replace(total, nonfinite_forwards=total.nonfinite_forwards + passes)
-        return _Seen(len(sites), total, sites, gone, gone_sites, dict(tap.breaker.failures))
+        return _Seen(total, sites, gone, gone_sites, dict(tap.breaker.failures))
 
     def _first(self, by_site: dict[str, Nonfinite]) -> str | None:
         """Return the first layer of the earliest pass with a hit; where that was on a device, of the first layer that was hit."""
@@ -210,7 +188,6 @@ class _Seen:
 
     def __init__(
         self,
-        count: int,
         total: Counters | None = None,
         sites: tuple[SiteCounters, ...] = (),
         gone: Counters | None = None,
@@ -218,14 +195,19 @@ class _Seen:
         failures: dict[str, int] | None = None,
     ) -> None:
         self.total = total or Counters()
-        self.sites = sites or tuple(SiteCounters() for _ in range(count))
+        self.sites = sites
         self.gone = gone or Counters()
-        self.gone_sites = gone_sites or tuple(SiteCounters() for _ in range(count))
+        self.gone_sites = gone_sites
         self.failures = failures or {}
 
 
+def _at(sites: Sequence[SiteCounters], position: int) -> SiteCounters:
+    """Return a site's counters; one found after they were taken had none."""
+    return sites[position] if position < len(sites) else SiteCounters()
+
+
 def _arrays(captured: Captured) -> Rows:
-    return Rows(captured.layer, captured.dtype, captured.pre.float().numpy(), captured.post.float().numpy())
+    return Rows(captured.layer, captured.dtype, captured.pre.float().numpy(), captured.post.float().numpy(), captured.derived)
 
 
 def _add(left: Counters, right: Counters) -> Counters:
@@ -237,19 +219,22 @@ def _add(left: Counters, right: Counters) -> Counters:
         left.samples + right.samples,
         left.dropped_rows + right.dropped_rows,
         left.hook_seconds + right.hook_seconds,
+        left.sampled_seconds + right.sampled_seconds,
         last,
     )
 
 
-def _add_sites(left: Iterable[SiteCounters], right: Iterable[SiteCounters]) -> tuple[SiteCounters, ...]:
-    return tuple(
-        SiteCounters(
-            a.forwards + b.forwards,
-            a.first + b.first,
-            a.padding_forwards + b.padding_forwards,
-            _combine(a.elements, b.elements, lambda x, y: x + y),
-        )
-        for a, b in zip(left, right, strict=True)
+def _add_sites(left: Sequence[SiteCounters], right: Sequence[SiteCounters]) -> tuple[SiteCounters, ...]:
+    return tuple(_add_site(_at(left, position), _at(right, position)) for position in range(max(len(left), len(right))))
+
+
+def _add_site(left: SiteCounters, right: SiteCounters) -> SiteCounters:
+    return SiteCounters(
+        left.forwards + right.forwards,
+        left.first + right.first,
+        left.padding_forwards + right.padding_forwards,
+        _combine(left.elements, right.elements, lambda x, y: x + y),
+        left.op_seconds + right.op_seconds,
     )
 
 

@@ -26,6 +26,8 @@ class SiteCounters:
     first: int = 0
     padding_forwards: int = 0
     elements: dict[tuple[Point, str], int] = field(default_factory=dict)
+    op_seconds: float = 0.0
+    """Time of the GELU itself in sampled passes, where it could be taken."""
 
 
 @dataclass(slots=True)
@@ -38,6 +40,8 @@ class Counters:
     samples: int = 0
     dropped_rows: int = 0
     hook_seconds: float = 0.0
+    sampled_seconds: float = 0.0
+    """Duration of sampled passes, what `op_seconds` of the sites are a share of."""
     last_forward: float | None = None
 
 
@@ -93,6 +97,19 @@ class ThreadState:
         self.latest: Latest | None = None
         self.hits: dict[int, bool] = {}
         self.callers: dict[int, list[int]] = {}
+        self.owners: list[int] = []
+        """Modules with own calls of GELU that this thread is in, the innermost last."""
+        self.listening = 0
+        """How often this thread was asked to listen to calls of GELU."""
+        self.made: dict[int, int] = {}
+        """Calls of an owner's forward in compiled code so far, by its first site."""
+        self.produced: dict[int, Any] = {}
+        """What parts in front of spelled-out formulas have given, by site."""
+        self.op_seconds = 0.0
+        """Time of calls heard since a site took it as its own."""
+        self.spoken = False
+        """Whether the pass under way was begun by compiled code."""
+        self.began = 0.0
         self.counters = Counters()
         self.sites = [SiteCounters() for _ in range(sites)]
         self.rows: deque[Captured] = deque()
@@ -112,8 +129,27 @@ class ThreadState:
         self.call = (args, kwargs)
         self.mask_read = False
         self.sampled = sampled
-        self.spent = self.had = self.taken = 0.0
+        self.spent = self.had = self.taken = self.op_seconds = 0.0
         self.drawn = self.cramped = False
+        self.listening = 0
+        if sampled:
+            self.began = perf_counter()
+
+    def note_time(self, site: int, seconds: float) -> None:
+        """Note how long a site's GELU took."""
+        self.site(site).op_seconds += seconds
+
+    def settle_time(self, site: int) -> None:
+        """Give a site the time of the calls heard since the last one."""
+        if self.op_seconds:
+            self.site(site).op_seconds += self.op_seconds
+            self.op_seconds = 0.0
+
+    def site(self, position: int) -> SiteCounters:
+        """Return the counters of a site; sites may be found when they run."""
+        while len(self.sites) <= position:
+            self.sites.append(SiteCounters())
+        return self.sites[position]
 
     def note_draw(self, had: float, taken: float) -> None:
         """Note how many rows a site of the pass had, and how many were drawn."""
@@ -128,12 +164,16 @@ class ThreadState:
             # A small pass may have been drawn no row; it tells nothing of its sites, and least that they are silent.
             counters.sampled_forwards += not self.drawn or self.taken > 0
             counters.hook_seconds += self.spent
+            counters.sampled_seconds += perf_counter() - self.began
             self.indices = {}
             self.sampled = False
         if self.hits:
             self.count_hits()
         self.depth = 0
+        self.spoken = False
         self.callers.clear()
+        self.owners.clear()
+        self.produced.clear()
         self.call = ((), {})
         self.mask = self.pending = self.latest = None
 
@@ -143,10 +183,10 @@ class ThreadState:
         valid = [position for position, counts in hits.items() if counts]
         for position, counts in hits.items():
             if counts:
-                self.sites[position].forwards += 1
+                self.site(position).forwards += 1
             else:
-                self.sites[position].padding_forwards += 1
+                self.site(position).padding_forwards += 1
         if valid:
             self.counters.nonfinite_forwards += 1
-            self.sites[valid[0]].first += 1
+            self.site(valid[0]).first += 1
             self.firsts.append((perf_counter(), valid[0]))

@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import nn
 
-from geluwatch.tap import guard, hooks, padding, shared
+from geluwatch.tap import guard, look, padding, shared
 from geluwatch.tap.breaker import Breaker
 
 LIMIT = 3
@@ -74,7 +74,7 @@ def break_guard(monkeypatch: pytest.MonkeyPatch, _watch: Any) -> None:
 
 def break_rows(monkeypatch: pytest.MonkeyPatch, _watch: Any) -> None:
     """Break the capture of rows."""
-    monkeypatch.setattr(hooks, "capture", broken)
+    monkeypatch.setattr(look, "capture", broken)
 
 
 def break_mask(monkeypatch: pytest.MonkeyPatch, _watch: Any) -> None:

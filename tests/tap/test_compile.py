@@ -1,7 +1,8 @@
-"""Compilers, exporters and tracers: they see no hook, and what they make blind is said to be."""
+"""Compilers, exporters and tracers: hooks speak from compiled code, stay out of exported code, and what is blind is said to be."""
 
 from __future__ import annotations
 
+import copy
 import math
 import warnings
 from collections.abc import Callable, Iterator
@@ -26,15 +27,15 @@ def _fresh_compiler() -> Iterator[None]:
     torch._dynamo.reset()
 
 
-def compiled_outside(model: nn.Module) -> nn.Module:
+def compiled_outside(model: nn.Module, backend: str = "aot_eager") -> nn.Module:
     """Return the model in torch.compile's wrapper."""
-    wrapped: nn.Module = torch.compile(model, backend="aot_eager", fullgraph=True)
+    wrapped: nn.Module = torch.compile(model, backend=backend, fullgraph=True)
     return wrapped
 
 
-def compiled_in_place(model: nn.Module) -> nn.Module:
+def compiled_in_place(model: nn.Module, backend: str = "aot_eager") -> nn.Module:
     """Compile the model's own call."""
-    model.compile(backend="aot_eager", fullgraph=True)
+    model.compile(backend=backend, fullgraph=True)
     return model
 
 
@@ -43,44 +44,64 @@ HOW = [compiled_outside, compiled_in_place]
 
 @pytest.mark.parametrize("compiled", HOW)
 @pytest.mark.parametrize("warm", [False, True], ids=["at once", "after eager passes"])
-def test_a_model_compiled_while_watched_gives_the_same_bits_and_is_blind(
-    compiled: Callable[[nn.Module], nn.Module], warm: bool, attach: Callable[..., Any], block: Callable[..., Any]
+@pytest.mark.filterwarnings("ignore:.torch.jit.script")
+@pytest.mark.parametrize("backend", ["eager", "aot_eager", "inductor"])
+def test_a_model_compiled_while_watched_is_one_graph_with_the_same_bits_and_data(
+    backend: str, compiled: Callable[..., nn.Module], warm: bool, attach: Callable[..., Any], block: Callable[..., Any]
 ) -> None:
-    """Compiled in one graph under the watch, a model computes what it did, and its sites are blind with the reason."""
+    """Compiled under the watch a model is one graph without a break, computes what it did, and every pass is guarded and gives rows."""
     model = block()
     x = torch.randn(2, 8)
-    expected = model(x)
-    watch = attach(model)
+    bare = compiled(copy.deepcopy(model), backend)
+    expected = bare(x)
+    torch._dynamo.reset()
+    counters.clear()
+    watch = attach(model, cost_budget=None)
     if warm:
         model(x)
         watch.flush()
-        assert ["observed"] == [site.state for site in watch.sites]
-    fast = compiled(model)
+    fast = compiled(model, backend)
     for _ in range(3):
         assert torch.equal(expected, fast(x))
-    report = watch.flush()
-    assert ["blind"] == [site.state for site in watch.sites]
-    assert "compiled" in watch.sites[0].reason
-    assert ("blind", {}) == (report.verdict, report.totals.errors)
+    assert (1, {}) == (counters["stats"]["unique_graphs"], dict(counters["graph_break"]))
+    assert torch.isnan(fast(BAD)).all()
+    report = watch.close_window()
+    assert [("act", "observed", "")] == [(site.layer, site.state, site.reason) for site in watch.sites]
+    assert (4 + warm, 1, {}) == (report.totals.forwards, report.totals.nonfinite_forwards, report.totals.errors)
+    assert 8 + 2 * warm == report.sites["act", "pre"].rows + 2
+    assert "act" == report.first_nonfinite
 
 
 @pytest.mark.parametrize("compiled", HOW)
 @pytest.mark.parametrize("outer", [False, True], ids=["the model", "what the compiler returned"])
-def test_a_model_compiled_before_it_is_watched_is_blind(
-    compiled: Callable[[nn.Module], nn.Module], outer: bool, attach: Callable[..., Any], block: Callable[..., Any]
+def test_a_model_compiled_before_it_is_watched_is_blind_until_it_is_seen_to_run(
+    compiled: Callable[..., nn.Module], outer: bool, attach: Callable[..., Any], block: Callable[..., Any]
 ) -> None:
-    """Hooks put on compiled code never run, and nothing would say so: the census does, before and after passes."""
+    """Hooks put on compiled code may never run, and the census says so; where torch compiles it again with them, they do."""
     model = block()
     x = torch.randn(2, 8)
     fast = compiled(model)
     expected = fast(x)
     watch = attach(fast if outer else model)
-    for _ in range(2):
-        assert [("act", "blind")] == [(site.layer, site.state) for site in watch.sites]
-        assert "compiled" in watch.sites[0].reason
-        assert torch.equal(expected, fast(x))
-        watch.flush()
-    assert "blind" == watch.report.verdict
+    assert [("act", "blind")] == [(site.layer, site.state) for site in watch.sites]
+    assert "compiled" in watch.sites[0].reason
+    assert torch.equal(expected, fast(x))
+    report = watch.flush()
+    assert "blind" == report.verdict or report.sites["act", "pre"].totals.elements == x.shape[0] * 16
+    assert {} == report.totals.errors
+
+
+def test_hooks_that_the_compiler_left_out_are_blind(attach: Callable[..., Any], block: Callable[..., Any]) -> None:
+    """Where compiled code is kept although hooks have come, as with unsafe guards, the census says blind, not nothing."""
+    model = block()
+    fast = torch.compile(model, backend="eager", options={"guard_filter_fn": lambda guards: [False for _ in guards]})
+    x = torch.randn(2, 8)
+    fast(x)
+    watch = attach(model)
+    fast(x)
+    report = watch.flush()
+    assert ("blind", ["blind"]) == (report.verdict, [site.state for site in watch.sites])
+    assert "compiled" in watch.sites[0].reason
 
 
 def test_a_container_compiled_before_is_blind_too(attach: Callable[..., Any]) -> None:
@@ -132,7 +153,7 @@ def test_blocks_share_their_compiled_code_as_before(attach: Callable[..., Any], 
             with torch.compiler.set_stance("fail_on_recompile"):
                 model(torch.randn(2, 8))
         if watch:
-            assert {"blind"} == {site.state for site in watch.sites}
+            assert {"observed"} == {site.state for site in watch.sites}
             assert 2 == watch.flush().totals.forwards
         return int(counters["stats"]["unique_graphs"])
 

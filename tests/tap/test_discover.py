@@ -194,13 +194,15 @@ def encoder_layer() -> nn.TransformerEncoderLayer:
     return nn.TransformerEncoderLayer(8, 2, 16, activation=nn.GELU(), batch_first=True).eval()
 
 
-def test_torchs_encoder_layer_is_blind_and_says_why() -> None:
-    """A GELU in nn.TransformerEncoderLayer is blind: its fused path would be switched off by any hook in it."""
+def test_torchs_encoder_layer_is_one_site_without_a_hook() -> None:
+    """The GELU of nn.TransformerEncoderLayer is one site; where the layer is the root, whose hooks would cost the fused path, blind."""
     layer = encoder_layer()
     (found,) = discover(nn.Sequential(layer))
-    assert ("0.activation", "blind") == (found.site.layer, found.site.state)
-    assert "fused path" in found.site.reason
+    assert ("0.activation", "fused", "observed") == (found.site.layer, found.site.form, found.site.state)
     assert set(layer.modules()) == fused_parts(layer)
+    (alone,) = discover(layer)
+    assert ("activation", "blind") == (alone.site.layer, alone.site.state)
+    assert "fused path" in alone.site.reason
 
 
 @pytest.mark.parametrize("whole", [True, False], ids=["the model itself", "a part"])
@@ -226,7 +228,8 @@ def test_the_fused_path_stays_on(
         assert torch.equal(expected, model(x))
     assert [1, 1] == calls
     assert bare == hook_census(layer)
-    assert "blind" == watch.sites[0].state
+    watch.flush()
+    assert ("blind" if whole else "observed") == watch.sites[0].state
 
 
 def test_minilm_has_six_sites_and_all_are_observed(minilm: nn.Module, attach: Callable[..., Any]) -> None:

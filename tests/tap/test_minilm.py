@@ -12,7 +12,7 @@ import pytest
 import torch
 from torch import nn
 
-from geluwatch.tap import guard, hooks
+from geluwatch.tap import consumers, guard, look
 
 FORWARDS = 1000
 LAYERS = [f"encoder.layer.{k}.intermediate.intermediate_act_fn" for k in range(6)]
@@ -32,12 +32,12 @@ def batches() -> list[dict[str, torch.Tensor]]:
 
 @pytest.mark.parametrize("mode", [torch.no_grad, torch.inference_mode, torch.enable_grad])
 @pytest.mark.parametrize("autocast", [False, True], ids=["fp32", "bf16 autocast"])
-@pytest.mark.parametrize("large", [1, hooks.LARGE], ids=["through consumers", "as it is"])
+@pytest.mark.parametrize("large", [1, look.LARGE], ids=["through consumers", "as it is"])
 def test_serving_is_identical_to_the_bit(
     mode: Callable[[], Any], autocast: bool, large: int, minilm: nn.Module, attach: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Outputs before, under and after the watch are the same bits, on sampled passes and others, on both paths of the guard."""
-    monkeypatch.setattr(hooks, "LARGE", large)
+    monkeypatch.setattr(look, "LARGE", large)
 
     def outputs() -> list[torch.Tensor]:
         with mode(), torch.autocast("cpu", torch.bfloat16, enabled=autocast):
@@ -105,15 +105,15 @@ class Planter:
         whole[place] = before
 
 
-@pytest.mark.parametrize("large", [1, hooks.LARGE], ids=["through consumers", "as it is"])
+@pytest.mark.parametrize("large", [1, look.LARGE], ids=["through consumers", "as it is"])
 def test_a_thousand_passes_a_tenth_of_them_bad_all_found_none_false(
     large: int, minilm: nn.Module, attach: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Of 1,000 passes every one with a NaN or an Inf at any GELU is counted, at the right first layer, and no other is."""
-    monkeypatch.setattr(hooks, "LARGE", large)
+    monkeypatch.setattr(look, "LARGE", large)
     columns: list[bool] = []
-    look = guard.suspicious_column
-    monkeypatch.setattr(guard, "suspicious_column", lambda output: columns.append(look(output)) or columns[-1])
+    column = guard.suspicious_column
+    monkeypatch.setattr(guard, "suspicious_column", lambda output: columns.append(column(output)) or columns[-1])
     watch = attach(minilm, rows_per_forward=1)
     firsts: Counter[str] = Counter()
     planter = Planter(minilm, seed=2026)
@@ -133,7 +133,7 @@ def test_a_thousand_passes_a_tenth_of_them_bad_all_found_none_false(
     if large == 1:
         assert len(columns) == 6 * FORWARDS
         assert all(
-            any(isinstance(hook, hooks.ConsumerHook) for hook in layer.output.dense._forward_hooks.values())
+            any(isinstance(hook, consumers.ConsumerHook) for hook in layer.output.dense._forward_hooks.values())
             for layer in minilm.encoder.layer
         )
     else:

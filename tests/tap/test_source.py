@@ -24,7 +24,8 @@ import geluwatch
 from geluwatch.agent import SystemClock
 from geluwatch.config import Config
 from geluwatch.ports import Source
-from geluwatch.tap.hooks import CallerBegin, CallerEnd, RootBegin, RootEnd, SiteHook
+from geluwatch.tap.hooks import RootBegin, RootEnd
+from geluwatch.tap.sites import CallerBegin, CallerEnd, SiteHook
 from geluwatch.tap.source import TorchSource
 
 BAD = torch.full((2, 8), math.nan)
@@ -166,8 +167,9 @@ def test_a_pass_cut_off_by_detach_is_counted(attach: Callable[..., Any]) -> None
 def test_hooks_bear_to_be_called_without_their_flag(attach: Callable[..., Any]) -> None:
     """A pass that runs while hooks come on or off calls them without keyword arguments, and nothing is raised."""
     model = nn.Sequential(nn.GELU())
-    tap = attach(model)._source._tap
-    begin, end = RootBegin(tap), RootEnd(tap)
+    source = attach(model)._source
+    tap, ear = source._tap, source._wiring._ear
+    begin, end = RootBegin(tap, ear), RootEnd(tap, ear)
     begin(model, (BAD,))
     end(model, (BAD,), BAD)
     begin(model, (BAD,), {})
@@ -287,8 +289,9 @@ def test_waiting_bytes_are_exact_under_many_writers(attach: Callable[..., Any]) 
 
 def test_copies_of_every_hook_do_nothing(attach: Callable[..., Any]) -> None:
     """Whatever a hook is called with, its copy returns None and knows no tap."""
-    tap = attach(nn.Sequential(nn.GELU()))._source._tap
-    for hook in (RootBegin(tap), RootEnd(tap), SiteHook(tap, 0, clips=False, shared=False), CallerBegin(tap, 0, 0), CallerEnd(tap, 0)):
+    source = attach(nn.Sequential(nn.GELU()))._source
+    tap, ear = source._tap, source._wiring._ear
+    for hook in (RootBegin(tap, ear), RootEnd(tap, ear), SiteHook(tap, 0), CallerBegin(tap, 0, 0), CallerEnd(tap, 0)):
         for twin in (copy.deepcopy(hook), pickle.loads(pickle.dumps(hook))):
             assert twin(nn.GELU(), (BAD,), {}, BAD) is None
             assert not hasattr(twin, "tap")

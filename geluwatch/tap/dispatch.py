@@ -1,0 +1,87 @@
+"""Calls of GELU seen where torch dispatches them, whoever makes them: early-bound functions and fused layers alike.
+
+A Python kernel stands in front of `aten::gelu` under a dispatch key that nothing else uses. It runs only in threads
+that listen, hands on to the very kernel that would have run, and costs other operations nothing at all. A mode
+(`TorchFunctionMode`) would see the same calls, but every other operation as well, and switch torch's fast paths off.
+"""
+
+from __future__ import annotations
+
+import sys
+import threading
+from time import perf_counter
+from types import FrameType
+from typing import Any, Protocol
+
+import torch
+
+from geluwatch.tap._compat import tap_kernels, tapped
+
+
+class Listener(Protocol):
+    """Hears every call of GELU in a thread while it listens; nothing may be raised."""
+
+    def before(self, frame: FrameType, values: torch.Tensor) -> Any:
+        """Take what is needed of values that will be overwritten; what is returned comes back as `kept`."""
+        ...
+
+    def heard(self, frame: FrameType, pre: torch.Tensor | None, post: torch.Tensor, approximate: str, seconds: float, kept: Any) -> None:
+        """Take note of a call: `pre` is None where it was overwritten, `frame` is the Python code that made it."""
+        ...
+
+
+class _Ears(threading.local):
+    """Who listens in this thread, the latest last."""
+
+    def __init__(self) -> None:
+        self.listeners: list[Listener] = []
+
+
+_ears = _Ears()
+
+
+def available() -> bool:
+    """Return whether this torch lets calls be seen."""
+    return tap_kernels({"gelu": _gelu, "gelu_": _gelu_})
+
+
+def listen(listener: Listener) -> None:
+    """Have a listener hear the calls of this thread from now on."""
+    _ears.listeners.append(listener)
+    tapped(True)
+
+
+def leave(listener: Listener) -> None:
+    """Have it hear them no more; it may have stopped already."""
+    if listener in _ears.listeners:
+        _ears.listeners.remove(listener)
+    if not _ears.listeners:
+        tapped(False)
+
+
+def _gelu(values: torch.Tensor, *, approximate: str = "none") -> torch.Tensor:
+    tapped(False)
+    try:
+        began = perf_counter()
+        result: torch.Tensor = torch.ops.aten.gelu.default(values, approximate=approximate)
+        seconds = perf_counter() - began
+        for listener in _ears.listeners:
+            listener.heard(sys._getframe(1), values, result, approximate, seconds, None)  # noqa: SLF001
+        return result
+    finally:
+        tapped(bool(_ears.listeners))
+
+
+def _gelu_(values: torch.Tensor, *, approximate: str = "none") -> torch.Tensor:
+    tapped(False)
+    try:
+        frame = sys._getframe(1)  # noqa: SLF001
+        kept = [listener.before(frame, values) for listener in _ears.listeners]
+        began = perf_counter()
+        result: torch.Tensor = torch.ops.aten.gelu_.default(values, approximate=approximate)
+        seconds = perf_counter() - began
+        for listener, mine in zip(_ears.listeners, kept, strict=True):
+            listener.heard(frame, None, result, approximate, seconds, mine)
+        return result
+    finally:
+        tapped(bool(_ears.listeners))

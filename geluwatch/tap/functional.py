@@ -1,0 +1,276 @@
+"""GELU called as a function, and in fused layers: which call site is it, and what is done with it.
+
+A call is heard where torch dispatches it (see `dispatch`). The module that makes it is known by the hooks on the
+module's own call, the place in its code by the frames on the stack: the same place in twelve blocks is twelve sites.
+In compiled code there are neither frames nor dispatch; there a mode, traced with the forward, leaves a call behind.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from types import CodeType, FrameType
+from typing import Any
+
+import torch
+from torch import nn
+from torch.overrides import TorchFunctionMode
+
+from geluwatch.tap import compiled, dispatch, look
+from geluwatch.tap._compat import local_of, note_trace, rerun
+from geluwatch.tap.calls import Chain, is_gelu, methods_of
+from geluwatch.tap.discover import Found
+from geluwatch.tap.hook import Hook
+from geluwatch.tap.shared import MOST_STRAYS, Tap
+from geluwatch.tap.state import ThreadState
+
+_FAR = 12
+"""Frames looked at around a call: helper functions, and torch's own between a layer and its activation."""
+
+_FUSED = frozenset({nn.TransformerEncoderLayer.forward.__code__, nn.TransformerEncoderLayer._ff_block.__code__})  # noqa: SLF001
+_ORDER = "the calls of its forward cannot be told apart in compiled code: it made {} where {} were known"
+
+_GENERATED = "<eval_with_key>"
+"""How the file names of graphs' code begin."""
+
+Place = tuple[tuple[int, int], ...]
+"""A chain of calls as (id of code, offset): comparing code objects compares their contents."""
+
+
+@dataclass(frozen=True, slots=True)
+class Owner:
+    """A module that calls GELU as a function; nothing in here holds the module."""
+
+    codes: frozenset[int]
+    """Ids of the code of its own methods, where a chain of calls ends."""
+    sites: dict[Place, int]
+    """Call sites by place, in textual order."""
+    kept: list[CodeType]
+    """The code objects, so that their ids stay theirs."""
+
+    def take_in(self, chain: Chain, site: int) -> None:
+        """Add a call that was found when it ran."""
+        self.kept.extend(code for code, _ in chain)
+        self.sites[_place(chain)] = site
+
+
+def owner_of(module: nn.Module, found: Iterable[Found]) -> Owner:
+    """Return what there is to know of a module's own calls."""
+    own = methods_of(module)
+    owner = Owner(frozenset(map(id, own)), {}, list(own))
+    for item in found:
+        owner.take_in(item.chain, item.site.position)
+    return owner
+
+
+def _place(chain: Chain) -> Place:
+    return tuple((id(code), offset) for code, offset in chain)
+
+
+def identity(module: nn.Module) -> int:
+    """Return what a module and its DataParallel replicas have in common and no copy has: its dictionary of hooks."""
+    return id(module._forward_hooks)  # noqa: SLF001
+
+
+class Ear:
+    """Hears the calls of one model in threads that run it."""
+
+    def __init__(self, tap: Tap, owners: tuple[Owner, ...], fused: dict[int, int], known: frozenset[int]) -> None:
+        """Make the ear of a model.
+
+        Args:
+            tap: What the hooks share.
+            owners: Modules with own calls, as their hooks number them.
+            fused: Sites of fused layers by `identity`.
+            known: Ids of the code of GELU modules, whose hooks see to their calls.
+        """
+        self._tap = tap
+        self.owners = owners
+        self._fused = fused
+        self.has_fused = bool(fused)
+        self._known = known
+
+    def before(self, frame: FrameType, values: torch.Tensor) -> look.Kept | None:
+        """Take the rows of an input that will be overwritten."""
+        try:
+            state = self._tap.state()
+            site = None if rerun() or not state.sampled else self._site(state, frame)
+            return None if site is None else look.rows_before(self._tap, state, site, values)
+        except Exception as error:  # noqa: BLE001  # nothing may reach the model
+            self._tap.breaker.trip("guard", error)
+            return None
+
+    def heard(self, frame: FrameType, pre: torch.Tensor | None, post: torch.Tensor, approximate: str, seconds: float, kept: Any) -> None:
+        """Watch a call that has been made."""
+        tap = self._tap
+        try:
+            if rerun() or torch.compiler.is_compiling():
+                return
+            state = tap.state()
+            site = self._site(state, frame)
+            if site is None:
+                state.op_seconds += seconds
+                return
+            if site not in tap.variants:
+                tap.variants[site] = "tanh" if approximate == "tanh" else "erf"
+            if state.sampled:
+                state.note_time(site, seconds)
+            if pre is None:
+                look.see_overwritten(tap, state, site, post, kept)
+            else:
+                look.see(tap, state, site, (pre,), post, training=torch.is_grad_enabled())
+        except Exception as error:  # noqa: BLE001  # nothing may reach the model
+            tap.breaker.trip("guard", error)
+
+    def _site(self, state: ThreadState, frame: FrameType) -> int | None:
+        """Return the site of a call; None where it is a module's, which has a hook, or nobody's yet."""
+        owner = self.owners[state.owners[-1]] if state.owners else None
+        links: list[tuple[int, int]] = []
+        a_module = False
+        at: FrameType | None = frame
+        for _ in range(_FAR):
+            if at is None:
+                break
+            code = at.f_code
+            links.append((id(code), at.f_lasti))
+            if self._fused and code in _FUSED:
+                return self._fused.get(identity(local_of(at, "self")))
+            if owner is not None and id(code) in owner.codes:
+                site = owner.sites.get(tuple(links))
+                return self._stray(frame) if site is None else site
+            a_module = a_module or id(code) in self._known
+            if a_module and not self._fused:
+                return None
+            at = at.f_back
+        return None if a_module else self._stray(frame)
+
+    def _stray(self, frame: FrameType) -> None:
+        """Note a call that the census lacks, with the module that makes it, for the census to take in."""
+        tap, links, at = self._tap, [], frame
+        for _ in range(_FAR):
+            if at.f_code.co_filename.startswith(_GENERATED):
+                return  # a graph's code, which no longer says whose call it was
+            links.append((at.f_code, at.f_lasti))
+            module = local_of(at, "self") if "self" in at.f_code.co_varnames[:1] else None
+            if isinstance(module, nn.Module) and identity(module) in tap.names:
+                if len(tap.strays) <= MOST_STRAYS:
+                    tap.strays.setdefault((tap.names[identity(module)], tuple(links)), False)
+                return
+            if at.f_back is None:
+                return
+            at = at.f_back
+
+
+class CallMode(TorchFunctionMode):
+    """Traced around the forward of an owner, it leaves a call behind each GELU in the compiled code."""
+
+    def __init__(self, tap: Tap, sites: tuple[int, ...]) -> None:
+        super().__init__()
+        self._tap, self._sites = tap, sites
+        self.token = compiled.token_of(self)
+
+    def __torch_function__(self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None) -> Any:  # noqa: ARG002
+        """Call a function of torch, and speak where it is a GELU in code that is being compiled."""
+        result = func(*args, **(kwargs or {}))
+        if torch.compiler.is_compiling() and is_gelu(func) and compiled.can_speak(args[:1], result):
+            torch.ops.geluwatch.speak(self.token, args[0], result)
+        return result
+
+    def spoken(self, first: torch.Tensor | None, second: torch.Tensor | None) -> None:
+        """Watch a call in compiled code; calls come in the order of the code."""
+        tap = self._tap
+        try:
+            if tap.closed or rerun() or first is None or second is None:
+                return
+            tap.follow_traces()
+            state = tap.state()
+            made = state.made.get(self._sites[0], 0)
+            state.made[self._sites[0]] = made + 1
+            if len(self._sites) == 1 or made < len(self._sites):
+                site = self._sites[made if len(self._sites) > 1 else 0]
+                look.see(tap, state, site, (first,), second, training=torch.is_grad_enabled(), relay=False)
+        except Exception as error:  # noqa: BLE001  # nothing may reach the model
+            tap.breaker.trip("guard", error)
+
+
+class OwnerBegin(Hook):
+    """Forward pre-hook of a module with own calls: what is heard from now on is its."""
+
+    def __init__(self, tap: Tap, ear: Ear, index: int) -> None:
+        super().__init__(tap)
+        self.ear, self.index = ear, index
+        self.sites = tuple(sorted(ear.owners[index].sites.values()))
+        self.mode = CallMode(tap, self.sites)
+        self.token = compiled.token_of(self)
+
+    def __call__(self, _module: nn.Module, _args: tuple[Any, ...]) -> None:
+        if torch.compiler.is_compiling():
+            note_trace()
+            if compiled.modes_traced():
+                if len(self.sites) > 1:
+                    torch.ops.geluwatch.speak(self.token, None, None)
+                torch._C._push_on_torch_function_stack(self.mode)  # noqa: SLF001
+            return
+        try:
+            if rerun():
+                return
+            state = self.tap.state()
+            state.owners.append(self.index)
+            begin(state, self.ear)
+        except Exception as error:  # noqa: BLE001  # nothing may leave a hook
+            self.tap.breaker.trip("guard", error)
+
+    def spoken(self, _first: torch.Tensor | None, _second: torch.Tensor | None) -> None:
+        """Begin to count the calls of one forward in compiled code."""
+        if not self.tap.closed:
+            self.tap.state().made[self.sites[0]] = 0
+
+
+class OwnerEnd(Hook):
+    """Forward hook of such a module, called also when it raised."""
+
+    def __init__(self, tap: Tap, ear: Ear, index: int) -> None:
+        super().__init__(tap)
+        self.ear = ear
+        self.sites = tuple(sorted(ear.owners[index].sites.values()))
+        self.token = compiled.token_of(self)
+
+    def __call__(self, _module: nn.Module, _args: tuple[Any, ...], _output: Any) -> None:
+        if torch.compiler.is_compiling():
+            if compiled.modes_traced():
+                torch._C._pop_torch_function_stack()  # noqa: SLF001
+                if len(self.sites) > 1:
+                    torch.ops.geluwatch.speak(self.token, None, None)
+            return
+        try:
+            if rerun():
+                return
+            state = self.tap.state()
+            if state.owners:
+                state.owners.pop()
+            end(state, self.ear)
+        except Exception as error:  # noqa: BLE001  # nothing may leave a hook
+            self.tap.breaker.trip("guard", error)
+
+    def spoken(self, _first: torch.Tensor | None, _second: torch.Tensor | None) -> None:
+        """Check that the calls of one forward in compiled code were those that were known."""
+        if self.tap.closed:
+            return
+        made = self.tap.state().made.get(self.sites[0], 0)
+        for site in self.sites if made != len(self.sites) else ():
+            self.tap.unwatchable[site] = _ORDER.format(made, len(self.sites))
+            self.tap.called.discard(site)
+
+
+def begin(state: ThreadState, ear: Ear) -> None:
+    """Listen in this thread, once however often it is asked."""
+    state.listening += 1
+    if state.listening == 1:
+        dispatch.listen(ear)
+
+
+def end(state: ThreadState, ear: Ear, *, wholly: bool = False) -> None:
+    """Listen no more, once it has been said as often as `begin`, or `wholly`."""
+    state.listening = 0 if wholly else max(state.listening - 1, 0)
+    if not state.listening:
+        dispatch.leave(ear)

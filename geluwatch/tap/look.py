@@ -1,0 +1,247 @@
+"""What is done with one call of one GELU, however it was met: guard it, and on sampled passes capture rows.
+
+The guard looks at every forward pass. A small output is looked at whole. A large one is left to the dense layer that
+consumes it, whose first output column is non-finite in every row in which its input was: reading one element a row
+instead of all of them. Where that layer does not come, the output is looked at whole after all.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from time import perf_counter
+from typing import Any, TypeGuard
+
+import torch
+from torch import nn
+
+from geluwatch.tap import guard
+from geluwatch.tap._compat import modes, transformed, unseen
+from geluwatch.tap.deferred import Choice
+from geluwatch.tap.rows import DTYPES, Captured, Formula, capture, rows_of, watchable
+from geluwatch.tap.shared import Tap
+from geluwatch.tap.state import Latest, Pending, ThreadState
+
+LARGE = 1 << 18
+"""Elements from which an output is left to its consumer; below, a second hook costs more than reading it all."""
+
+
+@dataclass(frozen=True, slots=True)
+class Kept:
+    """Rows of an input that is about to be overwritten, and their numbers; `rows` (k, C), `indices` (k,) int64."""
+
+    rows: torch.Tensor
+    indices: torch.Tensor
+
+
+def see(tap: Tap, state: ThreadState, site: int, args: tuple[Any, ...], output: Any, *, training: bool, relay: bool = True) -> None:
+    """Watch one call: guard it, and capture rows on sampled passes.
+
+    Args:
+        tap: What the hooks of the model share.
+        state: This thread's state.
+        site: Position of the call site.
+        args: The GELU's positional arguments, one tensor where it can be watched.
+        output: Its result, of the same shape.
+        training: Whether its module is in training mode.
+        relay: Whether a large output may be left to the dense layer behind it.
+    """
+    try:
+        if (site not in tap.called or type(output) is not torch.Tensor) and not admit(tap, site, args, output):
+            return
+        if modes():
+            with unseen():
+                _look(tap, state, site, args[0], output, training=training, relay=relay)
+        else:
+            _look(tap, state, site, args[0], output, training=training, relay=relay)
+    except Exception as error:  # noqa: BLE001  # nothing may leave a hook
+        failed(tap, "guard", site, args, output, error)
+
+
+def see_overwritten(tap: Tap, state: ThreadState, site: int, output: torch.Tensor, kept: Kept | None) -> None:
+    """Watch one call that wrote its output over its input; `kept` holds the rows of the input, taken before.
+
+    A GELU of finite values is finite, so what is non-finite in the output was so in the input.
+    """
+    try:
+        if site not in tap.called and not admit(tap, site, (output,), output):
+            return
+        with unseen():
+            if tap.breaker.allows("guard"):
+                _guard(tap, state, site, output, output)
+            if kept is not None and site in tap.called:
+                layer, dtype = tap.sites[site].layer, DTYPES[output.dtype]
+                tap.keep(state, Captured(layer, dtype, kept.rows, rows_of(output, kept.indices)))
+    except Exception as error:  # noqa: BLE001  # nothing may leave a hook
+        failed(tap, "guard", site, (output,), output, error)
+
+
+def see_gate(tap: Tap, state: ThreadState, site: int, gate: torch.Tensor, formula: Formula) -> None:
+    """Watch the half of a gated module's input that goes through the GELU, whose result is never seen by itself.
+
+    A GELU of finite values is finite: the input alone tells whether anything is wrong, and rows of the result are made
+    anew from those of the input.
+    """
+    try:
+        if site not in tap.called and not admit(tap, site, (gate,), gate):
+            return
+        with unseen():
+            if tap.breaker.allows("guard"):
+                if not gate.is_cpu:
+                    _look_there(tap, state, site, gate, gate)
+                elif guard.suspicious(gate):
+                    tap.check(state, site, gate, formula(gate.detach()))
+            if state.sampled and site in tap.called and tap.breaker.allows("rows"):
+                _capture(tap, state, site, gate, formula)
+    except Exception as error:  # noqa: BLE001  # nothing may leave a hook
+        failed(tap, "guard", site, (gate,), gate, error)
+
+
+def rows_before(tap: Tap, state: ThreadState, site: int, values: torch.Tensor) -> Kept | None:
+    """Return the rows of an input that is about to be overwritten; None where none are wanted."""
+    try:
+        if not state.sampled or site not in tap.called or not tap.breaker.allows("rows") or not values.is_cpu:
+            return None
+        with unseen():
+            indices = _indices(tap, state, site, values) if _has_rows(tap, site, values) else None
+            if indices is None or not indices.numel():
+                return None
+            return Kept(rows_of(values, indices), indices)
+    except Exception as error:  # noqa: BLE001  # nothing may leave a hook
+        failed(tap, "rows", site, (values,), values, error)
+        return None
+
+
+def admit(tap: Tap, site: int, args: tuple[Any, ...], output: Any) -> bool:
+    """Note that a site runs, or why it cannot be watched; return whether it can."""
+    if reason := _refusal(args, output):
+        tap.unwatchable[site] = reason
+        tap.called.discard(site)
+        return False
+    tap.unwatchable.pop(site, None)
+    tap.called.add(site)
+    return True
+
+
+def failed(tap: Tap, part: str, site: int, args: tuple[Any, ...], output: Any, error: Exception) -> None:
+    """Blame a failure on a call that cannot be watched, else on a part of the agent."""
+    try:
+        if not admit(tap, site, args, output):
+            return
+        if transformed(output):
+            tap.unwatchable[site] = "inside a torch.func transform"
+            tap.called.discard(site)
+            return
+    except Exception:  # noqa: BLE001, S110  # the failure to be counted is the first
+        pass
+    tap.breaker.trip(part, error)
+
+
+def dense(module: nn.Module) -> TypeGuard[nn.Linear]:
+    """Return whether a module is a plain floating-point dense layer, in which a non-finite input cannot get lost."""
+    if type(module) is not nn.Linear or "forward" in module.__dict__ or not module.out_features:
+        return False
+    return type(module.weight) is nn.Parameter and module.weight.is_floating_point()
+
+
+def version(tensor: torch.Tensor) -> int | None:
+    """Return how often a tensor has been written to, where that is tracked."""
+    return None if tensor.is_inference() else tensor._version  # noqa: SLF001  # the only name it has
+
+
+def total(tensor: torch.Tensor) -> float:
+    """Return a sum that tells whether a CPU tensor was changed; elsewhere reading it would mean a wait."""
+    return float(tensor.detach().sum()) if tensor.is_cpu else 0.0
+
+
+def _look(
+    tap: Tap, state: ThreadState, site: int, pre: torch.Tensor, post: torch.Tensor, *, training: bool, relay: bool
+) -> None:
+    if tap.breaker.allows("guard"):
+        if state.pending is not None:
+            tap.settle(state, missed=True)
+        if tap.learning:
+            state.latest = Latest(site, post, total(post))
+        if not post.is_cpu:
+            _look_there(tap, state, site, pre, post)
+        elif post.numel() < LARGE or not relay or not _relayed(tap, state, site, training=training):
+            _guard(tap, state, site, pre, post)
+        else:
+            state.pending = Pending(site, training, version(post), pre, post)
+    if state.sampled and site in tap.called and tap.breaker.allows("rows"):
+        _capture(tap, state, site, pre, post)
+
+
+def _guard(tap: Tap, state: ThreadState, site: int, pre: torch.Tensor, post: torch.Tensor) -> None:
+    if guard.suspicious(post) or (tap.clips[site] and guard.suspicious(pre)):
+        tap.check(state, site, pre, post)
+
+
+def _look_there(tap: Tap, state: ThreadState, site: int, pre: torch.Tensor, post: torch.Tensor) -> None:
+    if post.is_meta:
+        admit(tap, site, (pre,), post)
+    else:
+        state.away = True
+        tap.device_guard.look(site, (post, pre) if tap.clips[site] else (post,), tap.mask(state, post.shape))
+
+
+def _relayed(tap: Tap, state: ThreadState, site: int, *, training: bool) -> bool:
+    """Return whether a large output is left to its consumer in this pass; ask for the consumer's hook where not."""
+    if site in tap.relayed:
+        return bool(state.depth) and (site, training) not in tap.missed
+    if not tap.clips[site]:
+        tap.large.add(site)
+    return False
+
+
+def _capture(tap: Tap, state: ThreadState, site: int, pre: torch.Tensor, post: torch.Tensor | Formula) -> None:
+    began = perf_counter()
+    try:
+        if not _has_rows(tap, site, pre):
+            return
+        if pre.is_cpu:
+            indices = _indices(tap, state, site, pre)
+            if indices.numel():
+                tap.keep(state, capture(tap.sites[site].layer, pre, post, indices))
+        else:
+            _capture_there(tap, state, site, pre, post)
+    except Exception as error:  # noqa: BLE001  # nothing may leave a hook
+        failed(tap, "rows", site, (pre,), pre, error)
+    finally:
+        state.spent += perf_counter() - began
+
+
+def _has_rows(tap: Tap, site: int, pre: torch.Tensor) -> bool:
+    """Return whether a site's values are rows of channels: its last dimension has always been the same."""
+    if not pre.numel() or not pre.dim():
+        return False
+    width = pre.shape[-1]
+    known = tap.widths.setdefault(site, width)
+    if width != known and site not in tap.rowless:
+        tap.rowless[site] = f"guarded, but gives no rows: its last dimension varies ({known}, {width}), so it is not channels"
+    return site not in tap.rowless
+
+
+def _indices(tap: Tap, state: ThreadState, site: int, pre: torch.Tensor) -> torch.Tensor:
+    indices = state.indices.get(pre.shape[:-1])
+    if not isinstance(indices, torch.Tensor):
+        mask = tap.mask(state, pre.shape)
+        indices = tap.picker.pick(pre.shape[:-1].numel(), mask, lambda valid: tap.rows_wanted(state, site, pre, valid))
+        state.indices[pre.shape[:-1]] = indices
+    return indices
+
+
+def _capture_there(tap: Tap, state: ThreadState, site: int, pre: torch.Tensor, post: torch.Tensor | Formula) -> None:
+    state.away = True
+    choice = state.indices.get(pre.shape[:-1])
+    if not isinstance(choice, Choice):
+        choice = tap.choose_there(state, site, pre)
+        state.indices[pre.shape[:-1]] = choice
+    if choice.indices.numel():
+        tap.device_rows.capture(tap.sites[site].layer, pre, post, choice)
+
+
+def _refusal(args: tuple[Any, ...], output: Any) -> str:
+    """Return why a GELU's call cannot be watched, or an empty string when it can."""
+    if len(args) == 1 and isinstance(args[0], torch.Tensor) and isinstance(output, torch.Tensor):
+        return watchable(args[0], output)
+    return "called without a single positional tensor, or returned none"

@@ -1,0 +1,140 @@
+"""Hooks on GELU modules and on the modules that share them."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import nn
+
+from geluwatch.tap import compiled, look
+from geluwatch.tap._compat import note_trace, rerun
+from geluwatch.tap.hook import Hook
+from geluwatch.tap.rows import Formula
+from geluwatch.tap.shared import Tap
+
+
+class CallerBegin(Hook):
+    """Forward pre-hook of a module that shares its GELU with others: the GELU's next calls are its."""
+
+    def __init__(self, tap: Tap, group: int, site: int) -> None:
+        super().__init__(tap)
+        self.group, self.site = group, site
+        self.token = compiled.token_of(self)
+
+    def __call__(self, _module: nn.Module, _args: tuple[Any, ...]) -> None:
+        if torch.compiler.is_compiling():
+            if compiled.modes_traced():
+                torch.ops.geluwatch.speak(self.token, None, None)
+            return
+        # The group is a site number, not the GELU's id: replicas of a module have other ids and the same hooks.
+        self.tap.enter_caller(self.group, self.site)
+
+    def spoken(self, _first: torch.Tensor | None, _second: torch.Tensor | None) -> None:
+        """Do the same from compiled code."""
+        if not self.tap.closed and not rerun():
+            self.tap.enter_caller(self.group, self.site)
+
+
+class CallerEnd(Hook):
+    """Forward hook of such a module, called also when it raised: the GELU's calls are the outer caller's again."""
+
+    def __init__(self, tap: Tap, group: int) -> None:
+        super().__init__(tap)
+        self.group = group
+        self.token = compiled.token_of(self)
+
+    def __call__(self, _module: nn.Module, _args: tuple[Any, ...], _output: Any) -> None:
+        if torch.compiler.is_compiling():
+            if compiled.modes_traced():
+                torch.ops.geluwatch.speak(self.token, None, None)
+            return
+        self.tap.leave_caller(self.group)
+
+    def spoken(self, _first: torch.Tensor | None, _second: torch.Tensor | None) -> None:
+        """Do the same from compiled code."""
+        if not self.tap.closed and not rerun():
+            self.tap.leave_caller(self.group)
+
+
+class SiteHook(Hook):
+    """Forward hook of a GELU module."""
+
+    def __init__(self, tap: Tap, site: int, *, shared: bool = False) -> None:
+        super().__init__(tap)
+        self.site, self.shared = site, shared
+        self.token = compiled.token_of(self)
+
+    def __call__(self, module: nn.Module, args: tuple[Any, ...], output: Any) -> None:
+        if torch.compiler.is_compiling():
+            note_trace()
+            if compiled.can_speak(args, output):
+                torch.ops.geluwatch.speak(self.token, args[0], output)
+            return
+        self.called(args, output, training=module.training, relay=True)
+
+    def spoken(self, first: torch.Tensor | None, second: torch.Tensor | None) -> None:
+        """Watch a call in compiled code."""
+        if not self.tap.closed and not rerun():
+            self.tap.follow_traces()
+            self.called((first,), second, training=False, relay=False)
+
+    def called(self, args: tuple[Any, ...], output: Any, *, training: bool, relay: bool) -> None:
+        """Watch a call."""
+        tap = self.tap
+        try:
+            state = tap.state()
+            if not state.depth and rerun():
+                return
+            site = self.site
+            if self.shared and (callers := state.callers.get(site)):
+                site = callers[-1]
+            if state.sampled:
+                state.settle_time(site)
+            self.watch(site, args, output, training=training, relay=relay)
+        except Exception as error:  # noqa: BLE001  # nothing may leave a hook
+            tap.breaker.trip("guard", error)
+
+    def watch(self, site: int, args: tuple[Any, ...], output: Any, *, training: bool, relay: bool) -> None:
+        """Watch a call of a site."""
+        look.see(self.tap, self.tap.state(), site, args, output, training=training, relay=relay)
+
+
+class GatedHook(SiteHook):
+    """Forward hook of a module that multiplies the GELU of the first half of its input by the second half."""
+
+    def __init__(self, tap: Tap, site: int, formula: Formula, *, shared: bool = False) -> None:
+        super().__init__(tap, site, shared=shared)
+        self.formula = formula
+
+    def watch(self, site: int, args: tuple[Any, ...], output: Any, *, training: bool, relay: bool) -> None:  # noqa: ARG002
+        """Watch the half that goes through the GELU."""
+        if len(args) != 1 or not isinstance(args[0], torch.Tensor) or not args[0].dim():
+            look.admit(self.tap, site, args, output)
+            return
+        gate = args[0][..., : args[0].shape[-1] // 2]
+        look.see_gate(self.tap, self.tap.state(), site, gate, self.formula)
+
+
+class ProducerHook(Hook):
+    """Forward hook of the part whose output a spelled-out formula takes: keeps it for `ProductHook`."""
+
+    def __init__(self, tap: Tap, site: int) -> None:
+        super().__init__(tap)
+        self.site = site
+
+    def __call__(self, _module: nn.Module, _args: tuple[Any, ...], output: Any) -> None:
+        if not torch.compiler.is_compiling() and not rerun():
+            self.tap.state().produced[self.site] = output
+
+
+class ProductHook(SiteHook):
+    """Forward hook of the module that returns the formula's result."""
+
+    def __call__(self, module: nn.Module, args: tuple[Any, ...], output: Any) -> None:
+        if torch.compiler.is_compiling():
+            note_trace()
+            return
+        produced = self.tap.state().produced.pop(self.site, None)
+        if produced is not None:
+            self.called((produced,), output, training=module.training, relay=True)

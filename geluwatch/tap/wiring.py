@@ -1,0 +1,161 @@
+"""Puts the hooks of a watch on a model and takes them off: at attach, after the first pass, and for calls found later."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import replace
+from weakref import WeakKeyDictionary
+
+import torch
+from torch import nn
+from torch.nn import functional as torch_functional
+from torch.utils.hooks import RemovableHandle
+
+from geluwatch.records import Site
+from geluwatch.tap import dispatch
+from geluwatch.tap.calls import Chain, methods_of
+from geluwatch.tap.consumers import ConsumerHook, LearnConsumer
+from geluwatch.tap.discover import Found, fused_parts
+from geluwatch.tap.functional import Ear, OwnerBegin, OwnerEnd, identity, owner_of
+from geluwatch.tap.hooks import RootBegin, RootEnd
+from geluwatch.tap.look import dense
+from geluwatch.tap.names import stable
+from geluwatch.tap.rows import Formula
+from geluwatch.tap.shared import MOST_STRAYS, Tap
+from geluwatch.tap.sites import CallerBegin, CallerEnd, GatedHook, ProducerHook, ProductHook, SiteHook
+
+_TOO_MANY = "found when it ran, as one too many: the census takes in {} at most"
+_INSIDE_FUSED = "found when it ran, inside nn.TransformerEncoderLayer, whose fused path a hook would switch off"
+
+_FORMULAS: dict[str, Formula] = {
+    "erf": torch_functional.gelu,
+    "tanh": lambda values: torch_functional.gelu(values, approximate="tanh"),
+    "quick": lambda values: values * torch.sigmoid(1.702 * values),
+}
+
+
+class Wiring:
+    """The hooks of one watch.
+
+    Args:
+        tap: What the hooks share.
+        model: What is watched.
+        found: Its call sites; hooks go only where one is observed, for a hook that can see nothing could cost a fused kernel.
+    """
+
+    def __init__(self, tap: Tap, model: nn.Module, found: tuple[Found, ...]) -> None:
+        self._tap = tap
+        self._handles: list[RemovableHandle] = []
+        self._learning: list[RemovableHandle] = []
+        self._owners: WeakKeyDictionary[nn.Module, int] = WeakKeyDictionary()
+        tap.hears = dispatch.available()
+        tap.names = {identity(module): name for name, module in model.named_modules(remove_duplicate=False)}
+        observed = [item for item in found if item.site.state == "observed"]
+        calls = _by_caller(item for item in observed if item.chain)
+        fused = {identity(item.caller): item.site.position for item in observed if item.site.form == "fused"}
+        gelus = {item.module for item in found if item.module is not None}
+        known = frozenset(id(code) for module in gelus for code in methods_of(module))
+        self._ear = Ear(tap, tuple(owner_of(module, items) for module, items in calls.items()), fused, known)
+        if observed:
+            self._put_on(model, observed, calls)
+
+    def _put_on(self, model: nn.Module, observed: list[Found], calls: dict[nn.Module, list[Found]]) -> None:
+        tap, keep = self._tap, self._handles.append
+        # Replicas of DataParallel carry the hooks of what it wraps, and each makes a pass of its own.
+        root = model.module if isinstance(model, nn.DataParallel) else model
+        keep(root.register_forward_pre_hook(RootBegin(tap, self._ear), with_kwargs=True, prepend=True))
+        by_module: dict[nn.Module, list[Found]] = {}
+        for item in observed:
+            if item.module is not None:
+                by_module.setdefault(item.module, []).append(item)
+        for module, items in by_module.items():
+            self._put_on_module(module, items)
+        for index, module in enumerate(calls):
+            self._put_on_owner(module, index)
+        # After all others, for the model may be the GELU itself.
+        keep(root.register_forward_hook(RootEnd(tap, self._ear), with_kwargs=True, always_call=True))
+        fused = fused_parts(model)
+        self._learning = [
+            module.register_forward_pre_hook(LearnConsumer(tap)) for module in model.modules() if dense(module) and module not in fused
+        ]
+
+    def _put_on_module(self, module: nn.Module, items: list[Found]) -> None:
+        tap, keep, first = self._tap, self._handles.append, items[0]
+        group, shared = first.site.position, len(items) > 1
+        if first.producer is not None:
+            keep(first.producer.register_forward_hook(ProducerHook(tap, group)))
+            keep(module.register_forward_hook(ProductHook(tap, group)))
+        elif first.site.form == "gated":
+            keep(module.register_forward_hook(GatedHook(tap, group, _FORMULAS[first.site.variant], shared=shared)))
+        else:
+            keep(module.register_forward_hook(SiteHook(tap, group, shared=shared)))
+        for item in items if shared else ():
+            keep(item.caller.register_forward_pre_hook(CallerBegin(tap, group, item.site.position)))
+            keep(item.caller.register_forward_hook(CallerEnd(tap, group), always_call=True))
+
+    def _put_on_owner(self, module: nn.Module, index: int) -> None:
+        self._owners[module] = index
+        self._handles.append(module.register_forward_pre_hook(OwnerBegin(self._tap, self._ear, index)))
+        self._handles.append(module.register_forward_hook(OwnerEnd(self._tap, self._ear, index), always_call=True))
+
+    def settle_learning(self) -> None:
+        """After the first pass, take the learning hooks off and look at large outputs through their consumers."""
+        tap = self._tap
+        # Compiled code guards the number of hooks that it was compiled with: to take one off is to have it compiled again.
+        if not tap.compiled:
+            for handle in self._learning:
+                handle.remove()
+            self._learning = []
+        for site in tuple(tap.large - tap.relayed):
+            consumer = tap.consumers.get(site)
+            if consumer is not None and dense(consumer):
+                # First in line, so that no other hook has changed the output before it is looked at.
+                self._handles.append(consumer.register_forward_hook(ConsumerHook(tap), prepend=True))
+                tap.relayed |= {site}
+
+    def take_in_strays(self, model: nn.Module) -> None:
+        """Take calls that were heard but not known into the census, with the hooks that tell whose they are."""
+        strays = self._tap.strays
+        for stray in [stray for stray, taken in tuple(strays.items()) if not taken]:
+            strays[stray] = True
+            name, chain = stray
+            owner = dict(model.named_modules(remove_duplicate=False)).get(name)
+            if owner is not None:
+                self._take_in(owner, stable(name), chain)
+
+    def _take_in(self, owner: nn.Module, layer: str, chain: Chain) -> None:
+        tap = self._tap
+        position = len(tap.sites)
+        site = Site(_free(layer, {site.layer for site in tap.sites}), position, "functional", type(owner).__name__, "erf")
+        if isinstance(owner, nn.TransformerEncoderLayer):
+            site = replace(site, state="blind", reason=_INSIDE_FUSED)
+        elif len(tap.strays) > MOST_STRAYS:
+            site = replace(site, state="blind", reason=_TOO_MANY.format(MOST_STRAYS))
+        tap.clips = (*tap.clips, False)
+        tap.sites = (*tap.sites, site)
+        if site.state == "blind":
+            return
+        if owner in self._owners:
+            self._ear.owners[self._owners[owner]].take_in(chain, position)
+        else:
+            index = len(self._ear.owners)
+            self._ear.owners = (*self._ear.owners, owner_of(owner, [Found(site, owner, chain=chain)]))
+            self._put_on_owner(owner, index)
+
+    def remove(self) -> None:
+        """Take every hook off."""
+        self._tap.closed = True
+        for handle in (*self._handles, *self._learning):
+            handle.remove()
+
+
+def _by_caller(found: Iterable[Found]) -> dict[nn.Module, list[Found]]:
+    callers: dict[nn.Module, list[Found]] = {}
+    for item in found:
+        callers.setdefault(item.caller, []).append(item)
+    return callers
+
+
+def _free(layer: str, known: set[str]) -> str:
+    """Return a layer's name, numbered where it is taken."""
+    return next(name for name in (layer, *(f"{layer}#{k}" for k in range(1, len(known) + 2))) if name not in known)
