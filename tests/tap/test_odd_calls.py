@@ -14,9 +14,8 @@ from torch import nn
 from torch.optim.swa_utils import AveragedModel
 from torch.overrides import TorchFunctionMode
 
-from geluwatch.tap import guard, hooks
+from geluwatch.tap import guard, look
 from geluwatch.tap.deferred import DeviceGuard
-from geluwatch.tap.hooks import CallerBegin, CallerEnd, ConsumerHook, LearnConsumer, RootBegin, RootEnd, SiteHook
 
 BAD = torch.full((2, 8), math.nan)
 
@@ -35,16 +34,15 @@ ODD_CALLS: list[tuple[Any, Any]] = [
 @pytest.mark.parametrize(("args", "output"), ODD_CALLS, ids=[f"call {number}" for number in range(len(ODD_CALLS))])
 def test_hooks_bear_odd_arguments(args: Any, output: Any, attach: Callable[..., Any], block: Callable[..., Any]) -> None:
     """Frameworks that fuse layers call hooks with no inputs, no output or more of both: nothing is raised, and the next pass counts."""
-    model = nn.Sequential(block(), block())
+    act = nn.GELU()
+    model = nn.Sequential(block(act), block(act), block())
     watch = attach(model, breaker_limit=1)
-    tap = watch._source._tap
-    RootBegin(tap)(model, args)
-    for hook in (LearnConsumer(tap), CallerBegin(tap, 0, 0)):
-        hook(model[0].down, args)
-    for hook in (SiteHook(tap, 0, clips=False, shared=True), SiteHook(tap, 1, clips=True, shared=False), ConsumerHook(tap)):
-        hook(model[0].act, args, output)
-    CallerEnd(tap, 0)(model[0].down, args, output)
-    RootEnd(tap)(model, args, output)
+    for part in model.modules():
+        for hook in part._forward_pre_hooks.values():
+            assert hook(part, args) is None
+    for part in reversed(list(model.modules())):
+        for hook in part._forward_hooks.values():
+            assert hook(part, args, output) is None
     before = watch.flush().totals.nonfinite_forwards
     model(BAD)
     totals = watch.flush().totals
@@ -172,7 +170,7 @@ def test_inference_mode_and_training_take_turns(
     order: tuple[bool, bool], attach: Callable[..., Any], block: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A watch made and first run in inference mode counts in training afterwards, and the other way round."""
-    monkeypatch.setattr(hooks, "LARGE", 1)
+    monkeypatch.setattr(look, "LARGE", 1)
     model = block()
     with torch.inference_mode(order[0]):
         watch = attach(model)

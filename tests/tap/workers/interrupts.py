@@ -17,7 +17,7 @@ import torch
 from torch import nn
 
 import geluwatch
-from geluwatch.tap import hooks
+from geluwatch.tap import look
 
 
 class InterruptError(BaseException):
@@ -62,7 +62,7 @@ def storm(model: nn.Module, seconds: float) -> Ran:
 
 def main() -> None:
     """Run the storm, then a calm of 200 passes, 50 of them faulty, and print the counts of both."""
-    hooks.LARGE = int(sys.argv[2])
+    look.LARGE = int(sys.argv[2])
     torch.set_num_threads(1)
     signal.signal(signal.SIGALRM, interrupt)
     model = nn.Sequential(*(part for _ in range(3) for part in (nn.Linear(8, 8), nn.GELU())), nn.Linear(8, 8))
