@@ -30,6 +30,10 @@ class Source(Protocol):
         """Return what was seen since the last call."""
         ...
 
+    def start_anew(self) -> None:
+        """Forget what was seen and not yet drained: in a forked child it is the parent's."""
+        ...
+
     def close(self) -> None:
         """Come off the model; calling it again does nothing."""
         ...

@@ -52,6 +52,10 @@ class ListSource:
         """Return the next batch, or an empty one."""
         return self.queue.pop(0) if self.queue else Drained()
 
+    def start_anew(self) -> None:
+        """Drop what is queued."""
+        self.queue.clear()
+
     def close(self) -> None:
         """Note that the source was closed."""
         self.closed = True

@@ -239,9 +239,16 @@ class Watch:
                 log.warning("geluwatch: the last flush failed; what it held is lost: %r", error)
 
     def _forget_parent(self) -> None:
-        """Go on in a forked child, into which whoever held the lock has not come along, nor the listener's thread."""
+        """Go on in a forked child, into which whoever held the lock has not come along, nor the listener's thread.
+
+        What was seen before belongs to the parent, which reports it.
+        """
         self._lock = threading.RLock()
         self._listener = None
+        self._source.start_anew()
+        self._monitor = self._monitor.restarted(self._clock.time())
+        self._window_began = self._clock.monotonic()
+        self._report = self._monitor.report(self._clock.time())
 
     def _fold(self) -> None:
         began = self._clock.monotonic()

@@ -75,6 +75,13 @@ class Monitor:
         for key, seen in points.items():
             self._points[key] = add_point(self._points.get(key, PointTotals()), key, seen)
 
+    def restarted(self, now: float) -> Monitor:
+        """Return a monitor of the same model and armed baseline that has seen nothing yet, for a forked child."""
+        fresh = Monitor(self._identity, self._sites, self._config, now)
+        if self._judge is not None:
+            fresh.arm(self._judge.baseline)
+        return fresh
+
     def census(self, sites: tuple[Site, ...]) -> None:
         """Take the source's present census; sites turn blind when they prove to be."""
         self._sites = sites

@@ -17,6 +17,7 @@ _dynamo: Any = getattr(getattr(torch._C, "_dynamo", None), "eval_frame", None)  
 _task_id: Callable[[], int] = getattr(torch._C, "_current_graph_task_id", lambda: -1)  # noqa: SLF001
 _tracing_state: Callable[[], object] = getattr(torch._C, "_get_tracing_state", lambda: None)  # noqa: SLF001
 _batched: Callable[[torch.Tensor], bool] = getattr(_functorch, "is_batchedtensor", lambda _tensor: False)
+_unwrapped: Callable[[torch.Tensor], torch.Tensor] = getattr(_functorch, "get_unwrapped", lambda tensor: tensor)
 _transformed: Callable[[torch.Tensor], bool] = getattr(_functorch, "is_functorch_wrapped_tensor", lambda _tensor: False)
 _compiled_entries: Callable[[CodeType], list[Any]] = getattr(_dynamo, "_debug_get_cache_entry_list", lambda _code: [])
 _call_code: CodeType | None = getattr(getattr(nn.Module, "_call_impl", None), "__code__", None)
@@ -24,21 +25,38 @@ _call_code: CodeType | None = getattr(getattr(nn.Module, "_call_impl", None), "_
 _TAP_KEY = "TESTING_ONLY_GenericMode"
 """A dispatch key above all others that torch leaves free: included in a thread, it shows an operation to a Python kernel first."""
 
-_NEAR = 6
+_NEAR = 8
 """Frames between a hook and what called its module."""
 
 _include: Callable[[str, bool], None] | None = getattr(torch._C, "_dispatch_tls_set_dispatch_key_included", None)  # noqa: SLF001
 _libraries: list[Any] = []
 
-modes: Callable[[], int] = getattr(torch._C, "_len_torch_dispatch_stack", lambda: 0)  # noqa: SLF001
-"""Return how many dispatch modes are active in this thread."""
+_dispatch_modes: Callable[[], int] = getattr(torch._C, "_len_torch_dispatch_stack", lambda: 0)  # noqa: SLF001
+_function_modes: Callable[[], int] = getattr(torch._C, "_len_torch_function_stack", lambda: 0)  # noqa: SLF001
+_no_dispatch: Callable[[], AbstractContextManager[Any]] = getattr(torch._C, "_DisableTorchDispatch", nullcontext)  # noqa: SLF001
+_no_function: Callable[[], AbstractContextManager[Any]] = getattr(torch._C, "DisableTorchFunction", nullcontext)  # noqa: SLF001
 
-unseen: Callable[[], AbstractContextManager[Any]] = getattr(torch._C, "_DisableTorchDispatch", nullcontext)  # noqa: SLF001
-"""Return a context in which operations pass dispatch modes by.
 
-Selective checkpointing is such a mode: it counts operations in forward and recomputation, and one more on one side
-only would hand the backward pass the wrong tensors.
-"""
+def modes() -> int:
+    """Return how many modes, of functions or of dispatch, are active in this thread."""
+    return _dispatch_modes() + _function_modes()
+
+
+class unseen:  # noqa: N801  # a context manager, used like a function
+    """A context in which operations pass modes by.
+
+    Selective checkpointing is such a mode: it counts operations in forward and recomputation, and one more on one side
+    only would hand the backward pass the wrong tensors.
+    """
+
+    def __enter__(self) -> None:
+        self._contexts = (_no_dispatch(), _no_function())
+        for context in self._contexts:
+            context.__enter__()
+
+    def __exit__(self, *error: object) -> None:
+        for context in reversed(self._contexts):
+            context.__exit__(None, None, None)
 
 
 def rerun() -> bool:
@@ -49,6 +67,15 @@ def rerun() -> bool:
 def batched(tensor: torch.Tensor) -> bool:
     """Return whether a tensor is one that `torch.func.vmap` passes in, whose values cannot be read."""
     return _batched(tensor)
+
+
+def unreadable(tensor: torch.Tensor) -> bool:
+    """Return whether a tensor, or one that a transform has wrapped in it, is of `torch.func.vmap`."""
+    while _transformed(tensor):
+        if _batched(tensor):
+            return True
+        tensor = _unwrapped(tensor)
+    return False
 
 
 def transformed(tensor: torch.Tensor) -> bool:
@@ -144,6 +171,11 @@ def never_compiled_alone(code: CodeType) -> None:
     if all(hasattr(_dynamo, name) for name in ("set_code_exec_strategy", "_FrameExecStrategy", "_FrameAction")):
         skip = _dynamo._FrameAction.SKIP  # noqa: SLF001
         _dynamo.set_code_exec_strategy(code, _dynamo._FrameExecStrategy(skip, skip))  # noqa: SLF001
+
+
+def compiler_loaded() -> bool:
+    """Return whether Dynamo has been loaded in this process, so that there may be compiled code."""
+    return "torch._dynamo.convert_frame" in sys.modules
 
 
 def called_by_compiler() -> bool:

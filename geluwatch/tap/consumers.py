@@ -35,12 +35,12 @@ class ConsumerHook(Hook):
             pending = state.pending
             if pending is None or not args or args[0] is not pending.post:
                 return
-            if not dense(module) or type(output) is not torch.Tensor or version(pending.post) != pending.version:
-                return  # left pending, so that it is looked at whole
             with unseen():
+                if not dense(module) or type(output) is not torch.Tensor or version(pending.post) != pending.version:
+                    return  # left pending, so that it is looked at whole
                 state.pending = None
                 if guard.suspicious_column(output):
-                    tap.check(state, pending.site, pending.pre, pending.post)
+                    tap.check_late(state, pending)
         except Exception as error:  # noqa: BLE001  # nothing may leave a hook
             tap.breaker.trip("guard", error)
 
@@ -57,10 +57,10 @@ class LearnConsumer(Hook):
             return
         try:
             latest = tap.state().latest
-            if latest is None or not args or args[0] is not latest.post or not dense(module):
+            if latest is None or not args or args[0] is not latest.post:
                 return
             with unseen():
-                if total(latest.post) == latest.total:
+                if dense(module) and total(latest.post) == latest.total:
                     tap.consumers[latest.site] = module
         except Exception as error:  # noqa: BLE001  # nothing may leave a hook
             tap.breaker.trip("guard", error)

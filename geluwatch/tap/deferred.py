@@ -43,7 +43,7 @@ class DeviceGuard:
     """Guards sites whose tensors live on an accelerator."""
 
     def __init__(self, sites: int) -> None:
-        self._sites = sites
+        self.sites = sites
         self._local = threading.local()
         self._all: list[_DeviceState] = []
 
@@ -89,8 +89,8 @@ class DeviceGuard:
         if final:
             for state in self._all:
                 state.seen = state.counts.tolist()
-        sums = [sum(column) for column in zip(*(state.seen for state in self._all), strict=True)] or [0] * (2 * self._sites + 1)
-        return sums[: self._sites], sums[self._sites : -1], sums[-1]
+        sums = [sum(column) for column in zip(*(state.seen for state in self._all), strict=True)] or [0] * (2 * self.sites + 1)
+        return sums[: self.sites], sums[self.sites : -1], sums[-1]
 
     def _state(self, device: torch.device) -> _DeviceState:
         states: dict[torch.device, _DeviceState] | None = getattr(self._local, "states", None)
@@ -98,7 +98,7 @@ class DeviceGuard:
             states = self._local.states = {}
         state = states.get(device)
         if state is None:
-            state = states[device] = _DeviceState(self._sites, device)
+            state = states[device] = _DeviceState(self.sites, device)
             self._all.append(state)
         return state
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
+from pathlib import Path
 from types import CodeType, FrameType
 from typing import Any
 
@@ -30,6 +31,9 @@ _FAR = 12
 _FUSED = frozenset({nn.TransformerEncoderLayer.forward.__code__, nn.TransformerEncoderLayer._ff_block.__code__})  # noqa: SLF001
 _UNHEARD = "called in compiled code where its calls do not show: in a checkpoint, say, or compiled from elsewhere than the watched model"
 _ORDER = "the calls of its forward cannot be told apart in compiled code: it made {} where {} were known"
+
+_OWN = str(Path(__file__).parent)
+"""Where the tap's own calls come from."""
 
 _GENERATED = "<eval_with_key>"
 """How the file names of graphs' code begin."""
@@ -130,6 +134,8 @@ class Ear:
 
     def _site(self, state: ThreadState, frame: FrameType) -> int | None:
         """Return the site of a call; None where it is a module's, which has a hook, or nobody's yet."""
+        if frame.f_code.co_filename.startswith(_OWN):
+            return None
         owner = state.owners[-1] if state.owners else None
         links: list[tuple[int, int]] = []
         a_module = False
@@ -239,7 +245,7 @@ class OwnerBegin(Hook):
             state = self.tap.state()
             state.owners.append(self.owner)
             begin(state, self.ear)
-            if self.tap.compiled or module._compiled_call_impl is not None:  # noqa: SLF001  # its only name
+            if (self.tap.compiled or module._compiled_call_impl is not None) and called_by_compiler():  # noqa: SLF001  # its only name
                 enter_mode(state, self.ear)
         except Exception as error:  # noqa: BLE001  # nothing may leave a hook
             self.tap.breaker.trip("guard", error)
@@ -308,8 +314,8 @@ def end(state: ThreadState, ear: Ear, *, wholly: bool = False) -> None:
 
 
 def enter_mode(state: ThreadState, ear: Ear) -> None:
-    """Enter the mode where a compiler has called the hook's module, until the pass, or the outermost such module, ends."""
-    if ear.mode is not None and state.mode is None and ear.mode.token is not None and called_by_compiler():
+    """Enter the mode in this thread, until the pass, or the outermost module that entered it, ends."""
+    if ear.mode is not None and state.mode is None and ear.mode.token is not None:
         state.mode = ear.mode
         torch._C._push_on_torch_function_stack(ear.mode)  # noqa: SLF001
 

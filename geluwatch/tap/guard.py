@@ -67,6 +67,17 @@ def confirm(pre: torch.Tensor, post: torch.Tensor, mask: Callable[[], torch.Tens
     return Hit({key: count for point, bad in arisen.items() for key, count in _kinds(point, sides[point][bad])})
 
 
+def belong(pre: torch.Tensor, post: torch.Tensor) -> bool:
+    """Return whether an output can be of an input, where both are finite, by any GELU: its forms differ by less than .03.
+
+    Without such a place it is not: a GELU of finite values is finite.
+    """
+    pre, post = pre.detach().float(), post.detach().float()
+    finite = torch.isfinite(pre) & torch.isfinite(post)
+    expected = torch.nn.functional.gelu(pre[finite])
+    return bool(finite.any()) and bool(((post[finite] - expected).abs() <= 0.03 + 0.01 * expected.abs()).all())
+
+
 def _kinds(point: Point, values: torch.Tensor) -> Iterator[tuple[tuple[Point, str], int]]:
     """Yield ((point, kind), count) of non-finite values, kinds that do not occur left out."""
     nan, posinf = int(values.isnan().sum()), int((values == torch.inf).sum())

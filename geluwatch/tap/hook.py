@@ -23,6 +23,11 @@ class Hook:
         if "__call__" in vars(cls):
             never_compiled_alone(vars(cls)["__call__"].__code__)
 
+    @property
+    def __name__(self) -> str:
+        """Have none: torch.jit.script asks for it, of functions that it is to compile, and shows its user what is raised."""
+        raise AttributeError("torch.jit.script cannot compile the hooks of geluwatch: detach, script the model, and attach to it again")
+
     def __reduce__(self) -> tuple[Any, ...]:
         # Takes anything and returns None, and is the standard library's: a model saved while it was watched loads without geluwatch.
         return (getattr, (nullcontext(), "__exit__"))

@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 from geluwatch.tap import compiled, functional, padding
-from geluwatch.tap._compat import calls_under_way, note_trace, rerun, unseen
+from geluwatch.tap._compat import called_by_compiler, calls_under_way, compiled_before, compiler_loaded, note_trace, rerun, unseen
 from geluwatch.tap.functional import Ear
 from geluwatch.tap.hook import Hook
 from geluwatch.tap.shared import Tap
@@ -44,8 +44,9 @@ class RootBegin(Hook):
             state = tap.state()
             if state.depth:
                 self._mend(state, module)
-            self._begin(state, args, kwargs or {}, sampled=None)
-            if self.ear.mode is not None:
+            self._begin(state, module, args, kwargs or {}, sampled=None)
+            state.whole = called_by_compiler() if tap.compiled or self.ear.mode is not None else False
+            if state.whole and self.ear.mode is not None:
                 functional.enter_mode(state, self.ear)
         except Exception as error:  # noqa: BLE001  # nothing may leave a hook
             tap.breaker.trip("root", error)
@@ -60,19 +61,31 @@ class RootBegin(Hook):
             if state.depth == 1 and state.spoken:  # cut off without its end
                 state.depth = 0
                 state.end()
-            self._begin(state, (first,), {padding.ARGUMENT: mask}, sampled=False if tap.config.padding else None)
-            state.spoken = state.depth == 1
+            self._begin(state, None, (first,), {padding.ARGUMENT: mask}, sampled=False if tap.config.padding else None)
+            state.spoken = state.whole = state.depth == 1
         except Exception as error:  # noqa: BLE001  # nothing may reach the model
             tap.breaker.trip("root", error)
 
-    def _begin(self, state: ThreadState, args: tuple[Any, ...], kwargs: dict[str, Any], *, sampled: bool | None) -> None:
+    def _begin(
+        self, state: ThreadState, module: nn.Module | None, args: tuple[Any, ...], kwargs: dict[str, Any], *, sampled: bool | None
+    ) -> None:
         tap = self.tap
         state.depth += 1
         if state.depth > 1:
             return
         state.begin(args, kwargs, sampled=tap.pacer.take(tap.clock.monotonic()) if sampled is None else sampled)
-        if tap.hears and (tap.learning or state.sampled or self.ear.has_fused):
+        if self.ear.has_fused or (tap.hears and self._may_listen(state, module)):
             functional.begin(state, self.ear)
+
+    def _may_listen(self, state: ThreadState, module: nn.Module | None) -> bool:
+        """Return whether this pass may be listened to although others are not.
+
+        Compiled code guards the dispatch keys of the thread that it was compiled in: where they come and go, it is
+        compiled again. So passes are picked out only where there is no compiler, or to learn, where nothing is compiled.
+        """
+        if state.sampled and not compiler_loaded():
+            return True
+        return self.tap.learning and module is not None and not (called_by_compiler() or compiled_before(module))
 
     @staticmethod
     def _mend(state: ThreadState, module: nn.Module) -> None:
@@ -132,7 +145,11 @@ class RootEnd(Hook):
                 tap.device_guard.end_pass()
                 for captured in tap.device_rows.arrived():
                     tap.keep(state, captured)
-            state.counters.samples += padding.batch_size(*state.call)
+            if tap.compiled and not raised:
+                state.counters.completed += not state.whole
+                state.counters.whole += state.whole
+            with unseen():
+                state.counters.samples += padding.batch_size(*state.call)
             if state.sampled:
                 hold = min(tap.config.flush_seconds, 1.0) if state.cramped else 0.0
                 tap.pacer.spent(tap.clock.monotonic(), state.spent, state.had, state.taken, hold)

@@ -15,7 +15,7 @@ import torch
 from torch import nn
 
 from geluwatch.tap import guard
-from geluwatch.tap._compat import modes, transformed, unseen
+from geluwatch.tap._compat import modes, transformed, unreadable, unseen
 from geluwatch.tap.deferred import Choice
 from geluwatch.tap.rows import DTYPES, Captured, Formula, capture, rows_of, watchable
 from geluwatch.tap.shared import Tap
@@ -46,15 +46,21 @@ def see(tap: Tap, state: ThreadState, site: int, args: tuple[Any, ...], output: 
         relay: Whether a large output may be left to the dense layer behind it.
     """
     try:
-        if (site not in tap.called or type(output) is not torch.Tensor) and not admit(tap, site, args, output):
-            return
         if modes():
             with unseen():
-                _look(tap, state, site, args[0], output, training=training, relay=relay)
+                _see(tap, state, site, args, output, training=training, relay=relay)
         else:
-            _look(tap, state, site, args[0], output, training=training, relay=relay)
+            _see(tap, state, site, args, output, training=training, relay=relay)
     except Exception as error:  # noqa: BLE001  # nothing may leave a hook
         failed(tap, "guard", site, args, output, error)
+
+
+def _see(tap: Tap, state: ThreadState, site: int, args: tuple[Any, ...], output: Any, *, training: bool, relay: bool) -> None:
+    if (site not in tap.called or type(output) is not torch.Tensor) and not admit(tap, site, args, output):
+        return
+    if tap.compiled:
+        state.note_met(site)
+    _look(tap, state, site, args[0], output, training=training, relay=relay)
 
 
 def see_overwritten(tap: Tap, state: ThreadState, site: int, output: torch.Tensor, kept: Kept | None) -> None:
@@ -65,6 +71,8 @@ def see_overwritten(tap: Tap, state: ThreadState, site: int, output: torch.Tenso
     try:
         if site not in tap.called and not admit(tap, site, (output,), output):
             return
+        if tap.compiled:
+            state.note_met(site)
         with unseen():
             if tap.breaker.allows("guard"):
                 _guard(tap, state, site, output, output)
@@ -84,6 +92,8 @@ def see_gate(tap: Tap, state: ThreadState, site: int, gate: torch.Tensor, formul
     try:
         if site not in tap.called and not admit(tap, site, (gate,), gate):
             return
+        if tap.compiled:
+            state.note_met(site)
         with unseen():
             if tap.breaker.allows("guard"):
                 if not gate.is_cpu:
@@ -175,10 +185,19 @@ def _look(tap: Tap, state: ThreadState, site: int, pre: torch.Tensor, post: torc
             _look_there(tap, state, site, pre, post)
         elif post.numel() < LARGE or not relay or not _relayed(tap, state, site, training=training):
             _guard(tap, state, site, pre, post)
+        elif unreadable(post) or post.is_nested:
+            raise RuntimeError("values that cannot be read")  # as reading a small output does
         else:
-            state.pending = Pending(site, training, version(post), pre, post)
-    if state.sampled and site in tap.called and tap.breaker.allows("rows"):
+            state.pending = Pending(site, training, version(pre), version(post), pre, post)
+    if (state.sampled or (not state.depth and _borrows(tap, state))) and site in tap.called and tap.breaker.allows("rows"):
         _capture(tap, state, site, pre, post)
+
+
+def _borrows(tap: Tap, state: ThreadState) -> bool:
+    """Return whether a thread without a pass works for a sampled one, as parallel branches do; it draws rows of its own."""
+    host = tap.host(state)
+    state.indices = {}
+    return host is not None and host.sampled
 
 
 def _guard(tap: Tap, state: ThreadState, site: int, pre: torch.Tensor, post: torch.Tensor) -> None:

@@ -22,7 +22,7 @@ from geluwatch.tap.calls import Chain
 from geluwatch.tap.deferred import Choice, DeviceGuard, DeviceRows
 from geluwatch.tap.pacer import LEAST_ROWS, Pacer
 from geluwatch.tap.rows import Captured, RowPicker
-from geluwatch.tap.state import ThreadState, Token
+from geluwatch.tap.state import Pending, ThreadState, Token
 
 MOST_STRAYS = 64
 """Call sites taken into the census after attach, at most; beyond it they are named as blind."""
@@ -69,7 +69,7 @@ class Tap:
         """Sites seen to run, since code with hooks in it was last compiled."""
         self.compiled = False
         self.hears = False
-        """Whether calls of GELU as a function are heard in sampled passes: for their time, and for those that the census lacks."""
+        """Whether this torch lets calls of GELU be heard wherever they are made."""
         self.names: dict[int, str] = {}
         """Qualified names of the model's modules by `functional.identity`."""
         self.strays: dict[tuple[str, Chain], bool] = {}
@@ -121,16 +121,30 @@ class Tap:
         except Exception as error:  # noqa: BLE001  # nothing may leave a hook
             self.breaker.trip("guard", error)
 
+    def host(self, state: ThreadState) -> ThreadState | None:
+        """Return the thread whose pass a thread without one works for, as parallel branches do: the only one that has a pass open."""
+        open_ = [each for each in tuple(self.states) if each.depth and each is not state]
+        return open_[0] if len(open_) == 1 else None
+
+    def forget(self) -> None:
+        """Drop every count and row of this process: in a forked child they are the parent's."""
+        self._local = threading.local()
+        self.states = []
+        self.device_guard = DeviceGuard(self.device_guard.sites)
+
     def check(self, state: ThreadState, site: int, pre: torch.Tensor, post: torch.Tensor) -> None:
         """Confirm a suspicion and note the hit."""
         hit = guard.confirm(pre, post, lambda: self.mask(state, post.shape))
         if hit is None:
             return
-        state.hits[site] = state.hits.get(site, False) or bool(hit.elements)
+        if not state.depth and (host := self.host(state)) is not None:
+            host.foreign.append((site, bool(hit.elements)))
+        else:
+            state.hits[site] = state.hits.get(site, False) or bool(hit.elements)
         elements = state.site(site).elements
         for key, count in hit.elements.items():
             elements[key] = elements.get(key, 0) + count
-        if not state.depth:  # a part of the model was called by itself: no root will count the hit
+        if not state.depth and state.hits:  # a part of the model was called by itself: no root will count the hit
             state.count_hits()
 
     def rows_wanted(self, state: ThreadState, site: int, pre: torch.Tensor, valid: int) -> int:
@@ -184,7 +198,17 @@ class Tap:
         if missed:
             self.missed.add((pending.site, pending.training))
         if guard.suspicious(pending.post):
-            self.check(state, pending.site, pending.pre, pending.post)
+            self.check_late(state, pending)
+
+    def check_late(self, state: ThreadState, pending: Pending) -> None:
+        """Confirm a suspicion after the model has gone on, and may have written over the input.
+
+        A GELU of finite values is finite, so what is non-finite in the output was so in the input.
+        """
+        known = pending.pre_version is not None
+        # The version is the only name it has.
+        untouched = pending.pre._version == pending.pre_version if known else guard.belong(pending.pre, pending.post)  # noqa: SLF001
+        self.check(state, pending.site, pending.pre if untouched else pending.post, pending.post)
 
     def follow_traces(self) -> None:
         """Where code with hooks in it was compiled since the last call, have every site prove again that it runs."""

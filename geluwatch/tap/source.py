@@ -21,6 +21,11 @@ from geluwatch.tap.shared import Tap
 from geluwatch.tap.state import Counters, SiteCounters
 from geluwatch.tap.wiring import Wiring
 
+_GAPS = (
+    "not met in every pass: compiled code without hooks ran instead, which torch chooses for them where "
+    "torch._dynamo.config.skip_nnmodule_hook_guards is left as it is"
+)
+
 _attached: weakref.WeakSet[nn.Module] = weakref.WeakSet()
 
 
@@ -51,6 +56,8 @@ class TorchSource:
         self._tap.compiled = compiled_before(model)
         self._seen = _Seen()
         self._firsts: list[tuple[float, int]] = []
+        self._gaps: frozenset[int] = frozenset()
+        """Sites that passes of compiled code did not show lately."""
         self._wiring = Wiring(self._tap, model, found)
         _attached.add(model)
 
@@ -85,8 +92,10 @@ class TorchSource:
             return "the guard failed repeatedly and was switched off"
         if (reason := tap.unwatchable.get(position) or tap.rowless.get(position)) is not None:
             return reason
+        if self._wiring.replaced(position):
+            return "its module is no longer in the model: attach again to watch the one in its place"
         if position in tap.called:
-            return ""
+            return _GAPS if position in self._gaps else ""
         if tap.compiled:
             return "not seen to run: code of this model has been compiled, and hooks do not run in compiled code"
         if ran and site.form == "fused":
@@ -100,6 +109,7 @@ class TorchSource:
         rows = tuple(self._take_rows())
         before = self._seen
         self._seen = after = self._add_up()
+        self._gaps = _gaps(before, after, self._gaps)
         by_site = {
             site.layer: delta
             for site in tap.sites
@@ -126,12 +136,17 @@ class TorchSource:
             disabled=tap.breaker.disabled,
         )
 
+    def start_anew(self) -> None:
+        """Forget what was seen, as a forked child has to: it was seen by the parent, which reports it."""
+        self._tap.forget()
+        self._seen, self._firsts = _Seen(), []
+
     def close(self) -> None:
         """Take every hook off."""
         if self._tap.closed:
             return
-        self._wiring.remove()
         model = self._model()
+        self._wiring.remove(model)
         if model is not None:
             _attached.discard(model)
 
@@ -207,6 +222,18 @@ class _Seen:
         self.failures = failures or {}
 
 
+def _gaps(before: _Seen, after: _Seen, known: frozenset[int]) -> frozenset[int]:
+    """Return the sites that were not met in every pass that a compiler began, or in none of the others.
+
+    Where no pass was begun since, nothing has changed. Compiled code is chosen by guards that may not know of hooks.
+    """
+    whole, others = after.total.whole - before.total.whole, after.total.completed - before.total.completed
+    if not (whole or others):
+        return known
+    met = {position: site.passes - _at(before.sites, position).passes for position, site in enumerate(after.sites)}
+    return frozenset(position for position, passes in met.items() if passes < whole or (others and not passes))
+
+
 def _at(sites: Sequence[SiteCounters], position: int) -> SiteCounters:
     """Return a site's counters; one found after they were taken had none."""
     return sites[position] if position < len(sites) else SiteCounters()
@@ -226,6 +253,8 @@ def _add(left: Counters, right: Counters) -> Counters:
         left.dropped_rows + right.dropped_rows,
         left.hook_seconds + right.hook_seconds,
         left.sampled_seconds + right.sampled_seconds,
+        left.completed + right.completed,
+        left.whole + right.whole,
         last,
     )
 
@@ -241,6 +270,7 @@ def _add_site(left: SiteCounters, right: SiteCounters) -> SiteCounters:
         left.padding_forwards + right.padding_forwards,
         _combine(left.elements, right.elements, lambda x, y: x + y),
         left.op_seconds + right.op_seconds,
+        left.passes + right.passes,
     )
 
 

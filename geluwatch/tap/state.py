@@ -28,6 +28,10 @@ class SiteCounters:
     elements: dict[tuple[Point, str], int] = field(default_factory=dict)
     op_seconds: float = 0.0
     """Time of the GELU itself in sampled passes, where it could be taken."""
+    passes: int = 0
+    """Passes in which the site was met, counted only once code of the model has been compiled."""
+    met: int = -1
+    """Number of the last such pass."""
 
 
 @dataclass(slots=True)
@@ -42,6 +46,10 @@ class Counters:
     hook_seconds: float = 0.0
     sampled_seconds: float = 0.0
     """Duration of sampled passes, what `op_seconds` of the sites are a share of."""
+    completed: int = 0
+    """Passes that returned, and were begun by no compiler; counted only once code of the model has been compiled."""
+    whole: int = 0
+    """The same of passes that a compiler began, in which every site of its graph is met."""
     last_forward: float | None = None
 
 
@@ -51,8 +59,9 @@ class Pending:
 
     site: int
     training: bool
+    pre_version: int | None
     version: int | None
-    """How often the output had been written to, or None where that is not tracked (inference mode)."""
+    """How often input and output had been written to, or None where that is not tracked (inference mode)."""
     pre: torch.Tensor
     post: torch.Tensor
 
@@ -98,6 +107,8 @@ class ThreadState:
         self.channels: tuple[torch.Tensor, int] | None = None
         """What the last layer whose channels are not the last dimension gave in the first pass, and that dimension from the last."""
         self.hits: dict[int, bool] = {}
+        self.foreign: deque[tuple[int, bool]] = deque()
+        """Hits of the pass under way in threads that work for it, which write them here."""
         self.callers: dict[int, list[int]] = {}
         self.owners: list[Any] = []
         """Modules with own calls of GELU that this thread is in, the innermost last."""
@@ -116,6 +127,8 @@ class ThreadState:
         self.spoken = False
         """Whether the pass under way was begun by compiled code."""
         self.began = 0.0
+        self.whole = False
+        """Whether a compiler began the pass under way."""
         self.counters = Counters()
         self.sites = [SiteCounters() for _ in range(sites)]
         self.rows: deque[Captured] = deque()
@@ -140,6 +153,13 @@ class ThreadState:
         self.listening = 0
         if sampled:
             self.began = perf_counter()
+
+    def note_met(self, site: int) -> None:
+        """Note that a site was met in the pass under way, once a pass."""
+        counters = self.site(site)
+        if self.depth and counters.met != self.counters.forwards:
+            counters.met = self.counters.forwards
+            counters.passes += 1
 
     def note_time(self, site: int, seconds: float) -> None:
         """Note how long a site's GELU took."""
@@ -173,6 +193,9 @@ class ThreadState:
             counters.sampled_seconds += perf_counter() - self.began
             self.indices = {}
             self.sampled = False
+        while self.foreign:
+            site, counts = self.foreign.popleft()
+            self.hits[site] = self.hits.get(site, False) or counts
         if self.hits:
             self.count_hits()
         self.depth = 0

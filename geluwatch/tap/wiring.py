@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+import weakref
 from collections.abc import Iterable
 from dataclasses import replace
-from weakref import WeakKeyDictionary
 
 import torch
 from torch import nn
@@ -47,7 +47,8 @@ class Wiring:
         self._tap = tap
         self._handles: list[RemovableHandle] = []
         self._learning: list[RemovableHandle] = []
-        self._owners: WeakKeyDictionary[nn.Module, Owner] = WeakKeyDictionary()
+        self._owners: weakref.WeakKeyDictionary[nn.Module, Owner] = weakref.WeakKeyDictionary()
+        self._modules = {item.site.position: weakref.ref(item.module) for item in found if item.module is not None}
         tap.hears = dispatch.available()
         tap.names = {identity(module): name for name, module in model.named_modules(remove_duplicate=False)}
         observed = [item for item in found if item.site.state == "observed"]
@@ -143,11 +144,20 @@ class Wiring:
         else:
             self._put_on_owner(owner, owner_of(owner, [Found(site, owner, chain=chain)]))
 
-    def remove(self) -> None:
-        """Take every hook off."""
+    def replaced(self, site: int) -> bool:
+        """Return whether the module of a site is no more: the model has another in its place."""
+        module = self._modules.get(site)
+        return module is not None and module() is None
+
+    def remove(self, model: nn.Module | None) -> None:
+        """Take every hook off, those among them that other modules have taken over, as quantised ones do."""
         self._tap.closed = True
         for handle in (*self._handles, *self._learning):
             handle.remove()
+        for module in model.modules() if model is not None else ():
+            for hooks in (module._forward_hooks, module._forward_pre_hooks):  # noqa: SLF001  # handles know only the modules they were made for
+                for key in [key for key, hook in hooks.items() if getattr(hook, "tap", None) is self._tap]:
+                    del hooks[key]
 
 
 def _by_caller(found: Iterable[Found]) -> dict[nn.Module, list[Found]]:

@@ -292,7 +292,7 @@ def test_transforms_inside_of_compiled_code_are_right(transform: str, attach: Ca
     model = block()
     x = torch.randn(3, 2, 8)
     work: Callable[[torch.Tensor], Any] = {
-        "vmap": torch.func.vmap(lambda each: model(each)),
+        "vmap": torch.func.vmap(lambda each: model(each) * 1.0),
         "grad": torch.func.grad(lambda each: model(each).sum()),
         "jvp": lambda each: torch.func.jvp(model, (each,), (torch.ones_like(each),))[1],
     }[transform]

@@ -300,13 +300,11 @@ def run_campaign(form: str, mode: Mode, dice: random.Random, attach: Callable[..
 
 def campaigns() -> Iterator[Any]:
     """Yield (form, mode) of every campaign."""
-    compiled = pytest.mark.xfail(strict=False, reason="hooks do not run in compiled code: the sites are blind there, and say so")
-    functional_call = pytest.mark.xfail(strict=False, reason="calls of torch.nn.functional.gelu are not in the census")
-    for name, mode in MODES.items():
-        yield pytest.param("modules", name, id=f"modules-{name}", marks=[compiled] if mode.backend else [])
+    for name in MODES:
+        yield pytest.param("modules", name, id=f"modules-{name}")
     for form, name in itertools.product(FORMS, FUNCTIONAL):
         if form != "modules":
-            yield pytest.param(form, name, id=f"{form}-{name}", marks=[functional_call])
+            yield pytest.param(form, name, id=f"{form}-{name}")
 
 
 @pytest.mark.usefixtures("_fresh_compiler")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import math
+import sys
 import threading
 from collections.abc import Callable
 from typing import Any
@@ -311,6 +312,27 @@ def test_a_thread_that_runs_nothing_watched_keeps_torchs_own_dispatch(attach: Ca
     assert [] == dispatch._ears.listeners
 
 
+def test_compiled_parts_are_compiled_once_however_passes_are_sampled(attach: Callable[..., Any]) -> None:
+    """A part compiled by itself within an eager model keeps its one graph: nothing of a sampled pass shows in what it guards."""
+    torch._dynamo.reset()
+    counters.clear()
+    model = nn.Sequential(Mlp(), nn.Linear(8, 8), nn.GELU())
+    watch = attach(model)
+    turns = iter((False, True, True, False, True))
+    watch._source._tap.pacer.take = lambda _now: next(turns)
+    model[1].compile(backend="eager", fullgraph=True)
+    with torch.no_grad():
+        model(torch.randn(2, 8))
+    watch.flush()
+    with torch.compiler.set_stance("fail_on_recompile"):
+        for _ in range(4):
+            with torch.no_grad():
+                model(torch.randn(2, 8))
+            watch.flush()
+    assert (1, {}) == (counters["stats"]["unique_graphs"], watch.report.totals.errors)
+    torch._dynamo.reset()
+
+
 def test_a_recomputed_forward_is_not_counted_again(attach: Callable[..., Any]) -> None:
     """Under checkpointing the call runs twice and is seen once."""
     from torch.utils.checkpoint import checkpoint
@@ -330,8 +352,9 @@ def test_a_recomputed_forward_is_not_counted_again(attach: Callable[..., Any]) -
         assert ({"0.inner": 32}, {}) == ((watch.flush(), seen(watch))[1], watch.report.totals.errors)
 
 
-def test_the_time_of_calls_is_taken_on_sampled_passes(attach: Callable[..., Any]) -> None:
+def test_the_time_of_calls_is_taken_on_sampled_passes(attach: Callable[..., Any], monkeypatch: pytest.MonkeyPatch) -> None:
     """On sampled passes every GELU's own time is taken, module or function, and it is a part of the pass's."""
+    monkeypatch.delitem(sys.modules, "torch._dynamo.convert_frame", raising=False)
     model = nn.Sequential(Mlp(), nn.GELU(), Twice())
     watch = attach(model, cost_budget=None)
     for _ in range(3):

@@ -146,19 +146,7 @@ class Reuses(nn.Module):
 
 
 @pytest.mark.parametrize("mode", [torch.no_grad, torch.inference_mode])
-@pytest.mark.parametrize(
-    "large",
-    [
-        pytest.param(
-            1,
-            id="through consumers",
-            marks=pytest.mark.xfail(
-                strict=True, reason="an input that was overwritten before the consumer ran counts as finite, and the hit as the GELU's own"
-            ),
-        ),
-        pytest.param(look.LARGE, id="as it is"),
-    ],
-)
+@pytest.mark.parametrize("large", [1, look.LARGE], ids=["through consumers", "as it is"])
 def test_an_input_written_over_is_not_blamed_on_the_gelu(
     large: int, mode: Callable[[], Any], attach: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -273,7 +261,6 @@ class Branches(nn.Module):
         return result
 
 
-@pytest.mark.xfail(strict=True, reason="a call in a thread that the root does not run in counts as a pass of its own, and gives no rows")
 def test_threads_inside_a_forward_belong_to_its_pass(attach: Callable[..., Any], block: Callable[..., Any]) -> None:
     """Where a forward runs its branches in threads, a bad pass is one hit with one first layer, and every layer gives rows."""
     model = Branches(block)
