@@ -17,7 +17,7 @@ from dataclasses import dataclass, field
 from functools import cache
 
 import numpy as np
-from scipy.stats import t as student
+from scipy import special
 
 from geluwatch.core import gross
 from geluwatch.records import Alarm, Floats, Headroom, Histogram, PointKey, Rows, Window
@@ -145,7 +145,7 @@ def trend(last: Floats) -> float:
 
 @cache
 def _quantile(count: int) -> float:
-    return float(student.isf(_CHANCE, count - 2))
+    return float(-special.stdtrit(count - 2, _CHANCE))  # Student's quantile
 
 
 def _follow(track: _Track, now: float, ended: float, known: float | None) -> None:
