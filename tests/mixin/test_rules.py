@@ -117,7 +117,7 @@ BROKEN = {
         "a ticket pages": ('geluwatch_overflow_alarm{tier="page"}', "geluwatch_overflow_alarm"),
         "what has overflown is told again": ("(model:geluwatch_nonfinite_forward_passes:increase10s > 0)", "(up > 9)"),
         "the time left is not said": ("min(geluwatch_predicted_overflow_seconds", "min(geluwatch_window_end_timestamp_seconds"),
-        "the roomiest side is read": ("min(geluwatch_headroom_bits", "max(geluwatch_headroom_bits"),
+        "the roomiest side is read": ("min(geluwatch_headroom_doublings", "max(geluwatch_headroom_doublings"),
         "layers are listed from the last": (
             "sort(min by (layer) (geluwatch_layer_index{%[1]s}) and",
             "sort_desc(min by (layer) (geluwatch_layer_index{%[1]s}) and",
