@@ -36,7 +36,7 @@ def transformer() -> nn.Module:
         from transformers import BertConfig, BertModel
 
     torch.manual_seed(0)
-    settings = {"hidden_size": 32, "intermediate_size": 128, "num_hidden_layers": 3, "num_attention_heads": 4, "vocab_size": 100}
+    settings = {"hidden_size": 16, "intermediate_size": 64, "num_hidden_layers": 3, "num_attention_heads": 2, "vocab_size": 100}
     return BertModel(BertConfig(**settings))
 
 
@@ -77,7 +77,7 @@ NEXT = "encoder.layer.2.intermediate.intermediate_act_fn"
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
-@pytest.mark.parametrize(("growth", "every"), [(1.02, 3), (1.05, 1), (1.05, 3), (1.2, 1), (1.2, 2)])
+@pytest.mark.parametrize(("growth", "every"), [(1.02, 3), (1.05, 3), (1.2, 1), (1.2, 2)])
 def test_growing_weights_are_told_twenty_steps_before_the_first_inf(dtype: torch.dtype, growth: float, every: int, attach: Attach) -> None:
     """The alarm names the layer that grows; when the Inf comes, the page names it or the next, where a sum of its values overflows."""
     model = transformer()
