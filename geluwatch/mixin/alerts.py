@@ -19,6 +19,7 @@ _NUMBER = "{{ . | first | value | printf `%.0f` }}"
 _PASSES = "{{ with printf `%.0f` $value }}{{ . }} forward pass{{ if ne . `1` }}es{{ end }}{{ end }}"
 _AGENTS = "{{ with printf `%.0f` $value }}{{ . }} agent{{ if ne . `1` }}s{{ end }}{{ end }}"
 _EVIDENCE_FORM, _DISTANCE_FORM = "%.3g", "%.4f"
+_BY_INDEX = f"on (layer) group_left () min by (layer) ({queries.series(catalog.LAYER_INDEX, '%[1]s')})"
 _HOW_NEAR = {"page": "very close", "ticket": "on its way"}
 _BEYOND = {"page": " far enough to page", "ticket": ""}
 
@@ -89,9 +90,8 @@ def recordings(settings: MixinSettings) -> tuple[Recording, ...]:
 def alerts(settings: MixinSettings) -> tuple[Alert, ...]:
     """Return every alert, pages first; one that has two tiers is there twice under its name."""
     pages = (_nonfinite(settings), _gross_fault(settings), _overflow(settings, "page"), _drift_page(settings))
-    drift = (_drift_ticket(settings), _pod_drift(settings))
-    numerics = (_overflow(settings, "ticket"), _kernel_mismatch(settings))
-    return (*pages, *drift, *numerics, _agent_missing(settings), _baseline_missing(settings))
+    tickets = (_drift_ticket(settings), _pod_drift(settings), _overflow(settings, "ticket"), _kernel_mismatch(settings))
+    return (*pages, *tickets, _agent_missing(settings), _baseline_missing(settings))
 
 
 def rule_annotations(alert: Alert, settings: MixinSettings) -> dict[str, str]:
@@ -130,8 +130,7 @@ def _nonfinite(settings: MixinSettings) -> Alert:
 
 
 def _gross_fault(settings: MixinSettings) -> Alert:
-    index = f"on (layer) group_left () min by (layer) ({queries.series(catalog.LAYER_INDEX, '%[1]s')})"
-    faults = f"sort(0 * max by (layer, fault) ({queries.series(catalog.GROSS, '%[1]s')} == 1) + {index})"
+    faults = f"sort(0 * max by (layer, fault) ({queries.series(catalog.GROSS, '%[1]s')} == 1) + {_BY_INDEX})"
     means = "{{ if eq $seen.Labels.fault `dead` }}always the same or every gate closed{{ else }}values that no GELU gives{{ end }}"
     return Alert(
         name="GeluwatchGrossFault",
@@ -178,8 +177,7 @@ def _overflow(settings: MixinSettings, tier: Tier) -> Alert:
 
 
 def _kernel_mismatch(settings: MixinSettings) -> Alert:
-    index = f"on (layer) group_left () min by (layer) ({queries.series(catalog.LAYER_INDEX, '%[1]s')})"
-    found = f"sort(0 * max by (layer, declared, measured) ({queries.series(catalog.KERNEL_MISMATCH, '%[1]s')} == 1) + {index})"
+    found = f"sort(0 * max by (layer, declared, measured) ({queries.series(catalog.KERNEL_MISMATCH, '%[1]s')} == 1) + {_BY_INDEX})"
     error = _asked(f"max({queries.series(catalog.KERNEL_ERROR, '%s', 'layer=%q')})", "$mine $seen.Labels.layer")
     size = f"{{{{ with {error} }}}}, off by {{{{ . | first | value | printf `%.3g` }}}} units of last place{{{{ end }}}}"
     return Alert(
