@@ -98,6 +98,11 @@ ALARM = Metric("geluwatch_drift_alarm", "gauge", "1 while drift at this point is
 FIRST_DRIFT = Metric("geluwatch_drift_first_layer", "gauge", "1 for the layer where the present drift began; scope says whether the traffic moved all layers or the fault enters here.", "1", ("layer", "scope"))
 ONSET = Metric("geluwatch_drift_onset_timestamp_seconds", "gauge", "When the present drift of this layer began.", "s", ("layer",))
 GROSS = Metric("geluwatch_gross_fault", "gauge", "1 where the last window is grossly wrong, baseline or not: dead, or with values that no GELU gives.", "1", ("layer", "fault"))
+KERNEL_MISMATCH = Metric("geluwatch_kernel_mismatch", "gauge", "1 where values after the GELU are not those of its declared formula and dtype, as last measured.", "1", ("layer", "declared", "measured"))
+KERNEL_ERROR = Metric("geluwatch_kernel_error_ulps", "gauge", "Error against the declared formula that 99 % of the values keep to, in units of last place.", "1", ("layer",))
+HEADROOM = Metric("geluwatch_headroom_doublings", "gauge", "How often the largest magnitude of the last window can double before it exceeds its dtype; a binary logarithm, in bits.", "1", _POINT)
+OVERFLOW_TIME = Metric("geluwatch_predicted_overflow_seconds", "gauge", "Time until values overflow if they go on growing at the rate of the last windows; absent without a sure trend.", "s", _POINT)
+OVERFLOW = Metric("geluwatch_overflow_alarm", "gauge", "1 while an overflow lies ahead (ticket) or is near (page).", "1", ("layer", "point", "tier"))
 BASELINE_CDF = Metric("geluwatch_baseline_cdf_ratio", "gauge", "The armed baseline's cumulative share at each edge of geluwatch_activation_value.", "1", ("layer", "point", "le"))
 VERDICT = Metric("geluwatch_verdict", "gauge", "1 for the verdict that holds now, 0 for the others.", "1", ("verdict",))
 

@@ -26,7 +26,9 @@ log = logging.getLogger("geluwatch")
 _RUNBOOKS: Mapping[str, str] = {
     "nonfinite": "GeluwatchNonFiniteActivations",
     "gross": "GeluwatchGrossFault",
+    "overflow": "GeluwatchOverflowAhead",
     "drift": "GeluwatchActivationDrift",
+    "kernel": "GeluwatchKernelMismatch",
     "warming": "GeluwatchBaselineMissing",
     "blind": "GeluwatchAgentMissing",
 }

@@ -11,7 +11,9 @@ from dataclasses import dataclass, replace
 from geluwatch.catalog import EDGES
 from geluwatch.config import Config
 from geluwatch.core import gross, histogram, moments, recorder
+from geluwatch.core.headroom import Headrooms
 from geluwatch.core.judge import Judge, Judged
+from geluwatch.core.kernels import Kernels
 from geluwatch.core.totals import add_counts, add_drained, add_point
 from geluwatch.core.window import WindowBuilder, observe_rows
 from geluwatch.errors import BaselineError
@@ -21,6 +23,8 @@ from geluwatch.records import (
     Certificate,
     Drained,
     Gross,
+    Histogram,
+    Parity,
     PointKey,
     PointReport,
     PointTotals,
@@ -58,6 +62,9 @@ class Monitor:
         self._judge: Judge | None = None
         self._judged = Judged()
         self._gross: Mapping[PointKey, Gross] = {}
+        self._kernels = Kernels()
+        self._parity: Mapping[str, Parity] = {}
+        self._headrooms = Headrooms()
         self._baseline_cdf: dict[PointKey, tuple[float, ...]] = {}
         self._last_forward: float | None = None
         self._disabled: tuple[str, ...] = ()
@@ -74,6 +81,8 @@ class Monitor:
         self._builder.gather(points)
         for key, seen in points.items():
             self._points[key] = add_point(self._points.get(key, PointTotals()), key, seen)
+        self._kernels.add(drained.rows)
+        self._headrooms.see(drained.rows)
 
     def restarted(self, now: float) -> Monitor:
         """Return a monitor of the same model and armed baseline that has seen nothing yet, for a forked child."""
@@ -112,6 +121,8 @@ class Monitor:
         self._totals = replace(self._totals, windows=self._totals.windows + 1)
         self._recorder.add(window, self._observed())
         self._gross = self._news(gross.faults(window.points, self._sites, self._config.minimum_rows))
+        self._parity = self._kernels.measure(self._sites)
+        self._headrooms.add(window, self._config.minimum_rows, self._calm())
         self._judged = Judged()
         if self._judge:
             self._judged = self._judge.judge(window)
@@ -184,17 +195,20 @@ class Monitor:
             return "page"
         if not self._observed():
             return "blind"
-        alarms = {seen.alarm for seen in self._judged.points.values()}
+        alarms = {seen.alarm for seen in self._judged.points.values()} | self._headrooms.alarms()
         if "page" in alarms or self._gross:
             return "page"
-        if not self._judged.points:
-            return "warming"
-        return "ticket" if "ticket" in alarms else "ok"
+        if "ticket" in alarms or any(seen.fault for seen in self._parity.values()):
+            return "ticket"
+        return "ok" if self._judged.points else "warming"
 
     def _news(self, faults: dict[PointKey, Gross]) -> dict[PointKey, Gross]:
         """Return the gross faults that the armed baseline does not have as well: a layer may be dead for good."""
-        known = self._judge.baseline.histograms if self._judge else {}
+        known = self._calm()
         return {key: fault for key, fault in faults.items() if key not in known or not gross.the_same(fault, known[key])}
+
+    def _calm(self) -> Mapping[PointKey, Histogram]:
+        return self._judge.baseline.histograms if self._judge else {}
 
     def _observed(self) -> tuple[str, ...]:
         return tuple(site.layer for site in self._sites if site.state == "observed")
@@ -216,6 +230,8 @@ class Monitor:
             totals=self._points.get(key, PointTotals()),
             baseline_cdf=self._baseline_cdf.get(key, ()),
             gross=self._gross.get(key, ""),
+            parity=self._parity.get(site.layer) if key[1] == "post" else None,
+            headroom=self._headrooms.at(key),
         )
         judged = self._judged.points.get(key)
         if judged is None:

@@ -10,6 +10,8 @@ Every number is finite or null; times are seconds since the epoch. The keys::
     scope                           "traffic" when most layers moved alike, "model" when drift enters at the first of them, or ""
     cause                           what changed at the first of them, in one sentence, or ""
     gross                           what is grossly wrong, each: layer, point, fault ("dead" or "impossible")
+    kernels                         layers whose kernel is not the declared one, each: layer, fault (a sentence)
+    overflow                        where an overflow lies ahead, each: layer, point, bits, windows, seconds, alarm ("ticket" or "page")
     baseline                        null, or {name, created, certificate}; the certificate is null or
                                     {windows, left_out, seconds, looks, tickets_per_month, pages_per_quarter,
                                     ticket_limit, page_limit, paging, paging_reason}; a limit that is not armed is null
@@ -22,6 +24,9 @@ Every number is finite or null; times are seconds since the epoch. The keys::
                                     nonfinite_forwards, first_nonfinite_forwards, padding_nonfinite_forwards, and
       points                        {"pre", "post"}, each of the last window: rows, elements, nonfinite, mean, std, ks,
                                     ks_upper, score, surprise, family, horizon, evidence, alarm, onset, gross, and
+        parity                      null, or which kernel made the values after the GELU: declared, dtype, variant, precision,
+                                    typical, most, largest (errors in units of last place), absolute, values, fault
+        headroom                    {bits, windows, seconds, alarm}: room below the dtype's limit, and how long it lasts
         panel                       null, or how it differs from the baseline: location, sign, wasserstein, mean_shift,
                                     log_spread, tails, gate_closed, gate_open, zeros, psi
 """
@@ -52,6 +57,8 @@ _POINT_KEYS = (
     "gross",
 )
 _PANEL_KEYS = ("location", "sign", "wasserstein", "mean_shift", "log_spread", "tails", "gate_closed", "gate_open", "zeros", "psi")
+_PARITY_KEYS = ("declared", "dtype", "variant", "precision", "typical", "most", "largest", "absolute", "values", "fault")
+_HEADROOM_KEYS = ("bits", "windows", "seconds", "alarm")
 _CERTIFICATE_KEYS = (
     "windows",
     "left_out",
@@ -94,11 +101,14 @@ def document(report: Report, runbook: str | None = None) -> dict[str, Any]:
         "drifting": list(report.drifting),
         "scope": report.scope,
         "cause": report.cause,
-        "gross": [
-            {"layer": seen.layer, "point": seen.point, "fault": seen.gross}
-            for of_layer in layers(report).values()
-            for seen in of_layer
-            if seen.gross
+        "gross": [{"layer": seen.layer, "point": seen.point, "fault": seen.gross} for seen in _points(report) if seen.gross],
+        "kernels": [
+            {"layer": seen.layer, "fault": seen.parity.fault} for seen in _points(report) if seen.parity is not None and seen.parity.fault
+        ],
+        "overflow": [
+            {"layer": seen.layer, "point": seen.point, **_plain(seen.headroom, _HEADROOM_KEYS)}
+            for seen in _points(report)
+            if seen.headroom.alarm
         ],
         "baseline": _baseline(report),
         "window": None if report.window_ended is None else {"started": report.window_started, "ended": report.window_ended},
@@ -106,6 +116,11 @@ def document(report: Report, runbook: str | None = None) -> dict[str, Any]:
         "disabled": list(report.disabled),
         "layers": [_layer(seen, totals.nonfinite.get(layer, Nonfinite())) for layer, seen in layers(report).items()],
     }
+
+
+def _points(report: Report) -> list[PointReport]:
+    """Return all points in the model's order."""
+    return [seen for of_layer in layers(report).values() for seen in of_layer]
 
 
 def _baseline(report: Report) -> dict[str, Any] | None:
@@ -131,7 +146,12 @@ def _layer(points: list[PointReport], nonfinite: Nonfinite) -> dict[str, Any]:
 
 
 def _point(seen: PointReport) -> dict[str, Any]:
-    return {**_plain(seen, _POINT_KEYS), "panel": None if seen.panel is None else _plain(seen.panel, _PANEL_KEYS)}
+    return {
+        **_plain(seen, _POINT_KEYS),
+        "parity": None if seen.parity is None else _plain(seen.parity, _PARITY_KEYS),
+        "headroom": _plain(seen.headroom, _HEADROOM_KEYS),
+        "panel": None if seen.panel is None else _plain(seen.panel, _PANEL_KEYS),
+    }
 
 
 def _plain(record: object, keys: tuple[str, ...]) -> dict[str, Any]:

@@ -65,14 +65,23 @@ def routes(
 
 
 def trouble(report: Report) -> str:
-    """Return what is wrong first of all: "nonfinite", "gross", "drift", "warming" or "blind", or "" where nothing is."""
+    """Return what is wrong first of all, or "" where nothing is.
+
+    That is "nonfinite", "gross", "overflow", "drift", "kernel", "warming" or "blind"; an overflow ahead comes before drift of the
+    same tier, which it brings with it.
+    """
     if report.verdict == "ok":
         return ""
     if report.verdict == "page" and report.first_nonfinite is not None:
         return "nonfinite"
     if report.verdict == "page" and any(seen.gross for seen in report.sites.values()):
         return "gross"
-    return "drift" if report.verdict in ("page", "ticket") else report.verdict
+    if report.verdict not in ("page", "ticket"):
+        return report.verdict
+    if any(seen.headroom.alarm == report.verdict for seen in report.sites.values()):
+        return "overflow"
+    faulty = any(seen.parity is not None and seen.parity.fault for seen in report.sites.values())
+    return "kernel" if faulty and not report.drifting else "drift"
 
 
 class _Renderings:

@@ -16,7 +16,7 @@ from prometheus_client.utils import floatToGoString
 
 from geluwatch import catalog
 from geluwatch.catalog import EDGES, FAULTS, KINDS, METRICS, PARTS, SIGNS, TIERS, Metric
-from geluwatch.records import POINTS, VERDICTS, Certificate, Nonfinite, Panel, Point, PointReport, Report
+from geluwatch.records import POINTS, VERDICTS, Certificate, Nonfinite, Panel, Parity, Point, PointReport, Report
 
 EXPOSITION_METRICS = (catalog.COLLECT_SECONDS, catalog.EXPORTED_SERIES)
 """Metrics of the catalogue that no report holds: they describe the text in which the others are rendered."""
@@ -177,6 +177,39 @@ def _gross(report: Report) -> Iterator[_Reading]:
                 yield {"layer": layer, "fault": fault}, any(seen.gross == fault for seen in points)
 
 
+def _kernel_mismatch(report: Report) -> Iterator[_Reading]:
+    for labels, found in _parities(report):
+        yield {**labels, "declared": declared_kernel(found), "measured": measured_kernel(found)}, bool(found.fault)
+
+
+def _kernel_error(report: Report) -> Iterator[_Reading]:
+    for labels, found in _parities(report):
+        yield labels, found.most
+
+
+def _parities(report: Report) -> Iterator[tuple[dict[str, str], Parity]]:
+    for _, seen in _points(report):
+        if seen.parity is not None:
+            yield {"layer": seen.layer}, seen.parity
+
+
+def declared_kernel(found: Parity) -> str:
+    """Return what a site declares in words, such as "erf in float32"."""
+    return f"{found.declared} in {found.dtype}"
+
+
+def measured_kernel(found: Parity) -> str:
+    """Return what was measured in words: a formula, or "undecided" or "other", and the precision where one explains the values."""
+    return f"{found.variant or 'undecided'} in {found.precision}" if found.precision else found.variant
+
+
+def _overflow(report: Report) -> Iterator[_Reading]:
+    for labels, seen in _points(report):
+        if not math.isnan(seen.headroom.bits):
+            for tier in TIERS:
+                yield {**labels, "tier": tier}, seen.headroom.alarm == tier
+
+
 def _window_rows(report: Report) -> Iterator[_Reading]:
     if report.window_ended is not None:
         for labels, seen in _points(report):
@@ -270,6 +303,11 @@ _READERS: Mapping[Metric, _Reader] = {
     catalog.FIRST_DRIFT: _first_drift,
     catalog.ONSET: _onset,
     catalog.GROSS: _gross,
+    catalog.KERNEL_MISMATCH: _kernel_mismatch,
+    catalog.KERNEL_ERROR: _kernel_error,
+    catalog.HEADROOM: _of_point(lambda seen: seen.headroom.bits),
+    catalog.OVERFLOW_TIME: _of_point(lambda seen: seen.headroom.seconds),
+    catalog.OVERFLOW: _overflow,
     catalog.BASELINE_CDF: _baseline_cdf,
     catalog.VERDICT: _verdict,
     catalog.LAYER_INDEX: _of_layer(lambda seen: seen.position),

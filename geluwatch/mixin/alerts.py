@@ -19,6 +19,8 @@ _NUMBER = "{{ . | first | value | printf `%.0f` }}"
 _PASSES = "{{ with printf `%.0f` $value }}{{ . }} forward pass{{ if ne . `1` }}es{{ end }}{{ end }}"
 _AGENTS = "{{ with printf `%.0f` $value }}{{ . }} agent{{ if ne . `1` }}s{{ end }}{{ end }}"
 _EVIDENCE_FORM, _DISTANCE_FORM = "%.3g", "%.4f"
+_BY_INDEX = f"on (layer) group_left () min by (layer) ({queries.series(catalog.LAYER_INDEX, '%[1]s')})"
+_HOW_NEAR = {"page": "very close", "ticket": "on its way"}
 _BEYOND = {"page": " far enough to page", "ticket": ""}
 
 
@@ -87,8 +89,9 @@ def recordings(settings: MixinSettings) -> tuple[Recording, ...]:
 
 def alerts(settings: MixinSettings) -> tuple[Alert, ...]:
     """Return every alert, pages first; one that has two tiers is there twice under its name."""
-    pages = (_nonfinite(settings), _gross_fault(settings), _drift_page(settings))
-    return (*pages, _drift_ticket(settings), _pod_drift(settings), _agent_missing(settings), _baseline_missing(settings))
+    pages = (_nonfinite(settings), _gross_fault(settings), _overflow(settings, "page"), _drift_page(settings))
+    tickets = (_drift_ticket(settings), _pod_drift(settings), _overflow(settings, "ticket"), _kernel_mismatch(settings))
+    return (*pages, *tickets, _agent_missing(settings), _baseline_missing(settings))
 
 
 def rule_annotations(alert: Alert, settings: MixinSettings) -> dict[str, str]:
@@ -127,8 +130,7 @@ def _nonfinite(settings: MixinSettings) -> Alert:
 
 
 def _gross_fault(settings: MixinSettings) -> Alert:
-    index = f"on (layer) group_left () min by (layer) ({queries.series(catalog.LAYER_INDEX, '%[1]s')})"
-    faults = f"sort(0 * max by (layer, fault) ({queries.series(catalog.GROSS, '%[1]s')} == 1) + {index})"
+    faults = f"sort(0 * max by (layer, fault) ({queries.series(catalog.GROSS, '%[1]s')} == 1) + {_BY_INDEX})"
     means = "{{ if eq $seen.Labels.fault `dead` }}always the same or every gate closed{{ else }}values that no GELU gives{{ end }}"
     return Alert(
         name="GeluwatchGrossFault",
@@ -145,6 +147,54 @@ def _gross_fault(settings: MixinSettings) -> Alert:
         ),
         expr=queries.gross_faults(settings, nonfinite_recording(settings).name),
         hold=settings.page_for,
+        keep_firing_for=settings.keep_firing_for,
+    )
+
+
+def _overflow(settings: MixinSettings, tier: Tier) -> Alert:
+    alarm = f"max by (layer) ({queries.series(catalog.OVERFLOW, '%[1]s')}) == 1"
+    layers = f"sort(min by (layer) ({queries.series(catalog.LAYER_INDEX, '%[1]s')}) and on (layer) ({alarm}))"
+    left = _reading(f"min({queries.series(catalog.HEADROOM, '%s', 'layer=%q')})", "%.1f")
+    time = _asked(f"min({queries.series(catalog.OVERFLOW_TIME, '%s', 'layer=%q')})", "$mine $layer.Labels.layer")
+    when = f"{{{{ with {time} }}}}, none in about {{{{ . | first | value | humanizeDuration }}}} at the present rate{{{{ end }}}}"
+    return Alert(
+        name="GeluwatchOverflowAhead",
+        tier=tier,
+        summary="Activations of a model grow towards what their dtype can hold.",
+        description="\n".join(
+            [
+                f"{{{{- $layers := {_asked(layers)} -}}}}",
+                f"{_SUBJECT} is {_HOW_NEAR[tier]} to an overflow, by the model's order:",
+                f"{{{{- range $place, $layer := $layers }}}}{{{{ if lt $place {_LISTED_LAYERS} }}}}",
+                f"{{{{ $layer.Labels.layer }}}}: {left} bits of headroom left{when}",
+                "{{- end }}{{ end }}",
+            ]
+        ),
+        expr=queries.overflow_ahead(settings, nonfinite_recording(settings).name, tier),
+        hold=settings.page_for,
+        keep_firing_for=settings.keep_firing_for,
+    )
+
+
+def _kernel_mismatch(settings: MixinSettings) -> Alert:
+    found = f"sort(0 * max by (layer, declared, measured) ({queries.series(catalog.KERNEL_MISMATCH, '%[1]s')} == 1) + {_BY_INDEX})"
+    error = _asked(f"max({queries.series(catalog.KERNEL_ERROR, '%s', 'layer=%q')})", "$mine $seen.Labels.layer")
+    size = f"{{{{ with {error} }}}}, off by {{{{ . | first | value | printf `%.3g` }}}} units of last place{{{{ end }}}}"
+    return Alert(
+        name="GeluwatchKernelMismatch",
+        tier="ticket",
+        summary="A GELU of a model computes another formula or precision than it declares.",
+        description="\n".join(
+            [
+                f"{{{{- $found := {_asked(found)} -}}}}",
+                f"{_SUBJECT} does not compute the GELUs that it declares, by the model's order:",
+                f"{{{{- range $place, $seen := $found }}}}{{{{ if lt $place {_LISTED_LAYERS} }}}}",
+                f"{{{{ $seen.Labels.layer }}}}: declared {{{{ $seen.Labels.declared }}}}, measured {{{{ $seen.Labels.measured }}}}{size}",
+                "{{- end }}{{ end }}",
+            ]
+        ),
+        expr=queries.kernel_mismatches(settings),
+        hold=settings.drift_for,
         keep_firing_for=settings.keep_firing_for,
     )
 

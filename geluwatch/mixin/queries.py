@@ -193,6 +193,25 @@ def gross_faults(settings: MixinSettings, nonfinite: str) -> str:
     return f"{largest(news, *GROUP)}\nunless\n  ({nonfinite} > 0)"
 
 
+def kernel_mismatches(settings: MixinSettings) -> str:
+    """Return the model versions with a layer whose kernel is not the one that it declares."""
+    return largest(f"{series(catalog.KERNEL_MISMATCH, settings.selector)} == 1", *GROUP)
+
+
+def overflow_ahead(settings: MixinSettings, nonfinite: str, tier: Tier) -> str:
+    """Return the model versions with an overflow ahead; as a page those where it is near.
+
+    Once there is a NaN or an Inf it has come, and pages by that.
+
+    Args:
+        settings: Which targets to look at.
+        nonfinite: The recorded series of `nonfinite_passes`.
+        tier: How near.
+    """
+    near = ('tier="page"',) if tier == "page" else ()
+    return f"{largest(f'{series(catalog.OVERFLOW, settings.selector, *near)} == 1', *GROUP)}\nunless\n  ({nonfinite} > 0)"
+
+
 def agents_seen(settings: MixinSettings) -> str:
     """Return the agents that were there at some time within `agent_memory`, by target and model version."""
     agent = series(catalog.BUILD_INFO, settings.selector)

@@ -57,7 +57,7 @@ class MixinSettings:
     """How long a model has to stay in drift before its ticket."""
 
     page_for: str = "2m"
-    """How long drift or a gross fault has to last before its page: two windows of the default length."""
+    """How long drift, a gross fault or an overflow ahead has to last before it is told: two windows of the default length."""
 
     agent_missing_for: str = "15m"
     """How long an agent has to be gone before its ticket."""

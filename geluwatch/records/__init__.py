@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from geluwatch.records.baseline import Baseline, Calm, Certificate, Reference
 from geluwatch.records.names import POINTS, STATISTICS, VERDICTS, Alarm, Cells, Floats, Gross, Ints, Point, PointKey, State, Verdict
+from geluwatch.records.numerics import Headroom, Parity
 from geluwatch.records.observed import Drained, Histogram, Moments, Nonfinite, PointWindow, Rows, Site, Window
 from geluwatch.records.report import Interval, Panel, PointReport, PointTotals, Report, Totals
 
@@ -23,12 +24,14 @@ __all__ = [
     "Drained",
     "Floats",
     "Gross",
+    "Headroom",
     "Histogram",
     "Interval",
     "Ints",
     "Moments",
     "Nonfinite",
     "Panel",
+    "Parity",
     "Point",
     "PointKey",
     "PointReport",

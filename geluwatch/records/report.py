@@ -8,6 +8,7 @@ from typing import NamedTuple
 
 from geluwatch.records.baseline import Certificate
 from geluwatch.records.names import Alarm, Gross, Point, PointKey, State, Verdict
+from geluwatch.records.numerics import Headroom, Parity
 from geluwatch.records.observed import Nonfinite
 
 
@@ -97,6 +98,10 @@ class PointReport:
     """How the window's distribution differs from the baseline's; None without an armed baseline."""
     gross: Gross = ""
     """A fault that needs no baseline: "dead", every row the same, or "impossible", values that no GELU gives."""
+    parity: Parity | None = None
+    """After the GELU: which kernel made the values, as last measured; None before values could tell, and before the GELU."""
+    headroom: Headroom = field(default_factory=Headroom)
+    """How far the largest magnitude lies below what the dtype can hold."""
     totals: PointTotals = field(default_factory=PointTotals)
     baseline_cdf: tuple[float, ...] = ()
     """The baseline's cumulative shares at the catalogue's `le` edges, then at +Inf; empty without a baseline."""

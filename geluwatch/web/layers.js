@@ -14,6 +14,9 @@ function layerState(layer, report) {
   const fault = seen.map((point) => point.gross).find(Boolean);
   if (fault && report.verdict === "page" && !report.first_nonfinite) return ["gross", FAULT_STATES[fault]];
   if (report.drifting.includes(layer.layer)) return [seen.some((point) => point.alarm === "page") ? "driftpage" : "drift", driftState(layer, report)];
+  const ahead = seen.map((point) => point.headroom).find((room) => room.alarm);
+  if (ahead) return [ahead.alarm === "page" ? "overflowpage" : "overflow", `overflow ahead: ${decimal(ahead.bits, 1)} bits left`];
+  if (seen.some((point) => point.parity?.fault)) return ["kernel", "kernel is not the declared one"];
   if (fault) return ["observed", `observed; ${FAULT_STATES[fault]}, as in the baseline`];
   if (layer.nonfinite_forwards) return ["observed", `observed; non-finite in ${plural(layer.nonfinite_forwards, "pass")} since attach`];
   if (layer.padding_nonfinite_forwards) return ["observed", "observed; non-finite in padding only, harmless"];

@@ -77,6 +77,18 @@ function grossReason(faults) {
   return ["Layer ", code(faults[0].layer), ` ${FAULTS[faults[0].fault]}.${others}`];
 }
 
+function overflowReason(ahead) {
+  const [nearest] = [...ahead].sort((one, other) => (one.seconds ?? Infinity) - (other.seconds ?? Infinity) || one.bits - other.bits);
+  const when = nearest.seconds === null ? "" : ` At the present rate they overflow in ${duration(nearest.seconds)}.`;
+  return ["An overflow lies ahead. Layer ", code(nearest.layer), ` has ${decimal(nearest.bits, 1)} bits of headroom left.${when}`];
+}
+
+function kernelReason(kernels) {
+  const more = kernels.length - 1;
+  const others = more ? ` ${plural(more, "more layer")} ${more === 1 ? "is" : "are"} not as declared.` : "";
+  return ["Kernel of layer ", code(kernels[0].layer), `: ${kernels[0].fault}.${others}`];
+}
+
 function driftReason(report, observed) {
   const first = report.layers.find((layer) => layer.layer === report.drifting[0]);
   const began = first ? onset(first) : null;
@@ -96,9 +108,10 @@ function reason(report) {
     case "page":
       if (report.first_nonfinite) return ["NaN or Inf in the activations. The first layer is ", code(report.first_nonfinite), "."];
       if (report.gross.length) return grossReason(report.gross);
-      return driftReason(report, observed);
+    // fall through
     case "ticket":
-      return driftReason(report, observed);
+      if (report.overflow.some((ahead) => ahead.alarm === report.verdict)) return overflowReason(report.overflow);
+      return report.drifting.length ? driftReason(report, observed) : kernelReason(report.kernels);
     case "ok":
       return [`${plural(observed, "layer")} within baseline ${report.baseline.name}.`, blind ? ` ${plural(blind, "layer")} cannot be observed.` : ""];
     case "warming":

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import math
 import tracemalloc
 from collections.abc import Callable
@@ -11,6 +12,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from scipy.special import ndtr
 
 from geluwatch.config import Config
 from geluwatch.core.monitor import Identity, Monitor
@@ -47,7 +49,7 @@ class Traffic:
         for layer in layers:
             level = shift.get(f"at_{LAYERS.index(layer)}", 0.0)
             before = self.rng.normal(level, 1, (rows, channels)).astype(np.float32)
-            captured.append(Rows(layer, "float32", before, np.maximum(before, 0)))
+            captured.append(Rows(layer, "float32", before, (before * ndtr(before)).astype(np.float32)))
         return Drained(forwards=1, sampled_forwards=1, samples=4, rows=tuple(captured), hook_seconds=1e-4, last_forward=self.now)
 
     def minute(self, *batches: Drained) -> None:
@@ -405,7 +407,10 @@ def test_memory_grows_by_scores_only() -> None:
 
     def run(windows: int) -> int:
         for _ in range(windows):
-            traffic.minute(traffic.batch(rows=64, channels=2, layers=LAYERS[:1]))
+            drained = traffic.batch(rows=64, channels=2, layers=LAYERS[:1])
+            # On few cells, so that the histogram of all windows is soon as large as it gets.
+            traffic.minute(replace(drained, rows=tuple(replace(each, post=np.maximum(each.pre, 0)) for each in drained.rows)))
+        gc.collect()
         return tracemalloc.get_traced_memory()[0]
 
     tracemalloc.start()
@@ -458,9 +463,12 @@ def test_a_layer_that_repeats_itself_pages_before_the_gelu() -> None:
     assert ("page", "dead") == (traffic.report().verdict, traffic.report().sites[LAYERS[2], "pre"].gross)
 
 
-@pytest.mark.parametrize(("batch", "fault"), [(dead, "dead"), (impossible, "impossible")])
-def test_what_was_so_in_the_baseline_does_not_page(batch: Callable[[Traffic], Drained], fault: str) -> None:
-    """A layer dead for good, or one that always overshoots, pages while nothing is armed; armed, it is no fault, another's is."""
+@pytest.mark.parametrize(("batch", "fault", "left"), [(dead, "dead", "ok"), (impossible, "impossible", "ticket")])
+def test_what_was_so_in_the_baseline_does_not_page(batch: Callable[[Traffic], Drained], fault: str, left: str) -> None:
+    """A layer dead for good, or one that always overshoots, pages while nothing is armed; armed, it is no fault, another's is.
+
+    That a kernel does not compute what it declares stays a ticket, for a baseline does not say what is declared.
+    """
     traffic = Traffic()
     for _ in range(40):
         traffic.minute(batch(traffic))
@@ -468,7 +476,7 @@ def test_what_was_so_in_the_baseline_does_not_page(batch: Callable[[Traffic], Dr
     traffic.monitor.arm(traffic.monitor.make_baseline("v1", traffic.now))
     traffic.minute(batch(traffic))
     seen = traffic.report()
-    assert ("ok", "") == (seen.verdict, seen.sites[LAYERS[1], "post"].gross)
+    assert (left, "") == (seen.verdict, seen.sites[LAYERS[1], "post"].gross)
     traffic.minute(batch(traffic, LAYERS[0]))  # type: ignore[call-arg]  # both take a layer
     seen = traffic.report()
     assert ("page", fault) == (seen.verdict, seen.sites[LAYERS[0], "post"].gross)

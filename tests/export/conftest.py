@@ -12,9 +12,11 @@ from geluwatch.catalog import EDGES
 from geluwatch.records import (
     POINTS,
     Certificate,
+    Headroom,
     Interval,
     Nonfinite,
     Panel,
+    Parity,
     Point,
     PointKey,
     PointReport,
@@ -67,7 +69,11 @@ def point_report(position: int, point: Point, *, judged: bool, drifting: bool, w
     totals = PointTotals(elements, buckets, 0.31 * elements, 0.22 * elements, 0.97 * elements)
     seen = PointReport(LAYER.format(position), point, position, "observed", totals=totals)
     if windowed:
-        seen = replace(seen, rows=ROWS, elements=ROWS * WIDTH, mean=shift, std=0.9 - 0.03 * position)
+        trend = (400.0, 24_000.0) if drifting else (float("nan"), float("nan"))
+        room = Headroom(125.5 - 0.25 * position - (0.5 if point == "post" else 0.0), *trend)
+        seen = replace(seen, rows=ROWS, elements=ROWS * WIDTH, mean=shift, std=0.9 - 0.03 * position, headroom=room)
+    if windowed and point == "post":
+        seen = replace(seen, parity=Parity("erf", "float32", "erf", "float32", 0.125, 1.75, 2.5 + position, 2.5e-7, 3900))
     if judged:
         seen = replace(
             seen,

@@ -11,7 +11,7 @@ import pytest
 
 from geluwatch.export import document as module
 from geluwatch.export.document import document
-from geluwatch.records import VERDICTS, Nonfinite, Report, Verdict
+from geluwatch.records import VERDICTS, Headroom, Nonfinite, Report, Verdict
 
 ReportBuilder = Callable[..., Report]
 
@@ -87,6 +87,27 @@ def test_the_report_keeps_its_facts(make_report: ReportBuilder) -> None:
         assert (seen.alarm, seen.onset, seen.family) == tuple(point_shown[key] for key in ("alarm", "onset", "family"))
         assert seen.panel is not None
         assert seen.panel.wasserstein == point_shown["panel"]["wasserstein"]
+
+
+def test_wrong_kernels_and_overflows_ahead_are_listed(make_report: ReportBuilder) -> None:
+    """Both stand at the top where there are any, and the numbers behind them at their points; without a window all is null."""
+    report = make_report("ok", 2)
+    layer = next(iter(report.sites))[0]
+    before, after = report.sites[layer, "pre"], report.sites[layer, "post"]
+    assert after.parity is not None
+    near = Headroom(4.5, 10.0, 600.0, "page")
+    wrong = replace(after.parity, variant="tanh", fault="declared erf, measured tanh")
+    sites = {**report.sites, (layer, "pre"): replace(before, headroom=near), (layer, "post"): replace(after, parity=wrong)}
+    found = document(replace(report, sites=sites))
+
+    assert [{"layer": layer, "fault": "declared erf, measured tanh"}] == found["kernels"]
+    assert [{"layer": layer, "point": "pre", "bits": 4.5, "windows": 10.0, "seconds": 600.0, "alarm": "page"}] == found["overflow"]
+    points = found["layers"][0]["points"]
+    assert (None, "tanh", 1.75) == (points["pre"]["parity"], points["post"]["parity"]["variant"], points["post"]["parity"]["most"])
+    assert {"bits": 125.0, "windows": None, "seconds": None, "alarm": ""} == points["post"]["headroom"]
+    bare = document(make_report("warming", 1))
+    assert ([], []) == (bare["kernels"], bare["overflow"])
+    assert {"bits": None, "windows": None, "seconds": None, "alarm": ""} == bare["layers"][0]["points"]["pre"]["headroom"]
 
 
 def test_gross_faults_are_listed(make_report: ReportBuilder) -> None:

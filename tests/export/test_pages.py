@@ -26,7 +26,7 @@ from geluwatch.export.document import document
 from geluwatch.export.listener import Listener
 from geluwatch.export.pages import routes, trouble
 from geluwatch.export.prometheus import render
-from geluwatch.records import VERDICTS, Report, Verdict
+from geluwatch.records import VERDICTS, Alarm, Headroom, Report, Verdict
 
 ReportBuilder = Callable[..., Report]
 
@@ -123,6 +123,49 @@ def test_the_gravest_trouble_chooses_the_runbook(make_report: ReportBuilder) -> 
     ]
     assert ["drift", "drift"] == [trouble(found) for found in (drift, make_report("ticket"))]
     assert ["warming", "blind", ""] == [trouble(found) for found in (make_report("warming"), make_report("blind"), make_report("ok"))]
+
+
+def beside(report: Report, alarm: Alarm = "", fault: str = "") -> Report:
+    """The report with an overflow ahead, or a wrong kernel, at its first layer."""
+    layer = next(iter(report.sites))[0]
+    after = report.sites[layer, "post"]
+    assert after.parity is not None
+    room = Headroom(4.5, 10.0, 600.0, alarm) if alarm else after.headroom
+    return replace(
+        report, sites={**report.sites, (layer, "post"): replace(after, headroom=room, parity=replace(after.parity, fault=fault))}
+    )
+
+
+def test_an_overflow_ahead_comes_before_drift_and_a_wrong_kernel_after_it(make_report: ReportBuilder) -> None:
+    """An overflow that pages or tickets as the report does is the trouble; a kernel is where nothing else is."""
+    calm, drift = replace(make_report("ok", 2), verdict="ticket"), make_report("ticket", 2)
+    strong = replace(drift, verdict="page")
+
+    assert "overflow" == trouble(beside(replace(calm, verdict="page"), "page"))
+    assert ["overflow", "overflow", "drift"] == [trouble(beside(found, "ticket")) for found in (calm, drift, strong)]
+    assert ["kernel", "drift"] == [trouble(beside(found, fault="declared erf, measured tanh")) for found in (calm, drift)]
+
+
+@pytest.mark.parametrize(
+    ("alarm", "fault", "state", "words"),
+    [
+        ("page", "", "overflowpage", "bits of headroom left. At the present rate they overflow in 10 min."),
+        ("", "declared erf in float32, measured tanh", "kernel", "declared erf in float32, measured tanh."),
+    ],
+)
+def test_the_live_page_says_what_is_wrong_with_the_arithmetic(
+    make_report: ReportBuilder, browse: Callable[[str], str], alarm: Alarm, fault: str, state: str, words: str
+) -> None:
+    """An overflow ahead and a wrong kernel are named with their layer and marked in the table."""
+    calm = make_report("ok", 2, time=time.time())
+    report = beside(replace(calm, verdict=alarm or "ticket"), alarm, fault)
+    with serving(lambda: report) as url:
+        page = browse(f"{url}/")
+
+    shown = re.sub(r"<[^>]*>", "", page)
+    assert words in shown
+    assert next(iter(report.sites))[0] in shown
+    assert f'data-state="{state}"' in page
 
 
 def test_health_is_whether_a_report_can_be_read(make_report: ReportBuilder) -> None:

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from geluwatch import catalog
 from geluwatch.catalog import EDGES, KINDS, METRICS, MODEL_LABELS, PARTS, SIGNS, Metric
 from geluwatch.export.samples import EXPOSITION_METRICS, LE, REPORT_METRICS, Sample, samples, samples_of
-from geluwatch.records import VERDICTS, Interval, Nonfinite, Panel, Report, Totals, Verdict
+from geluwatch.records import VERDICTS, Headroom, Interval, Nonfinite, Panel, Report, Totals, Verdict
 
 ReportBuilder = Callable[..., Report]
 
@@ -36,6 +36,11 @@ WAITING = {
     catalog.ALARM,
     catalog.FIRST_DRIFT,
     catalog.ONSET,
+    catalog.KERNEL_MISMATCH,
+    catalog.KERNEL_ERROR,
+    catalog.HEADROOM,
+    catalog.OVERFLOW_TIME,
+    catalog.OVERFLOW,
     catalog.BASELINE_CDF,
     catalog.BASELINE_WINDOWS,
     catalog.BASELINE_LOOKS,
@@ -265,6 +270,38 @@ def test_gross_faults_are_told_for_every_observed_layer(make_report: ReportBuild
 
     expected = {(first, "dead"): 1.0, (first, "impossible"): 0.0, (second, "dead"): 0.0, (second, "impossible"): 1.0}
     assert expected == by_labels(report, catalog.GROSS, "layer", "fault")
+
+
+@pytest.mark.parametrize(
+    ("variant", "precision", "words"),
+    [("tanh", "float32", "tanh in float32"), ("", "bfloat16", "undecided in bfloat16"), ("other", "", "other")],
+)
+def test_kernels_say_what_was_declared_and_measured(make_report: ReportBuilder, variant: str, precision: str, words: str) -> None:
+    """A measured layer is 1 with a fault and 0 without, in words; one that was not measured says nothing."""
+    report = make_report("ok", 2)
+    first, second = dict.fromkeys(layer for layer, _ in report.sites)
+    after = report.sites[first, "post"]
+    assert after.parity is not None
+    wrong = replace(after, parity=replace(after.parity, variant=variant, precision=precision, most=1950.0, fault="wrong"))
+    report = replace(report, sites={**report.sites, (first, "post"): wrong})
+
+    expected = {(first, "erf in float32", words): 1.0, (second, "erf in float32", "erf in float32"): 0.0}
+    assert expected == by_labels(report, catalog.KERNEL_MISMATCH, "layer", "declared", "measured")
+    assert {(first,): 1950.0, (second,): 1.75} == by_labels(report, catalog.KERNEL_ERROR, "layer")
+    assert {} == by_labels(make_report("warming", 2), catalog.KERNEL_MISMATCH, "layer")
+
+
+def test_headroom_is_told_with_its_alarm(make_report: ReportBuilder) -> None:
+    """Bits are there from the first window on, the time left only with a trend, and of the tiers one is raised at most."""
+    report = make_report("ok", 1)
+    (layer, _), before = next(iter(report.sites.items()))
+    report = replace(report, sites={**report.sites, (layer, "pre"): replace(before, headroom=Headroom(4.5, 10.0, 600.0, "page"))})
+
+    assert {(layer, "pre"): 4.5, (layer, "post"): 125.0} == by_labels(report, catalog.HEADROOM, "layer", "point")
+    assert {(layer, "pre"): 600.0} == by_labels(report, catalog.OVERFLOW_TIME, "layer", "point")
+    raised = {("pre", "ticket"): 0.0, ("pre", "page"): 1.0, ("post", "ticket"): 0.0, ("post", "page"): 0.0}
+    assert raised == by_labels(report, catalog.OVERFLOW, "point", "tier")
+    assert {} == by_labels(make_report("warming", 1), catalog.OVERFLOW, "point", "tier")
 
 
 def test_build_info_names_both_versions(make_report: ReportBuilder) -> None:

@@ -1,7 +1,7 @@
 """Every query of dashboard, rules and runbooks, asked of a real Prometheus that holds a small fleet's day.
 
 The fleet has a model that misbehaves in many ways, one that is calm, one without a baseline, one that has just come,
-one whose agent is gone, one with a dead layer and one with a stray pod, so each query has something to find.
+one whose agent is gone, one with a dead layer, one with wrong arithmetic and one with a stray pod, so each query has something to find.
 """
 
 from __future__ import annotations
@@ -37,11 +37,21 @@ class Pod:
     """One agent's series over the steps it is there."""
 
     def __init__(
-        self, model: str, instance: str, steps: range, *, bad: bool = False, armed: bool = True, dead: bool = False, stray: bool = False
+        self,
+        model: str,
+        instance: str,
+        steps: range,
+        *,
+        bad: bool = False,
+        armed: bool = True,
+        dead: bool = False,
+        stray: bool = False,
+        crude: bool = False,
     ) -> None:
         self.target = {"job": "inference", "namespace": "serving", "instance": instance}
         self.model = {"model": model, "model_version": "1"}
         self.steps, self.bad, self.armed, self.dead, self.stray = steps, bad, armed, dead, stray
+        self.crude = crude
 
     def series(self, metric: Metric) -> Iterator[Series]:
         """Yield the series of a metric: labels beyond the target's, and the value at a step."""
@@ -72,6 +82,8 @@ class Pod:
             catalog.EVIDENCE: surprise / LIMITS["ticket"],
             catalog.LIMIT: LIMITS.get(labels.get("tier", ""), 0.0),
             catalog.GROSS: float(self.dead and labels.get("fault") == "dead" and labels.get("layer") == LAYERS[1]),
+            catalog.KERNEL_MISMATCH: float(self.crude and labels.get("layer") == LAYERS[1]),
+            catalog.OVERFLOW: float(self.crude and labels.get("layer") == LAYERS[1]),
             catalog.VERDICT: float(labels.get("verdict") == ("page" if self.bad or self.dead else "ok")),
             catalog.PART_DISABLED: float(worst),
             catalog.ATTACHED: float(END - STEP * (STEPS - self.steps.start)),
@@ -96,6 +108,8 @@ def _choices(name: str, labels: dict[str, str]) -> list[str]:
         "part": list(catalog.PARTS),
         "tier": list(catalog.TIERS),
         "fault": list(catalog.FAULTS),
+        "declared": ["erf in float32"],
+        "measured": ["tanh in float32"],
         "scope": ["model"],
         "verdict": ["blind", "warming", "ok", "ticket", "page"],
         "baseline": ["launch"],
@@ -122,6 +136,7 @@ FLEET = (
     Pod("new", "d:9464", range(STEPS - 3, STEPS)),
     Pod("gone", "e:9464", range(STEPS - 12)),
     Pod("dead", "f:9464", range(STEPS), dead=True),
+    Pod("crude", "j:9464", range(STEPS), crude=True),
     Pod("flock", "g:9464", range(STEPS), stray=True),
     Pod("flock", "h:9464", range(STEPS)),
     Pod("flock", "i:9464", range(STEPS)),
@@ -218,6 +233,9 @@ def test_the_alerts_find_the_model_that_is_theirs(ask: Ask, rules: list[dict[str
         ("GeluwatchActivationDrift", "critical"): {"bad"},
         ("GeluwatchActivationDrift", "warning"): {"bad"},
         ("GeluwatchPodDrift", "warning"): {"flock"},
+        ("GeluwatchOverflowAhead", "critical"): {"crude"},
+        ("GeluwatchOverflowAhead", "warning"): {"crude"},
+        ("GeluwatchKernelMismatch", "warning"): {"crude"},
         ("GeluwatchAgentMissing", "warning"): {"gone"},
         ("GeluwatchBaselineMissing", "warning"): {"bare"},
     }

@@ -112,6 +112,25 @@ BROKEN = {
         "the least surprising layer is named": ("sort_desc(max by (layer) (geluwatch_drift", "sort(max by (layer) (geluwatch_drift"),
         "the ticket does not wait": ("for: 5s", "for: 0s"),
     },
+    "OverflowAhead": {
+        "a roomy layer is told": ("geluwatch_overflow_alarm == 1", "geluwatch_overflow_alarm >= 0"),
+        "a ticket pages": ('geluwatch_overflow_alarm{tier="page"}', "geluwatch_overflow_alarm"),
+        "what has overflown is told again": ("(model:geluwatch_nonfinite_forward_passes:increase10s > 0)", "(up > 9)"),
+        "the time left is not said": ("min(geluwatch_predicted_overflow_seconds", "min(geluwatch_window_end_timestamp_seconds"),
+        "the roomiest side is read": ("min(geluwatch_headroom_doublings", "max(geluwatch_headroom_doublings"),
+        "layers are listed from the last": (
+            "sort(min by (layer) (geluwatch_layer_index{%[1]s}) and",
+            "sort_desc(min by (layer) (geluwatch_layer_index{%[1]s}) and",
+        ),
+        "it does not wait": ("for: 3s", "for: 0s"),
+    },
+    "KernelMismatch": {
+        "right kernels are told": ("geluwatch_kernel_mismatch == 1", "geluwatch_kernel_mismatch >= 0"),
+        "layers are listed from the last": ("sort(0 * max by (layer, declared", "sort_desc(0 * max by (layer, declared"),
+        "the size is not said": ("max(geluwatch_kernel_error_ulps", "max(geluwatch_window_rows"),
+        "it does not wait": ("for: 5s", "for: 0s"),
+        "it ends at once": ("keep_firing_for: 10s", "keep_firing_for: 1s"),
+    },
     "AgentMissing": {
         "agents have no memory": ("max_over_time(geluwatch_build_info[1m:1s])", "(geluwatch_build_info)"),
         "agents have too long a memory": ("[1m:1s]", "[2m:1s]"),
@@ -162,8 +181,8 @@ def test_rules_follow_the_conventions_of_alerting(rules: list[dict[str, Any]]) -
 
 
 def test_only_pages_are_critical(rules: list[dict[str, Any]]) -> None:
-    """Three things wake people: values that are not numbers, gross faults, and drift far beyond chance. The rest waits."""
-    expected = ["GeluwatchNonFiniteActivations", "GeluwatchGrossFault", "GeluwatchActivationDrift"]
+    """Four things wake people: values that are not numbers, gross faults, a near overflow, drift far beyond chance. The rest waits."""
+    expected = ["GeluwatchNonFiniteActivations", "GeluwatchGrossFault", "GeluwatchOverflowAhead", "GeluwatchActivationDrift"]
     assert expected == [rule["alert"] for rule in rules if rule.get("labels") == {"severity": "critical"}]
 
 

@@ -10,7 +10,7 @@ from typing import Literal, Protocol
 from geluwatch.records import PointReport, Report
 
 Tone = Literal["info", "good", "ticket", "page", "bad"]
-State = Literal["blind", "watched", "calm", "drift", "drift 1st", "gross", "non-finite", "first"]
+State = Literal["blind", "watched", "calm", "drift", "drift 1st", "overflow", "kernel", "gross", "non-finite", "first"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -134,6 +134,10 @@ def _state(report: Report, before: PointReport, after: PointReport, nonfinite: i
         return "gross"
     if before.layer in report.drifting:
         return "drift 1st" if before.layer == report.drifting[0] else "drift"
+    if before.headroom.alarm or after.headroom.alarm:
+        return "overflow"
+    if after.parity is not None and after.parity.fault:
+        return "kernel"
     return "calm" if _known((before.evidence, after.evidence)) else "watched"
 
 

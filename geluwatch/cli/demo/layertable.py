@@ -21,6 +21,8 @@ _STATES: Mapping[State, str] = {
     "calm": "green",
     "drift": "yellow",
     "drift 1st": "bold yellow",
+    "overflow": "yellow",
+    "kernel": "yellow",
     "gross": "red",
     "non-finite": "red",
     "first": "bold red",

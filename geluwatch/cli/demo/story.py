@@ -141,7 +141,7 @@ class Story:
         while time.time() < found.began + ALERT_SECONDS:
             report = serve()
             windows += 1
-            if found.report is None and report.verdict == verdict:
+            if found.report is None and report.verdict == verdict and (verdict == "page" or report.drifting):
                 layer = report.first_nonfinite if verdict == "page" else report.drifting[0]
                 found = Detection(found.began, report, report.time, layer)
                 what = "NaN or Inf" if verdict == "page" else words.drift(report)

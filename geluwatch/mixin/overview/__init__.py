@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from geluwatch.mixin.overview import agents, distribution, drift, nonfinite, statistics, traffic, verdict
+from geluwatch.mixin.overview import agents, distribution, drift, nonfinite, numerics, statistics, traffic, verdict
 from geluwatch.mixin.overview.parts import Queries, Row
 from geluwatch.mixin.settings import MixinSettings
 
@@ -11,6 +11,7 @@ _ROWS = (
     nonfinite.row,
     drift.row,
     statistics.row,
+    numerics.row,
     distribution.buckets_row,
     distribution.moments_row,
     traffic.row,

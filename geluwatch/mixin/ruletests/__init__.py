@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from geluwatch.mixin.alerts import DASHBOARD_UID, Alert, alerts
-from geluwatch.mixin.ruletests import agent_missing, baseline_missing, drift, gross, nonfinite, stray
+from geluwatch.mixin.ruletests import agent_missing, baseline_missing, drift, gross, kernel, nonfinite, overflow, stray
 from geluwatch.mixin.ruletests.grammar import Case, Expected, Scale
 from geluwatch.mixin.settings import MixinSettings
 
@@ -22,6 +22,8 @@ _STORIES: Mapping[str, Callable[[Alert, Scale], tuple[Case, ...]]] = {
     "GeluwatchGrossFault": gross.cases,
     "GeluwatchActivationDrift": drift.cases,
     "GeluwatchPodDrift": stray.cases,
+    "GeluwatchOverflowAhead": overflow.cases,
+    "GeluwatchKernelMismatch": kernel.cases,
     "GeluwatchAgentMissing": agent_missing.cases,
     "GeluwatchBaselineMissing": baseline_missing.cases,
 }
