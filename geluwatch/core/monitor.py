@@ -27,6 +27,7 @@ from geluwatch.records import (
     Report,
     Site,
     Totals,
+    Usage,
     Verdict,
     Window,
 )
@@ -61,6 +62,7 @@ class Monitor:
         self._baseline_cdf: dict[PointKey, tuple[float, ...]] = {}
         self._last_forward: float | None = None
         self._disabled: tuple[str, ...] = ()
+        self._usage: Usage | None = None
 
     def ingest(self, drained: Drained) -> None:
         """Fold one drained batch into the open window and the totals."""
@@ -70,6 +72,7 @@ class Monitor:
         self._totals = add_drained(self._totals, drained)
         self._last_forward = drained.last_forward or self._last_forward
         self._disabled = drained.disabled
+        self._usage = drained.usage or self._usage
         points = observe_rows(drained.rows)
         self._builder.gather(points)
         for key, seen in points.items():
@@ -169,6 +172,7 @@ class Monitor:
             certificate=baseline.certificate if baseline else None,
             totals=self._totals,
             disabled=self._disabled,
+            usage=self._usage,
             framework=self._identity.framework,
         )
 

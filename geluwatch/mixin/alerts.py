@@ -60,6 +60,12 @@ def first_layer_recording(settings: MixinSettings) -> Recording:
     return Recording(name=name, expr=queries.first_nonfinite_passes(settings))
 
 
+def out_of_memory_recording(settings: MixinSettings) -> Recording:
+    """Return the rule that counts the forward passes that ran out of memory, by pod."""
+    name = f"instance_model:{catalog.OUT_OF_MEMORY.name}:increase{settings.rate_window}"
+    return Recording(name=name, expr=queries.out_of_memory_passes(settings))
+
+
 def evidence_recording(settings: MixinSettings) -> Recording:
     """Return the rule that averages the evidence of drift over the pods of a model version."""
     return Recording(name=f"model_layer_point:{catalog.EVIDENCE.name}:avg", expr=queries.drift_evidence(settings))
@@ -82,12 +88,13 @@ def agents_recording(settings: MixinSettings) -> Recording:
 def recordings(settings: MixinSettings) -> tuple[Recording, ...]:
     """Return every recording rule; each stands before the alerts that read it."""
     drift = (evidence_recording(settings), surprise_recording(settings))
-    return (nonfinite_recording(settings), first_layer_recording(settings), *drift, agents_recording(settings))
+    counted = (nonfinite_recording(settings), first_layer_recording(settings), out_of_memory_recording(settings))
+    return (*counted, *drift, agents_recording(settings))
 
 
 def alerts(settings: MixinSettings) -> tuple[Alert, ...]:
     """Return every alert, pages first; one that has two tiers is there twice under its name."""
-    pages = (_nonfinite(settings), _gross_fault(settings), _drift_page(settings))
+    pages = (_nonfinite(settings), _out_of_memory(settings), _gross_fault(settings), _drift_page(settings))
     return (*pages, _drift_ticket(settings), _pod_drift(settings), _agent_missing(settings), _baseline_missing(settings))
 
 
@@ -121,6 +128,21 @@ def _nonfinite(settings: MixinSettings) -> Alert:
             f"{{{{ with query (printf `{order}` $mine) }}}}, first at layer {{{{ . | first | label `layer` }}}}{{{{ end }}}}."
         ),
         expr=f"{nonfinite_recording(settings).name} > 0",
+        hold="0m",
+        keep_firing_for=settings.keep_firing_for,
+    )
+
+
+def _out_of_memory(settings: MixinSettings) -> Alert:
+    recorded = out_of_memory_recording(settings).name
+    counted = f"{_NUMBER} pod{{{{ if gt (. | first | value) 1.0 }}}}s{{{{ end }}}}"
+    pods = f"{{{{ with {_asked(f'count({recorded}{{%s}} > 0)')} }}}}, on {counted}{{{{ end }}}}"
+    return Alert(
+        name="GeluwatchOutOfMemory",
+        tier="page",
+        summary="Forward passes of a model run out of memory.",
+        description=f"{_SUBJECT} ran out of memory in {_PASSES} within {settings.rate_window}{pods}.",
+        expr=f"{queries.total(recorded, *queries.GROUP)} > 0",
         hold="0m",
         keep_firing_for=settings.keep_firing_for,
     )

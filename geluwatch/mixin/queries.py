@@ -74,6 +74,11 @@ def grown(metric: Metric, window: str, where: str) -> str:
     return f"(increase({counter}[{window}]) > 0) or (({counter} > 0) unless ({counter} offset {window}))"
 
 
+def quantile(share: float, buckets: str) -> str:
+    """Return a quantile of a histogram's buckets, to within the width of one; absent where there was nothing to count."""
+    return f"histogram_quantile({share:g}, {buckets}) > -Inf"
+
+
 def known(metric: Metric, where: str = "", *matchers: str) -> str:
     """Return a gauge without its NaNs, one of which would turn the average of all pods into NaN."""
     return f"{series(metric, where, *matchers)} > -Inf"
@@ -128,6 +133,11 @@ def nonfinite_passes(settings: MixinSettings) -> str:
 def first_nonfinite_passes(settings: MixinSettings) -> str:
     """Return the same by the layer in which the values appeared first."""
     return total(recent(catalog.SITE_FIRST_NONFINITE, settings), *GROUP, "layer")
+
+
+def out_of_memory_passes(settings: MixinSettings) -> str:
+    """Return the forward passes that ran out of memory within the rate window, by pod; absent when none."""
+    return total(recent(catalog.OUT_OF_MEMORY, settings), *POD)
 
 
 def drift_evidence(settings: MixinSettings) -> str:

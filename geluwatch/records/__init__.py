@@ -10,6 +10,7 @@ from geluwatch.records.baseline import Baseline, Calm, Certificate, Reference
 from geluwatch.records.names import POINTS, STATISTICS, VERDICTS, Alarm, Cells, Floats, Gross, Ints, Point, PointKey, State, Verdict
 from geluwatch.records.observed import Drained, Histogram, Moments, Nonfinite, PointWindow, Rows, Site, Window
 from geluwatch.records.report import Interval, Panel, PointReport, PointTotals, Report, Totals
+from geluwatch.records.traffic import DeviceUsage, FirstPass, Traffic, Usage
 
 __all__ = [
     "POINTS",
@@ -20,7 +21,9 @@ __all__ = [
     "Calm",
     "Cells",
     "Certificate",
+    "DeviceUsage",
     "Drained",
+    "FirstPass",
     "Floats",
     "Gross",
     "Histogram",
@@ -40,6 +43,8 @@ __all__ = [
     "Site",
     "State",
     "Totals",
+    "Traffic",
+    "Usage",
     "Verdict",
     "Window",
 ]

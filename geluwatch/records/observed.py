@@ -9,6 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from geluwatch.records.names import Cells, Floats, Ints, Point, PointKey, State
+from geluwatch.records.traffic import Traffic, Usage
 
 
 @dataclass(frozen=True, slots=True)
@@ -160,3 +161,6 @@ class Drained:
     """Failures by part of the agent, caught by the breaker."""
     disabled: tuple[str, ...] = ()
     """Parts that the breaker has switched off."""
+    traffic: Traffic = field(default_factory=Traffic)
+    usage: Usage | None = None
+    """What the process uses now; None where the source does not tell."""

@@ -9,6 +9,7 @@ from typing import NamedTuple
 from geluwatch.records.baseline import Certificate
 from geluwatch.records.names import Alarm, Gross, Point, PointKey, State, Verdict
 from geluwatch.records.observed import Nonfinite
+from geluwatch.records.traffic import Traffic, Usage
 
 
 class Interval(NamedTuple):
@@ -116,6 +117,7 @@ class Totals:
     flush_seconds: float = 0.0
     errors: Mapping[str, int] = field(default_factory=dict)
     nonfinite: Mapping[str, Nonfinite] = field(default_factory=dict)
+    traffic: Traffic = field(default_factory=Traffic)
 
 
 @dataclass(frozen=True, slots=True)
@@ -150,5 +152,7 @@ class Report:
     totals: Totals = field(default_factory=Totals)
     disabled: tuple[str, ...] = ()
     """Parts of the agent that the breaker has switched off."""
+    usage: Usage | None = None
+    """What the process used at the last drain."""
     framework: str = ""
     """Name and version of the framework behind the source, for example "torch 2.13.0"."""

@@ -18,7 +18,7 @@ from typing import Any, TypeGuard
 import torch
 from torch import nn
 
-from geluwatch.tap import guard, padding
+from geluwatch.tap import guard
 from geluwatch.tap._compat import calls_under_way, modes, note_trace, rerun, transformed, unseen
 from geluwatch.tap.deferred import Choice
 from geluwatch.tap.rows import capture, watchable
@@ -61,6 +61,7 @@ class RootBegin(_Hook):
             state.depth += 1
             if state.depth == 1:
                 state.begin(args, kwargs or {}, sampled=tap.pacer.take(tap.clock.monotonic()))
+                state.meter.begin()
         except Exception as error:  # noqa: BLE001  # nothing may leave a hook
             tap.breaker.trip("root", error)
 
@@ -96,6 +97,7 @@ class RootEnd(_Hook):
     @staticmethod
     def _end(tap: Tap, state: ThreadState, args: tuple[Any, ...], rest: tuple[Any, ...]) -> None:
         raised = rest[-1] is None
+        tap.measure(state, args, rest[0] if len(rest) > 1 else {})
         try:
             if state.pending is not None:
                 with unseen():
@@ -104,7 +106,6 @@ class RootEnd(_Hook):
                 tap.device_guard.end_pass()
                 for captured in tap.device_rows.arrived():
                     tap.keep(state, captured)
-            state.counters.samples += padding.batch_size(args, rest[0] if len(rest) > 1 else {})
             if state.sampled:
                 hold = min(tap.config.flush_seconds, 1.0) if state.cramped else 0.0
                 tap.pacer.spent(tap.clock.monotonic(), state.spent, state.had, state.taken, hold)

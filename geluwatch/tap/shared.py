@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import math
 import threading
+from typing import Any
 from weakref import WeakValueDictionary
 
 import torch
@@ -34,6 +35,7 @@ class Tap:
         self.sites = sites
         self.config = config
         self.clock = clock
+        self._attached = clock.monotonic()
         self.breaker = Breaker(config.breaker_limit)
         self.pacer = Pacer(config.rows_per_window, config.window_seconds, config.cost_budget, config.rows_per_forward)
         self.picker = RowPicker()
@@ -85,6 +87,14 @@ class Tap:
             state.mask = None
             self.breaker.trip("mask", error)
             return None
+
+    def measure(self, state: ThreadState, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        """Note what the pass that ends took and carried, or that it failed."""
+        try:
+            if self.breaker.allows("meter"):
+                state.counters.samples += state.meter.end(args, kwargs, self._mask_position, self.clock.monotonic() - self._attached)
+        except Exception as error:  # noqa: BLE001  # nothing may leave a hook
+            self.breaker.trip("meter", error)
 
     def enter_caller(self, group: int, site: int) -> None:
         """Note that the next calls of a shared GELU belong to a site."""

@@ -11,13 +11,15 @@ from torch import nn
 from torch.utils.hooks import RemovableHandle
 
 from geluwatch.config import Config
+from geluwatch.core.totals import add_traffic
 from geluwatch.errors import AlreadyAttachedError, AttachError, NoGeluError
 from geluwatch.ports import Clock
 from geluwatch.records import Drained, Nonfinite, Point, Rows, Site
-from geluwatch.tap import padding
+from geluwatch.tap import padding, usage
 from geluwatch.tap._compat import compiled_before
 from geluwatch.tap.discover import Found, discover, fused_parts
 from geluwatch.tap.hooks import CallerBegin, CallerEnd, ConsumerHook, LearnConsumer, RootBegin, RootEnd, SiteHook, dense
+from geluwatch.tap.meter import increase
 from geluwatch.tap.rows import Captured
 from geluwatch.tap.shared import Tap
 from geluwatch.tap.state import Counters, SiteCounters
@@ -110,6 +112,8 @@ class TorchSource:
             last_forward=after.total.last_forward,
             errors=_increase(before.failures, after.failures),
             disabled=tap.breaker.disabled,
+            traffic=increase(before.total.traffic, after.total.traffic),
+            usage=usage.read(),
         )
 
     def close(self) -> None:
@@ -179,13 +183,13 @@ class TorchSource:
         gone, gone_sites = self._seen.gone, self._seen.gone_sites
         for state in [state for state in tap.states if state.ended and not state.rows]:
             tap.states.remove(state)
-            gone, gone_sites = _add(gone, state.counters), _add_sites(gone_sites, state.sites)
+            gone, gone_sites = _add(gone, state.counted()), _add_sites(gone_sites, state.sites)
             self._firsts += state.firsts
         total, sites = gone, gone_sites
         for state in tuple(tap.states):
             if self._closed and state.depth:
                 state.end()  # its end hook has been taken off under way
-            total, sites = _add(total, state.counters), _add_sites(sites, state.sites)
+            total, sites = _add(total, state.counted()), _add_sites(sites, state.sites)
         forwards, firsts, passes = tap.device_guard.counts(final=self._closed)
         sites = tuple(
             replace(site, forwards=site.forwards + more, first=site.first + first)
@@ -238,6 +242,7 @@ def _add(left: Counters, right: Counters) -> Counters:
         left.dropped_rows + right.dropped_rows,
         left.hook_seconds + right.hook_seconds,
         last,
+        add_traffic(left.traffic, right.traffic),
     )
 
 

@@ -7,14 +7,15 @@ from __future__ import annotations
 
 import weakref
 from collections import deque
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from time import perf_counter
 from typing import Any
 
 import torch
 
-from geluwatch.records import Point
+from geluwatch.records import Point, Traffic
 from geluwatch.tap.deferred import Choice
+from geluwatch.tap.meter import Meter
 from geluwatch.tap.rows import Captured
 
 
@@ -39,6 +40,7 @@ class Counters:
     dropped_rows: int = 0
     hook_seconds: float = 0.0
     last_forward: float | None = None
+    traffic: Traffic = field(default_factory=Traffic)
 
 
 @dataclass(slots=True, eq=False)
@@ -94,6 +96,7 @@ class ThreadState:
         self.hits: dict[int, bool] = {}
         self.callers: dict[int, list[int]] = {}
         self.counters = Counters()
+        self.meter = Meter()
         self.sites = [SiteCounters() for _ in range(sites)]
         self.rows: deque[Captured] = deque()
         self.bytes_in = 0
@@ -106,6 +109,10 @@ class ThreadState:
     def ended(self) -> bool:
         """Whether the thread is gone, so that nothing more will be written."""
         return self._token() is None
+
+    def counted(self) -> Counters:
+        """Return a copy of the counters, the meter's among them."""
+        return replace(self.counters, traffic=self.meter.traffic())
 
     def begin(self, args: tuple[Any, ...], kwargs: dict[str, Any], *, sampled: bool) -> None:
         """Start a forward pass."""

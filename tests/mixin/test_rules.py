@@ -77,6 +77,15 @@ BROKEN = {
         "a dead pod's layers have no order": ("last_over_time(geluwatch_layer_index{%[1]s}[10s])", "geluwatch_layer_index{%[1]s}"),
         "the severity is another": ("severity: critical", "severity: warning"),
     },
+    "OutOfMemory": {
+        "every failure pages": ("geluwatch_out_of_memory_forward_passes_total", "geluwatch_failed_forward_passes_total"),
+        "pods are one incident each": (
+            f"sum by {MODELS} (instance",
+            "sum by (cluster, namespace, job, model, model_version, instance) (instance",
+        ),
+        "nothing keeps firing": ("keep_firing_for: 10s", "keep_firing_for: 1s"),
+        "pods are not counted": ("count(instance_model", "0 * count(instance_model"),
+    },
     "GrossFault": {
         "faults of the baseline page": ('(geluwatch_verdict{verdict="page"} == 1)', '(geluwatch_verdict{verdict="page"} >= 0)'),
         "what lies behind a NaN pages": ("(model:geluwatch_nonfinite_forward_passes:increase10s > 0)", "(up > 9)"),
@@ -162,8 +171,8 @@ def test_rules_follow_the_conventions_of_alerting(rules: list[dict[str, Any]]) -
 
 
 def test_only_pages_are_critical(rules: list[dict[str, Any]]) -> None:
-    """Three things wake people: values that are not numbers, gross faults, and drift far beyond chance. The rest waits."""
-    expected = ["GeluwatchNonFiniteActivations", "GeluwatchGrossFault", "GeluwatchActivationDrift"]
+    """Four things wake people: values that are not numbers, memory that ran out, gross faults, and drift far beyond chance."""
+    expected = ["GeluwatchNonFiniteActivations", "GeluwatchOutOfMemory", "GeluwatchGrossFault", "GeluwatchActivationDrift"]
     assert expected == [rule["alert"] for rule in rules if rule.get("labels") == {"severity": "critical"}]
 
 

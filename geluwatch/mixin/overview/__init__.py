@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from geluwatch.mixin.overview import agents, distribution, drift, nonfinite, statistics, traffic, verdict
+from geluwatch.mixin.overview import agents, distribution, drift, latency, nonfinite, statistics, traffic, verdict
 from geluwatch.mixin.overview.parts import Queries, Row
 from geluwatch.mixin.settings import MixinSettings
 
@@ -14,6 +14,8 @@ _ROWS = (
     distribution.buckets_row,
     distribution.moments_row,
     traffic.row,
+    latency.row,
+    latency.process_row,
     agents.census_row,
     agents.health_row,
 )

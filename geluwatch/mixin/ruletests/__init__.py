@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from geluwatch.mixin.alerts import DASHBOARD_UID, Alert, alerts
-from geluwatch.mixin.ruletests import agent_missing, baseline_missing, drift, gross, nonfinite, stray
+from geluwatch.mixin.ruletests import agent_missing, baseline_missing, drift, gross, nonfinite, out_of_memory, stray
 from geluwatch.mixin.ruletests.grammar import Case, Expected, Scale
 from geluwatch.mixin.settings import MixinSettings
 
@@ -19,6 +19,7 @@ RULE_FILE = "geluwatch.rules.yaml"
 
 _STORIES: Mapping[str, Callable[[Alert, Scale], tuple[Case, ...]]] = {
     "GeluwatchNonFiniteActivations": nonfinite.cases,
+    "GeluwatchOutOfMemory": out_of_memory.cases,
     "GeluwatchGrossFault": gross.cases,
     "GeluwatchActivationDrift": drift.cases,
     "GeluwatchPodDrift": stray.cases,
