@@ -92,6 +92,15 @@ SITE_FIRST_NONFINITE = Metric("geluwatch_site_first_nonfinite_forward_passes", "
 SITE_PADDING_NONFINITE = Metric("geluwatch_site_padding_nonfinite_forward_passes", "counter", "Forward passes with a NaN or an Inf at padding rows only; harmless.", "{pass}", ("layer",))
 NONFINITE_ELEMENTS = Metric("geluwatch_nonfinite_elements", "counter", "NaN and Inf elements of valid rows, on the side of the GELU where they arose.", "{element}", ("layer", "point", "kind"))
 
+# Training: gradients where they are watched, steps where the loop notes them
+SITE_GRADIENTS = Metric("geluwatch_site_nonfinite_gradient_passes", "counter", "Backward passes with a NaN or an Inf in the gradient of this GELU's output; absent where gradients are not watched.", "{pass}", ("layer",))
+SITE_FIRST_GRADIENTS = Metric("geluwatch_site_first_nonfinite_gradient_passes", "counter", "Backward passes in which this GELU's output was the first with a NaN or an Inf in its gradient, the one nearest to the loss.", "{pass}", ("layer",))
+TRAINING_STEPS = Metric("geluwatch_training_steps", "counter", "Steps that the training loop noted.", "{step}")
+NONFINITE_LOSSES = Metric("geluwatch_nonfinite_losses", "counter", "Training steps whose loss was NaN or infinite.", "{step}")
+SKIPPED_STEPS = Metric("geluwatch_skipped_steps", "counter", "Training steps that the loss scaler skipped for gradients that were not finite: its scale fell.", "{step}")
+SKIPPED_IN_A_ROW = Metric("geluwatch_skipped_steps_in_a_row", "gauge", "Training steps skipped one after the other, up to the last one.", "{step}")
+LOSS_SCALE = Metric("geluwatch_loss_scale", "gauge", "The loss scaler's scale.", "1")
+
 # Distribution since attach
 VALUES = Metric("geluwatch_activation_value", "histogram", "Sampled activation values at equal edges everywhere; the +Inf bucket counts all but NaN.", "1", _POINT)
 ELEMENTS = Metric("geluwatch_elements", "counter", "Sampled elements, non-finite ones included.", "{element}", _POINT)
@@ -145,7 +154,7 @@ PART_DISABLED = Metric("geluwatch_part_disabled", "gauge", "1 for a part of the 
 COLLECT_SECONDS = Metric("geluwatch_collect_duration_seconds", "gauge", "Time the last rendering of these metrics took.", "s")
 EXPORTED_SERIES = Metric("geluwatch_exported_series", "gauge", "Series in this exposition.", "{series}")
 
-PARTS = ("guard", "rows", "mask", "root", "meter", "flush", "sink", "collect")
+PARTS = ("guard", "rows", "mask", "root", "meter", "gradients", "training", "flush", "sink", "collect")
 """Parts of the agent that fail, are counted and are switched off each on its own."""
 
 KINDS = ("nan", "posinf", "neginf")

@@ -59,6 +59,9 @@ class Config:
     gelu_classes: tuple[type, ...] = ()
     """Further module classes to watch as GELUs; each maps one tensor to one of the same shape."""
 
+    gradients: bool = False
+    """Whether to count backward passes with non-finite gradients at each GELU, by a hook on every output that is part of a graph."""
+
     breaker_limit: int = 5
     """Failures of one part of the agent (guard, rows, ...) after which that part is switched off."""
 

@@ -30,6 +30,10 @@ class Source(Protocol):
         """Return what was seen since the last call."""
         ...
 
+    def note_step(self, loss: object, scaler: object) -> None:
+        """Note that a step of the training loop is over, with its loss and loss scaler, each None where there is none."""
+        ...
+
     def close(self) -> None:
         """Come off the model; calling it again does nothing."""
         ...

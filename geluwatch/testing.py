@@ -52,6 +52,9 @@ class ListSource:
         """Return the next batch, or an empty one."""
         return self.queue.pop(0) if self.queue else Drained()
 
+    def note_step(self, loss: object, scaler: object) -> None:
+        """Do nothing; put a `Training` into the queue instead."""
+
     def close(self) -> None:
         """Note that the source was closed."""
         self.closed = True

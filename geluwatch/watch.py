@@ -131,6 +131,21 @@ class Watch:
             self._publish()
             return certificate
 
+    def note_step(self, loss: object = None, scaler: object = None) -> None:
+        """Note that a step of the training loop is over; call it after `scaler.update()` where there is a scaler.
+
+        Nothing waits: a loss or a scale on an accelerator is copied in the background and read at a later call. After
+        `detach` it does nothing, so that the loop may stay as it is.
+
+        Args:
+            loss: The step's loss, as a tensor or a number; a NaN or an Inf is counted.
+            scaler: The `torch.amp.GradScaler`: its scale is exported, and steps it skipped are counted, from the second noted step on.
+
+        Raises:
+            ConfigError: The loss is neither a number nor a tensor, or the scaler no GradScaler.
+        """
+        self._source.note_step(loss, scaler)
+
     def serve(self, host: str = "127.0.0.1", port: int = 0, *, allow_remote: bool = False) -> str:
         """Serve /metrics, the live page and the runbooks; return the base URL, the same one if it is served already.
 

@@ -173,6 +173,7 @@ class Monitor:
             totals=self._totals,
             disabled=self._disabled,
             usage=self._usage,
+            gradients=self._config.gradients,
             framework=self._identity.framework,
         )
 

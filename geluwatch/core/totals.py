@@ -8,7 +8,7 @@ from dataclasses import replace
 from geluwatch.catalog import EDGES
 from geluwatch.core.histogram import bucket_counts
 from geluwatch.core.window import merge_nonfinite
-from geluwatch.records import Drained, PointKey, PointTotals, PointWindow, Totals, Traffic
+from geluwatch.records import Drained, PointKey, PointTotals, PointWindow, Totals, Traffic, Training
 
 
 def add_point(have: PointTotals, key: PointKey, seen: PointWindow) -> PointTotals:
@@ -36,6 +36,7 @@ def add_drained(have: Totals, drained: Drained) -> Totals:
         errors=add_counts(have.errors, drained.errors),
         nonfinite=merge_nonfinite(have.nonfinite, drained.nonfinite),
         traffic=add_traffic(have.traffic, drained.traffic),
+        training=add_training(have.training or Training(), drained.training) if drained.training else have.training,
     )
 
 
@@ -49,6 +50,17 @@ def add_traffic(left: Traffic, right: Traffic) -> Traffic:
         left.failed + right.failed,
         left.out_of_memory + right.out_of_memory,
         min((first for first in (left.first, right.first) if first is not None), default=None),
+    )
+
+
+def add_training(left: Training, right: Training) -> Training:
+    """Return the sums of both, and the latter's state."""
+    return Training(
+        left.steps + right.steps,
+        left.nonfinite_losses + right.nonfinite_losses,
+        left.skipped_steps + right.skipped_steps,
+        right.skipped_in_a_row,
+        right.scale,
     )
 
 

@@ -103,6 +103,14 @@ def _of_guard(value: Callable[[Nonfinite], float]) -> _Reader:
     return read
 
 
+def _of_gradients(value: Callable[[Nonfinite], float]) -> _Reader:
+    def read(report: Report) -> Iterator[_Reading]:
+        if report.gradients:
+            yield from _of_guard(value)(report)
+
+    return read
+
+
 def _points(report: Report) -> Iterator[tuple[dict[str, str], PointReport]]:
     for of_layer in layers(report).values():
         for seen in of_layer:
@@ -238,6 +246,8 @@ _READERS: Mapping[Metric, _Reader] = {
     catalog.SITE_NONFINITE: _of_guard(lambda nonfinite: nonfinite.forwards),
     catalog.SITE_FIRST_NONFINITE: _of_guard(lambda nonfinite: nonfinite.first),
     catalog.SITE_PADDING_NONFINITE: _of_guard(lambda nonfinite: nonfinite.padding_forwards),
+    catalog.SITE_GRADIENTS: _of_gradients(lambda nonfinite: nonfinite.backwards),
+    catalog.SITE_FIRST_GRADIENTS: _of_gradients(lambda nonfinite: nonfinite.first_backward),
     catalog.NONFINITE_ELEMENTS: _nonfinite_elements,
     catalog.VALUES: _values,
     catalog.ELEMENTS: _of_point(lambda seen: seen.totals.elements),

@@ -1,4 +1,4 @@
-"""Readers of what a report says about passes, the process and its devices; `samples` puts labels and metric to them."""
+"""Readers of what a report says about passes, training steps, the process and its devices; `samples` puts labels and metric to them."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from prometheus_client.utils import floatToGoString
 
 from geluwatch import catalog
 from geluwatch.catalog import BATCH_EDGES, LATENCY_EDGES, Metric
-from geluwatch.records import DeviceUsage, Report, Traffic, Usage
+from geluwatch.records import DeviceUsage, Report, Traffic, Training, Usage
 
 Reading = tuple[dict[str, str], float]
 Reader = Callable[[Report], Iterator[Reading]]
@@ -36,6 +36,15 @@ def _histogram(edges: tuple[float, ...], counts: Callable[[Traffic], tuple[int, 
 def _of_traffic(value: Callable[[Traffic], float | None]) -> Reader:
     def read(report: Report) -> Iterator[Reading]:
         found = value(report.totals.traffic)
+        if found is not None:
+            yield {}, found
+
+    return read
+
+
+def _of_training(value: Callable[[Training], float | None]) -> Reader:
+    def read(report: Report) -> Iterator[Reading]:
+        found = None if report.totals.training is None else value(report.totals.training)
         if found is not None:
             yield {}, found
 
@@ -69,6 +78,11 @@ READERS: Mapping[Metric, Reader] = {
     catalog.OUT_OF_MEMORY: _of_traffic(lambda traffic: traffic.out_of_memory),
     catalog.FIRST_FORWARD: _of_traffic(lambda traffic: traffic.first and traffic.first.seconds),
     catalog.COLD_START: _of_traffic(lambda traffic: traffic.first and traffic.first.since_attach),
+    catalog.TRAINING_STEPS: _of_training(lambda training: training.steps),
+    catalog.NONFINITE_LOSSES: _of_training(lambda training: training.nonfinite_losses),
+    catalog.SKIPPED_STEPS: _of_training(lambda training: None if training.scale is None else training.skipped_steps),
+    catalog.SKIPPED_IN_A_ROW: _of_training(lambda training: None if training.scale is None else training.skipped_in_a_row),
+    catalog.LOSS_SCALE: _of_training(lambda training: training.scale),
     catalog.CPU_SECONDS: _of_process(lambda usage: usage.cpu_seconds),
     catalog.RESIDENT: _of_process(lambda usage: usage.resident),
     catalog.THREADS: _of_process(lambda usage: usage.threads),

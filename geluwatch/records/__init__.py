@@ -11,6 +11,7 @@ from geluwatch.records.names import POINTS, STATISTICS, VERDICTS, Alarm, Cells, 
 from geluwatch.records.observed import Drained, Histogram, Moments, Nonfinite, PointWindow, Rows, Site, Window
 from geluwatch.records.report import Interval, Panel, PointReport, PointTotals, Report, Totals
 from geluwatch.records.traffic import DeviceUsage, FirstPass, Traffic, Usage
+from geluwatch.records.training import Training
 
 __all__ = [
     "POINTS",
@@ -44,6 +45,7 @@ __all__ = [
     "State",
     "Totals",
     "Traffic",
+    "Training",
     "Usage",
     "Verdict",
     "Window",

@@ -10,6 +10,7 @@ from geluwatch.records.baseline import Certificate
 from geluwatch.records.names import Alarm, Gross, Point, PointKey, State, Verdict
 from geluwatch.records.observed import Nonfinite
 from geluwatch.records.traffic import Traffic, Usage
+from geluwatch.records.training import Training
 
 
 class Interval(NamedTuple):
@@ -118,6 +119,8 @@ class Totals:
     errors: Mapping[str, int] = field(default_factory=dict)
     nonfinite: Mapping[str, Nonfinite] = field(default_factory=dict)
     traffic: Traffic = field(default_factory=Traffic)
+    training: Training | None = None
+    """Steps of the training loop; None where none was noted."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -154,5 +157,7 @@ class Report:
     """Parts of the agent that the breaker has switched off."""
     usage: Usage | None = None
     """What the process used at the last drain."""
+    gradients: bool = False
+    """Whether gradients are watched."""
     framework: str = ""
     """Name and version of the framework behind the source, for example "torch 2.13.0"."""

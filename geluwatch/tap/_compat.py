@@ -32,6 +32,11 @@ only would hand the backward pass the wrong tensors.
 """
 
 
+def task_id() -> int:
+    """Return which backward pass this thread is in, or -1 outside of any."""
+    return _task_id()
+
+
 def rerun() -> bool:
     """Return whether this thread recomputes a forward for a backward pass, or records one for the JIT."""
     return _task_id() != -1 or _tracing_state() is not None

@@ -155,10 +155,12 @@ class SiteHook(_Hook):
         site = self.site
         try:
             state = tap.state()
-            if not state.depth and rerun():
-                return
             if self.shared and (callers := state.callers.get(site)):
                 site = callers[-1]
+            if tap.gradients is not None:  # in a recomputation too: of a reentrant checkpoint, only that has a graph
+                tap.gradients.follow(site, output)
+            if not state.depth and rerun():
+                return
             if (site not in tap.called or type(output) is not torch.Tensor) and not self._admit(site, args, output):
                 return
             if modes():

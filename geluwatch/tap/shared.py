@@ -20,6 +20,7 @@ from geluwatch.tap import guard, padding
 from geluwatch.tap._compat import Traces
 from geluwatch.tap.breaker import Breaker
 from geluwatch.tap.deferred import Choice, DeviceGuard, DeviceRows
+from geluwatch.tap.gradients import Gradients
 from geluwatch.tap.pacer import LEAST_ROWS, Pacer
 from geluwatch.tap.rows import Captured, RowPicker
 from geluwatch.tap.state import ThreadState, Token
@@ -41,6 +42,7 @@ class Tap:
         self.picker = RowPicker()
         self.device_guard = DeviceGuard(len(sites))
         self.device_rows = DeviceRows()
+        self.gradients = Gradients(len(sites), self.state, self.breaker) if config.gradients else None
         self.learning = True
         self.consumers: WeakValueDictionary[int, nn.Linear] = WeakValueDictionary()
         """The dense layer that takes a site's output as it is, by site."""

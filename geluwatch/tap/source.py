@@ -5,6 +5,7 @@ from __future__ import annotations
 import weakref
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
+from typing import Any
 
 import torch
 from torch import nn
@@ -23,6 +24,7 @@ from geluwatch.tap.meter import increase
 from geluwatch.tap.rows import Captured
 from geluwatch.tap.shared import Tap
 from geluwatch.tap.state import Counters, SiteCounters
+from geluwatch.tap.steps import Steps
 
 _attached: weakref.WeakSet[nn.Module] = weakref.WeakSet()
 
@@ -55,6 +57,7 @@ class TorchSource:
         self._seen = _Seen(len(found))
         self._firsts: list[tuple[float, int]] = []
         self._closed = False
+        self._steps = Steps(self._tap.breaker)
         self._put_on(model, [item for item in found if item.site.state == "observed"])
         _attached.add(model)
 
@@ -114,7 +117,17 @@ class TorchSource:
             disabled=tap.breaker.disabled,
             traffic=increase(before.total.traffic, after.total.traffic),
             usage=usage.read(),
+            training=self._steps.drain(final=self._closed),
         )
+
+    def note_step(self, loss: Any, scaler: Any) -> None:
+        """Note that a training step is over.
+
+        Raises:
+            ConfigError: The loss is neither a number nor a tensor, or the scaler no GradScaler.
+        """
+        if not self._closed:
+            self._steps.note(loss, scaler)
 
     def close(self) -> None:
         """Take every hook off."""
@@ -195,6 +208,12 @@ class TorchSource:
             replace(site, forwards=site.forwards + more, first=site.first + first)
             for site, more, first in zip(sites, forwards, firsts, strict=True)
         )
+        if tap.gradients is not None:
+            backwards, nearest = tap.gradients.counts(final=self._closed)
+            sites = tuple(
+                replace(site, backwards=site.backwards + more, first_backward=site.first_backward + first)
+                for site, more, first in zip(sites, backwards, nearest, strict=True)
+            )
         total = replace(total, nonfinite_forwards=total.nonfinite_forwards + passes)
         return _Seen(len(sites), total, sites, gone, gone_sites, dict(tap.breaker.failures))
 
@@ -253,6 +272,8 @@ def _add_sites(left: Iterable[SiteCounters], right: Iterable[SiteCounters]) -> t
             a.first + b.first,
             a.padding_forwards + b.padding_forwards,
             _combine(a.elements, b.elements, lambda x, y: x + y),
+            a.backwards + b.backwards,
+            a.first_backward + b.first_backward,
         )
         for a, b in zip(left, right, strict=True)
     )
@@ -262,9 +283,10 @@ def _nonfinite_delta(before: SiteCounters, after: SiteCounters) -> Nonfinite | N
     """Return the increase of a site's counters, or None where nothing changed."""
     elements = {key: count for key, count in _combine(after.elements, before.elements, lambda x, y: x - y).items() if count}
     forwards, padding = after.forwards - before.forwards, after.padding_forwards - before.padding_forwards
-    if not (forwards or padding or elements):
+    backwards = after.backwards - before.backwards
+    if not (forwards or padding or elements or backwards):
         return None
-    return Nonfinite(forwards, after.first - before.first, padding, elements)
+    return Nonfinite(forwards, after.first - before.first, padding, elements, backwards, after.first_backward - before.first_backward)
 
 
 def _combine(

@@ -27,6 +27,8 @@ class SiteCounters:
     first: int = 0
     padding_forwards: int = 0
     elements: dict[tuple[Point, str], int] = field(default_factory=dict)
+    backwards: int = 0
+    first_backward: int = 0
 
 
 @dataclass(slots=True)
@@ -99,6 +101,8 @@ class ThreadState:
         self.meter = Meter()
         self.sites = [SiteCounters() for _ in range(sites)]
         self.rows: deque[Captured] = deque()
+        self._backward: tuple[int, set[int]] = (-1, set())
+        """The last backward pass with a non-finite gradient, and the sites counted in it."""
         self.bytes_in = 0
         self.bytes_out = 0
         """Bytes of rows ever queued, and of those ever drained; the drain alone writes the second."""
@@ -143,6 +147,15 @@ class ThreadState:
         self.callers.clear()
         self.call = ((), {})
         self.mask = self.pending = self.latest = None
+
+    def count_gradient(self, task: int, site: int) -> None:
+        """Count a site's non-finite gradient once for a backward pass, and the first site of the pass."""
+        if self._backward[0] != task:
+            self._backward = (task, set())
+            self.sites[site].first_backward += 1
+        if site not in self._backward[1]:
+            self._backward[1].add(site)
+            self.sites[site].backwards += 1
 
     def count_hits(self) -> None:
         """Count the sites that were hit, and the pass with its first site; padding apart."""

@@ -24,6 +24,7 @@ from geluwatch.records import (
     Report,
     Totals,
     Traffic,
+    Training,
     Usage,
     Verdict,
 )
@@ -171,7 +172,9 @@ def build(
             errors={"mask": 1},
             nonfinite=nonfinite or {},
             traffic=TRAFFIC,
+            training=Training(1_000, 2, 12, 3, 4096.0),
         ),
+        gradients=True,
         usage=Usage(812.5, 1_400_000_000, 37, (DeviceUsage("cuda:0", 2_000_000_000, 2_500_000_000, 0.81),)),
         framework="torch 2.13.0",
     )

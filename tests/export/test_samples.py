@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from geluwatch import catalog
 from geluwatch.catalog import EDGES, KINDS, METRICS, MODEL_LABELS, PARTS, SIGNS, SUMMED, Metric
 from geluwatch.export.samples import EXPOSITION_METRICS, LE, REPORT_METRICS, Sample, samples, samples_of
-from geluwatch.records import VERDICTS, Interval, Nonfinite, Panel, Report, Totals, Verdict
+from geluwatch.records import VERDICTS, Interval, Nonfinite, Panel, Report, Totals, Training, Verdict
 
 ReportBuilder = Callable[..., Report]
 
@@ -181,6 +181,8 @@ def test_passes_process_and_devices_are_read(make_report: ReportBuilder) -> None
     read = (catalog.TOKENS, catalog.FAILED_FORWARDS, catalog.OUT_OF_MEMORY, catalog.FIRST_FORWARD, catalog.COLD_START)
     assert [46_080_000.0, 5.0, 2.0, 1.25, 3.5] == [one(report, metric) for metric in read]
     assert [812.5, 1.4e9, 37.0] == [one(report, metric) for metric in (catalog.CPU_SECONDS, catalog.RESIDENT, catalog.THREADS)]
+    steps = (catalog.TRAINING_STEPS, catalog.NONFINITE_LOSSES, catalog.SKIPPED_STEPS, catalog.SKIPPED_IN_A_ROW, catalog.LOSS_SCALE)
+    assert [1000.0, 2.0, 12.0, 3.0, 4096.0] == [one(report, metric) for metric in steps]
     devices = (catalog.DEVICE_MEMORY, catalog.DEVICE_PEAK, catalog.DEVICE_BUSY)
     assert [2e9, 2.5e9, 0.81] == [one(report, metric, device="cuda:0") for metric in devices]
 
@@ -191,6 +193,21 @@ def test_before_the_first_pass_there_is_no_cold_start(make_report: ReportBuilder
     absent = (catalog.FIRST_FORWARD, catalog.COLD_START, catalog.CPU_SECONDS, catalog.RESIDENT, catalog.DEVICE_BUSY)
     assert [] == [sample for metric in absent for sample in samples_of(report, metric)]
     assert {0.0} == {sample.value for sample in samples_of(report, catalog.FORWARD_SECONDS)}
+
+
+def test_gradients_and_steps_are_told_where_they_are_watched(make_report: ReportBuilder) -> None:
+    """A model in service has neither; watched gradients stand at zero until there is one, and a loop without a scaler has no scale."""
+    report = make_report("ok", 1)
+    layer = next(iter(report.sites))[0]
+    counted = replace(report.totals, nonfinite={layer: Nonfinite(backwards=4, first_backward=3)})
+    assert (4.0, 3.0) == tuple(one(replace(report, totals=counted), m) for m in (catalog.SITE_GRADIENTS, catalog.SITE_FIRST_GRADIENTS))
+    assert 0.0 == one(report, catalog.SITE_GRADIENTS)
+    serving = replace(report, totals=Totals(), gradients=False)
+    told = (catalog.SITE_GRADIENTS, catalog.TRAINING_STEPS, catalog.LOSS_SCALE)
+    assert [] == [sample for metric in told for sample in samples_of(serving, metric)]
+    unscaled = replace(report, totals=Totals(training=Training(5, 1)))
+    assert 5.0 == one(unscaled, catalog.TRAINING_STEPS)
+    assert [] == [*samples_of(unscaled, catalog.LOSS_SCALE), *samples_of(unscaled, catalog.SKIPPED_STEPS)]
 
 
 def test_exactly_one_verdict_holds(make_report: ReportBuilder) -> None:

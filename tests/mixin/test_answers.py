@@ -86,6 +86,8 @@ class Pod:
             catalog.PART_DISABLED: float(worst),
             catalog.ATTACHED: float(END - STEP * (STEPS - self.steps.start)),
         }
+        if metric is catalog.SKIPPED_IN_A_ROW:
+            return lambda _: 30.0 * self.heavy
         if metric is catalog.OUT_OF_MEMORY:
             return lambda step: float(self.heavy) * (step - self.steps.start)
         if metric.name.endswith("_timestamp_seconds"):
@@ -233,6 +235,7 @@ def test_the_alerts_find_the_model_that_is_theirs(ask: Ask, rules: list[dict[str
         ("GeluwatchActivationDrift", "critical"): {"bad"},
         ("GeluwatchActivationDrift", "warning"): {"bad"},
         ("GeluwatchPodDrift", "warning"): {"flock"},
+        ("GeluwatchTrainingFault", "warning"): {"bad", "heavy"},
         ("GeluwatchAgentMissing", "warning"): {"gone"},
         ("GeluwatchBaselineMissing", "warning"): {"bare"},
     }

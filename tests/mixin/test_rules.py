@@ -111,6 +111,19 @@ BROKEN = {
         "the scopes are mixed up": ("eq .Labels.scope `traffic`", "eq .Labels.scope `model`"),
         "huge numbers are written out": ("%.3g", "%.2f"),
     },
+    "TrainingFault": {
+        "a scaler is not asked for": ("(geluwatch_loss_scale)", "(geluwatch_no_such_scale)"),
+        "few skips are a ticket": ("geluwatch_skipped_steps_in_a_row >= 16", "geluwatch_skipped_steps_in_a_row >= 8"),
+        "many skips are none": ("geluwatch_skipped_steps_in_a_row >= 16", "geluwatch_skipped_steps_in_a_row >= 17"),
+        "losses are not looked at": (
+            "(model:geluwatch_nonfinite_losses:increase10s > 0)",
+            "(model:geluwatch_nonfinite_losses:increase10s > 1e9)",
+        ),
+        "the rarest layer is named": (
+            "sort_desc(model_layer:geluwatch_site_first_nonfinite_gradient",
+            "sort(model_layer:geluwatch_site_first_nonfinite_gradient",
+        ),
+    },
     "PodDrift": {
         "no margin is asked for": ("(1 + log10", "(0 + log10"),
         "the number of pods costs nothing": ("log10(count", "0 * log10(count"),

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from geluwatch.mixin.overview import agents, distribution, drift, latency, nonfinite, statistics, traffic, verdict
+from geluwatch.mixin.overview import agents, distribution, drift, latency, nonfinite, statistics, traffic, training, verdict
 from geluwatch.mixin.overview.parts import Queries, Row
 from geluwatch.mixin.settings import MixinSettings
 
@@ -16,6 +16,7 @@ _ROWS = (
     traffic.row,
     latency.row,
     latency.process_row,
+    training.row,
     agents.census_row,
     agents.health_row,
 )

@@ -10,8 +10,9 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from geluwatch.mixin.alerts import DASHBOARD_UID, Alert, alerts
-from geluwatch.mixin.ruletests import agent_missing, baseline_missing, drift, gross, nonfinite, out_of_memory, stray
+from geluwatch.mixin.alerting import Alert
+from geluwatch.mixin.alerts import DASHBOARD_UID, alerts
+from geluwatch.mixin.ruletests import agent_missing, baseline_missing, drift, gross, nonfinite, out_of_memory, stray, training
 from geluwatch.mixin.ruletests.grammar import Case, Expected, Scale
 from geluwatch.mixin.settings import MixinSettings
 
@@ -23,6 +24,7 @@ _STORIES: Mapping[str, Callable[[Alert, Scale], tuple[Case, ...]]] = {
     "GeluwatchGrossFault": gross.cases,
     "GeluwatchActivationDrift": drift.cases,
     "GeluwatchPodDrift": stray.cases,
+    "GeluwatchTrainingFault": training.cases,
     "GeluwatchAgentMissing": agent_missing.cases,
     "GeluwatchBaselineMissing": baseline_missing.cases,
 }
