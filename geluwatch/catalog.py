@@ -137,7 +137,7 @@ VERDICT = Metric("geluwatch_verdict", "gauge", "1 for the verdict that holds now
 # Census and baseline
 LAYER_INDEX = Metric("geluwatch_layer_index", "gauge", "Place of the layer in the model's order, from 0.", "1", ("layer",))
 SITE_OBSERVED = Metric("geluwatch_site_observed", "gauge", "1 where the GELU is observed, 0 where it is blind.", "1", ("layer",))
-BASELINE_ARMED = Metric("geluwatch_baseline_armed", "gauge", "1 when a baseline is armed, else 0.", "1")
+BASELINE_ARMED = Metric("geluwatch_baseline_armed", "gauge", "1 when a baseline is armed or a training run is followed, else 0.", "1")
 BASELINE_TIME = Metric("geluwatch_baseline_timestamp_seconds", "gauge", "When the armed baseline was recorded.", "s")
 BASELINE_WINDOWS = Metric("geluwatch_baseline_windows", "gauge", "Windows the armed baseline was calibrated on.", "{window}")
 BASELINE_LOOKS = Metric("geluwatch_baseline_looks", "gauge", "Independent looks that those windows are worth at the horizon with fewest.", "1")

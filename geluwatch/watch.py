@@ -146,6 +146,26 @@ class Watch:
         """
         self._source.note_step(loss, scaler)
 
+    def follow_training(self, windows: int = 16, lag: int = 4) -> None:
+        """Judge each window against earlier windows of this run, for a model in training, whose activations move on purpose.
+
+        The reference is a stretch of windows that ended `lag` windows ago; it moves along, so ordinary learning is no
+        drift, and a layer that dies, jumps in scale or collapses is. No budget of false alarms is promised, and none
+        pages. It takes the place of an armed baseline until `arm` is called.
+
+        Args:
+            windows: Windows in the stretch, at least 8.
+            lag: Windows between it and the one that is judged, at least 1.
+
+        Raises:
+            ConfigError: An argument is out of its range.
+            DetachedError: The watch has been detached.
+        """
+        with self._lock:
+            self._refuse_if_detached()
+            self._monitor.follow(windows, lag)
+            self._publish()
+
     def serve(self, host: str = "127.0.0.1", port: int = 0, *, allow_remote: bool = False) -> str:
         """Serve /metrics, the live page and the runbooks; return the base URL, the same one if it is served already.
 

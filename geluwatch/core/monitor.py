@@ -10,7 +10,8 @@ from dataclasses import dataclass, replace
 
 from geluwatch.catalog import EDGES
 from geluwatch.config import Config
-from geluwatch.core import gross, histogram, moments, recorder
+from geluwatch.core import follow, gross, histogram, moments, recorder
+from geluwatch.core.follow import Follower
 from geluwatch.core.judge import Judge, Judged
 from geluwatch.core.totals import add_counts, add_drained, add_point
 from geluwatch.core.window import WindowBuilder, observe_rows
@@ -57,6 +58,7 @@ class Monitor:
         self._totals = Totals()
         self._points: dict[PointKey, PointTotals] = {}
         self._judge: Judge | None = None
+        self._follower: Follower | None = None
         self._judged = Judged()
         self._gross: Mapping[PointKey, Gross] = {}
         self._baseline_cdf: dict[PointKey, tuple[float, ...]] = {}
@@ -111,6 +113,8 @@ class Monitor:
         self._judged = Judged()
         if self._judge:
             self._judged = self._judge.judge(window)
+        elif self._follower:
+            self._judged = self._follower.judge(window, {site.layer: site.position for site in self._sites})
 
     def make_baseline(self, name: str, now: float) -> Baseline:
         """Return a baseline of the closed windows, calibrated but neither stored nor armed.
@@ -138,7 +142,7 @@ class Monitor:
                 f"Baseline {baseline.name!r} has none of this model's layers (it has {', '.join(sorted(known)[:3])}, ...); "
                 "record one for this model."
             )
-        self._judge, self._judged = Judge(baseline, self._config), Judged()
+        self._judge, self._judged, self._follower = Judge(baseline, self._config), Judged(), None
         self._recorder = recorder.Recorder(self._config)
         self._baseline_cdf = {}
         for key, values in baseline.histograms.items():
@@ -146,12 +150,22 @@ class Monitor:
             self._baseline_cdf[key] = (*(count / total for count in below), 1.0) if total else ()
         return baseline.certificate
 
+    def follow(self, windows: int, lag: int) -> None:
+        """Judge windows against earlier ones of the same run from now on, instead of any armed baseline.
+
+        Raises:
+            ConfigError: The stretch is too short, or there is no lag.
+        """
+        self._follower = Follower(self._config, windows, lag)
+        self._judge, self._judged, self._baseline_cdf = None, Judged(), {}
+
     def report(self, now: float) -> Report:
         """Return what is known at this moment, as one frozen record."""
         last = self._last
         first = (last.first_nonfinite if last else None) or self._builder.first_nonfinite
         sites = {(site.layer, point): self._point(site, (site.layer, point), last) for site in self._sites for point in POINTS}
         baseline = self._judge.baseline if self._judge else None
+        since = self._follower.since if self._follower else None
         return Report(
             model=self._identity.model,
             model_version=self._identity.model_version,
@@ -167,8 +181,8 @@ class Monitor:
             window_ended=last.ended if last else None,
             attached=self._attached,
             last_forward=self._last_forward,
-            baseline=baseline.name if baseline else None,
-            baseline_created=baseline.created if baseline else None,
+            baseline=baseline.name if baseline else follow.NAME if since is not None else None,
+            baseline_created=baseline.created if baseline else since,
             certificate=baseline.certificate if baseline else None,
             totals=self._totals,
             disabled=self._disabled,

@@ -148,7 +148,7 @@ class Report:
     attached: float = 0.0
     last_forward: float | None = None
     baseline: str | None = None
-    """Name of the armed baseline."""
+    """Name of the armed baseline; "following" where windows are judged against earlier ones of the same run."""
     baseline_created: float | None = None
     certificate: Certificate | None = None
     """Of the armed baseline."""
