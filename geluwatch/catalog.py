@@ -154,7 +154,7 @@ PART_DISABLED = Metric("geluwatch_part_disabled", "gauge", "1 for a part of the 
 COLLECT_SECONDS = Metric("geluwatch_collect_duration_seconds", "gauge", "Time the last rendering of these metrics took.", "s")
 EXPORTED_SERIES = Metric("geluwatch_exported_series", "gauge", "Series in this exposition.", "{series}")
 
-PARTS = ("guard", "rows", "mask", "root", "meter", "gradients", "training", "flush", "sink", "collect")
+PARTS = ("guard", "rows", "mask", "root", "meter", "gradients", "training", "ranges", "flush", "sink", "collect")
 """Parts of the agent that fail, are counted and are switched off each on its own."""
 
 KINDS = ("nan", "posinf", "neginf")

@@ -21,6 +21,7 @@ from geluwatch.tap._compat import compiled_before
 from geluwatch.tap.discover import Found, discover, fused_parts
 from geluwatch.tap.hooks import CallerBegin, CallerEnd, ConsumerHook, LearnConsumer, RootBegin, RootEnd, SiteHook, dense
 from geluwatch.tap.meter import increase
+from geluwatch.tap.ranges import RangeBegin, RangeEnd
 from geluwatch.tap.rows import Captured
 from geluwatch.tap.shared import Tap
 from geluwatch.tap.state import Counters, SiteCounters
@@ -154,6 +155,9 @@ class TorchSource:
             for item in items if shared else ():
                 keep(item.caller.register_forward_pre_hook(CallerBegin(tap, group, item.site.position)))
                 keep(item.caller.register_forward_hook(CallerEnd(tap, group), always_call=True))
+            if tap.config.ranges:
+                keep(module.register_forward_pre_hook(RangeBegin(tap, group)))
+                keep(module.register_forward_hook(RangeEnd(tap, group), prepend=True, always_call=True))
         # After all others, for the model may be the GELU itself.
         keep(model.register_forward_hook(RootEnd(tap), with_kwargs=True, always_call=True))
         fused = fused_parts(model)

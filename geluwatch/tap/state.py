@@ -97,6 +97,8 @@ class ThreadState:
         self.latest: Latest | None = None
         self.hits: dict[int, bool] = {}
         self.callers: dict[int, list[int]] = {}
+        self.ranges: dict[int, Any] = {}
+        """Open profiler ranges by site."""
         self.counters = Counters()
         self.meter = Meter()
         self.sites = [SiteCounters() for _ in range(sites)]
