@@ -63,6 +63,7 @@ def main() -> None:
             optimizer.zero_grad()
             loss.backward()
             optimizer.step()
+            watch.note_step(loss)
             if step % 20 == 0:
                 report = watch.flush()
                 print(f"step {step:4}  loss {loss.item():7.3f}  non-finite passes {report.totals.nonfinite_forwards}", flush=True)

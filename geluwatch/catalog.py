@@ -27,6 +27,14 @@ POST_EDGES: tuple[float, ...] = (
 
 EDGES = {"pre": PRE_EDGES, "post": POST_EDGES}
 
+LATENCY_EDGES: tuple[float, ...] = (
+    0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0,
+)  # fmt: skip
+"""Bucket edges of a forward pass's duration, seconds."""
+
+BATCH_EDGES: tuple[float, ...] = tuple(float(1 << power) for power in range(13))
+"""Bucket edges of batch sizes: the powers of two up to 4096."""
+
 
 @dataclass(frozen=True, slots=True)
 class Metric:
@@ -48,7 +56,7 @@ class Metric:
     def otel_name(self) -> str:
         """Name in OpenTelemetry's style: dots, no unit, no `total`."""
         stem = self.name.removeprefix("geluwatch_")
-        for unit in ("_seconds", "_ratio"):
+        for unit in ("_seconds", "_ratio", "_bytes"):
             stem = stem.removesuffix(unit)
         return f"geluwatch.{stem}"
 
@@ -61,12 +69,37 @@ SAMPLED_FORWARDS = Metric("geluwatch_sampled_forward_passes", "counter", "Forwar
 SAMPLES = Metric("geluwatch_samples", "counter", "Batch entries in the watched forward passes.", "{sample}")
 LAST_FORWARD = Metric("geluwatch_last_forward_timestamp_seconds", "gauge", "When the last watched forward pass ended.", "s")
 
+FORWARD_SECONDS = Metric("geluwatch_forward_seconds", "histogram", "Host time of forward passes that returned, the outermost call; on an accelerator, the time until the call returned.", "s")
+BATCH_SIZE = Metric("geluwatch_batch_size", "histogram", "Batch entries by forward pass, where the batch size could be read.", "{sample}")
+TOKENS = Metric("geluwatch_tokens", "counter", "Valid tokens in the watched forward passes, by the attention mask where that can be read without waiting for a device, else by shape.", "{token}")
+FAILED_FORWARDS = Metric("geluwatch_failed_forward_passes", "counter", "Forward passes that raised, for want of memory or otherwise.", "{pass}")
+OUT_OF_MEMORY = Metric("geluwatch_out_of_memory_forward_passes", "counter", "Forward passes that raised for want of memory, of the host or of a device.", "{pass}")
+FIRST_FORWARD = Metric("geluwatch_first_forward_duration_seconds", "gauge", "What the first forward pass that returned took.", "s")
+COLD_START = Metric("geluwatch_cold_start_seconds", "gauge", "From attaching to the end of the first forward pass that returned.", "s")
+
+# Process and devices, as of the last flush
+CPU_SECONDS = Metric("geluwatch_process_cpu_seconds", "counter", "Processor time of all threads of the process.", "s")
+RESIDENT = Metric("geluwatch_process_resident_memory_bytes", "gauge", "Memory of the process that is really there.", "By")
+THREADS = Metric("geluwatch_process_threads", "gauge", "Threads of the process, those of libraries included.", "{thread}")
+DEVICE_MEMORY = Metric("geluwatch_device_memory_bytes", "gauge", "Memory of tensors on a device, as the framework's allocator counts it.", "By", ("device",))
+DEVICE_PEAK = Metric("geluwatch_device_memory_peak_bytes", "gauge", "The most memory of tensors on a device so far.", "By", ("device",))
+DEVICE_BUSY = Metric("geluwatch_device_utilization_ratio", "gauge", "Share of the last moments in which a device was busy, with this process or any other.", "1", ("device",))
+
 # Non-finite values
 NONFINITE_FORWARDS = Metric("geluwatch_nonfinite_forward_passes", "counter", "Forward passes with a NaN or an Inf at a valid row of any GELU; every pass is checked.", "{pass}")
 SITE_NONFINITE = Metric("geluwatch_site_nonfinite_forward_passes", "counter", "Forward passes with a NaN or an Inf at a valid row of this GELU.", "{pass}", ("layer",))
 SITE_FIRST_NONFINITE = Metric("geluwatch_site_first_nonfinite_forward_passes", "counter", "Forward passes in which this GELU was the first with a NaN or an Inf.", "{pass}", ("layer",))
 SITE_PADDING_NONFINITE = Metric("geluwatch_site_padding_nonfinite_forward_passes", "counter", "Forward passes with a NaN or an Inf at padding rows only; harmless.", "{pass}", ("layer",))
 NONFINITE_ELEMENTS = Metric("geluwatch_nonfinite_elements", "counter", "NaN and Inf elements of valid rows, on the side of the GELU where they arose.", "{element}", ("layer", "point", "kind"))
+
+# Training: gradients where they are watched, steps where the loop notes them
+SITE_GRADIENTS = Metric("geluwatch_site_nonfinite_gradient_passes", "counter", "Backward passes with a NaN or an Inf in the gradient of this GELU's output; absent where gradients are not watched.", "{pass}", ("layer",))
+SITE_FIRST_GRADIENTS = Metric("geluwatch_site_first_nonfinite_gradient_passes", "counter", "Backward passes in which this GELU's output was the first with a NaN or an Inf in its gradient, the one nearest to the loss.", "{pass}", ("layer",))
+TRAINING_STEPS = Metric("geluwatch_training_steps", "counter", "Steps that the training loop noted.", "{step}")
+NONFINITE_LOSSES = Metric("geluwatch_nonfinite_losses", "counter", "Training steps whose loss was NaN or infinite.", "{step}")
+SKIPPED_STEPS = Metric("geluwatch_skipped_steps", "counter", "Training steps that the loss scaler skipped for gradients that were not finite: its scale fell.", "{step}")
+SKIPPED_IN_A_ROW = Metric("geluwatch_skipped_steps_in_a_row", "gauge", "Training steps skipped one after the other, up to the last one.", "{step}")
+LOSS_SCALE = Metric("geluwatch_loss_scale", "gauge", "The loss scaler's scale.", "1")
 
 # Distribution since attach
 VALUES = Metric("geluwatch_activation_value", "histogram", "Sampled activation values at equal edges everywhere; the +Inf bucket counts all but NaN.", "1", _POINT)
@@ -109,7 +142,7 @@ VERDICT = Metric("geluwatch_verdict", "gauge", "1 for the verdict that holds now
 # Census and baseline
 LAYER_INDEX = Metric("geluwatch_layer_index", "gauge", "Place of the layer in the model's order, from 0.", "1", ("layer",))
 SITE_OBSERVED = Metric("geluwatch_site_observed", "gauge", "1 where the GELU is observed, 0 where it is blind.", "1", ("layer",))
-BASELINE_ARMED = Metric("geluwatch_baseline_armed", "gauge", "1 when a baseline is armed, else 0.", "1")
+BASELINE_ARMED = Metric("geluwatch_baseline_armed", "gauge", "1 when a baseline is armed or a training run is followed, else 0.", "1")
 BASELINE_TIME = Metric("geluwatch_baseline_timestamp_seconds", "gauge", "When the armed baseline was recorded.", "s")
 BASELINE_WINDOWS = Metric("geluwatch_baseline_windows", "gauge", "Windows the armed baseline was calibrated on.", "{window}")
 BASELINE_LOOKS = Metric("geluwatch_baseline_looks", "gauge", "Independent looks that those windows are worth at the horizon with fewest.", "1")
@@ -126,13 +159,16 @@ PART_DISABLED = Metric("geluwatch_part_disabled", "gauge", "1 for a part of the 
 COLLECT_SECONDS = Metric("geluwatch_collect_duration_seconds", "gauge", "Time the last rendering of these metrics took.", "s")
 EXPORTED_SERIES = Metric("geluwatch_exported_series", "gauge", "Series in this exposition.", "{series}")
 
-PARTS = ("guard", "rows", "mask", "root", "flush", "sink", "collect")
+PARTS = ("guard", "rows", "mask", "root", "meter", "gradients", "training", "ranges", "flush", "sink", "collect")
 """Parts of the agent that fail, are counted and are switched off each on its own."""
 
 KINDS = ("nan", "posinf", "neginf")
 TIERS = ("ticket", "page")
 FAULTS = ("dead", "impossible")
 SIGNS = ("pos", "neg")
+
+SUMMED = (FORWARD_SECONDS, BATCH_SIZE)
+"""Histograms without negative edges, which have a sum and a count."""
 
 METRICS: tuple[Metric, ...] = tuple(value for value in list(globals().values()) if isinstance(value, Metric))
 """Every metric, in the order above."""

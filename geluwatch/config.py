@@ -63,6 +63,12 @@ class Config:
     gelu_classes: tuple[type, ...] = ()
     """Further module classes to watch as GELUs; each maps one tensor to one of the same shape."""
 
+    gradients: bool = False
+    """Whether to count backward passes with non-finite gradients at each GELU, by a hook on every output that is part of a graph."""
+
+    ranges: bool = False
+    """Whether to open a named profiler range, "gelu LAYER", around each GELU, for `torch.profiler` and NVTX."""
+
     breaker_limit: int = 5
     """Failures of one part of the agent (guard, rows, ...) after which that part is switched off."""
 
@@ -87,6 +93,9 @@ class Config:
             raise ConfigError(f"horizons must be ascending and distinct, got {self.horizons!r}; for example (1, 4, 16).")
         for horizon in self.horizons:
             _at_least_one("horizons", horizon)
+        for name in ("gradients", "ranges"):
+            if not isinstance(getattr(self, name), bool):
+                raise ConfigError(f"{name} must be True or False, got {getattr(self, name)!r}.")
         for cls in self.gelu_classes:
             if not isinstance(cls, type):
                 raise ConfigError(f"gelu_classes must hold module classes, got {cls!r}; pass the class, not an instance.")

@@ -34,6 +34,10 @@ class Source(Protocol):
         """Forget what was seen and not yet drained: in a forked child it is the parent's."""
         ...
 
+    def note_step(self, loss: object, scaler: object) -> None:
+        """Note that a step of the training loop is over, with its loss and loss scaler, each None where there is none."""
+        ...
+
     def close(self) -> None:
         """Come off the model; calling it again does nothing."""
         ...

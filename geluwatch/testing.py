@@ -56,6 +56,9 @@ class ListSource:
         """Drop what is queued."""
         self.queue.clear()
 
+    def note_step(self, loss: object, scaler: object) -> None:
+        """Do nothing; put a `Training` into the queue instead."""
+
     def close(self) -> None:
         """Note that the source was closed."""
         self.closed = True

@@ -139,6 +139,41 @@ class Watch:
             self._publish()
             return certificate
 
+    def note_step(self, loss: object = None, scaler: object = None) -> None:
+        """Note that a step of the training loop is over; call it after `scaler.update()` where there is a scaler.
+
+        Nothing waits: a loss or a scale on an accelerator is copied in the background and read at a later call. After
+        `detach` it does nothing, so that the loop may stay as it is.
+
+        Args:
+            loss: The step's loss, as a tensor or a number; a NaN or an Inf is counted.
+            scaler: The `torch.amp.GradScaler`: its scale is exported, and steps it skipped are counted, from the second noted step on.
+
+        Raises:
+            ConfigError: The loss is neither a number nor a tensor, or the scaler no GradScaler.
+        """
+        self._source.note_step(loss, scaler)
+
+    def follow_training(self, windows: int = 16, lag: int = 4) -> None:
+        """Judge each window against earlier windows of this run, for a model in training, whose activations move on purpose.
+
+        The reference is a stretch of windows that ended `lag` windows ago; it moves along, so ordinary learning is no
+        drift, and a layer that dies, jumps in scale or collapses is. No budget of false alarms is promised, and none
+        pages. It takes the place of an armed baseline until `arm` is called.
+
+        Args:
+            windows: Windows in the stretch, at least 8.
+            lag: Windows between it and the one that is judged, at least 1.
+
+        Raises:
+            ConfigError: An argument is out of its range.
+            DetachedError: The watch has been detached.
+        """
+        with self._lock:
+            self._refuse_if_detached()
+            self._monitor.follow(windows, lag)
+            self._publish()
+
     def serve(self, host: str = "127.0.0.1", port: int = 0, *, allow_remote: bool = False) -> str:
         """Serve /metrics, the live page and the runbooks; return the base URL, the same one if it is served already.
 

@@ -10,7 +10,8 @@ from dataclasses import dataclass, replace
 
 from geluwatch.catalog import EDGES
 from geluwatch.config import Config
-from geluwatch.core import gross, histogram, moments, recorder
+from geluwatch.core import follow, gross, histogram, moments, recorder
+from geluwatch.core.follow import Follower
 from geluwatch.core.headroom import Headrooms
 from geluwatch.core.judge import Judge, Judged
 from geluwatch.core.kernels import Kernels
@@ -31,6 +32,7 @@ from geluwatch.records import (
     Report,
     Site,
     Totals,
+    Usage,
     Verdict,
     Window,
 )
@@ -60,6 +62,7 @@ class Monitor:
         self._totals = Totals()
         self._points: dict[PointKey, PointTotals] = {}
         self._judge: Judge | None = None
+        self._follower: Follower | None = None
         self._judged = Judged()
         self._gross: Mapping[PointKey, Gross] = {}
         self._kernels = Kernels()
@@ -68,6 +71,7 @@ class Monitor:
         self._baseline_cdf: dict[PointKey, tuple[float, ...]] = {}
         self._last_forward: float | None = None
         self._disabled: tuple[str, ...] = ()
+        self._usage: Usage | None = None
 
     def ingest(self, drained: Drained) -> None:
         """Fold one drained batch into the open window and the totals."""
@@ -77,6 +81,7 @@ class Monitor:
         self._totals = add_drained(self._totals, drained)
         self._last_forward = drained.last_forward or self._last_forward
         self._disabled = drained.disabled
+        self._usage = drained.usage or self._usage
         points = observe_rows(drained.rows)
         self._builder.gather(points)
         for key, seen in points.items():
@@ -126,6 +131,8 @@ class Monitor:
         self._judged = Judged()
         if self._judge:
             self._judged = self._judge.judge(window)
+        elif self._follower:
+            self._judged = self._follower.judge(window, {site.layer: site.position for site in self._sites})
 
     def make_baseline(self, name: str, now: float) -> Baseline:
         """Return a baseline of the closed windows, calibrated but neither stored nor armed.
@@ -153,7 +160,7 @@ class Monitor:
                 f"Baseline {baseline.name!r} has none of this model's layers (it has {', '.join(sorted(known)[:3])}, ...); "
                 "record one for this model."
             )
-        self._judge, self._judged = Judge(baseline, self._config), Judged()
+        self._judge, self._judged, self._follower = Judge(baseline, self._config), Judged(), None
         self._recorder = recorder.Recorder(self._config)
         self._baseline_cdf = {}
         for key, values in baseline.histograms.items():
@@ -161,12 +168,22 @@ class Monitor:
             self._baseline_cdf[key] = (*(count / total for count in below), 1.0) if total else ()
         return baseline.certificate
 
+    def follow(self, windows: int, lag: int) -> None:
+        """Judge windows against earlier ones of the same run from now on, instead of any armed baseline.
+
+        Raises:
+            ConfigError: The stretch is too short, or there is no lag.
+        """
+        self._follower = Follower(self._config, windows, lag)
+        self._judge, self._judged, self._baseline_cdf = None, Judged(), {}
+
     def report(self, now: float) -> Report:
         """Return what is known at this moment, as one frozen record."""
         last = self._last
         first = (last.first_nonfinite if last else None) or self._builder.first_nonfinite
         sites = {(site.layer, point): self._point(site, (site.layer, point), last) for site in self._sites for point in POINTS}
         baseline = self._judge.baseline if self._judge else None
+        since = self._follower.since if self._follower else None
         return Report(
             model=self._identity.model,
             model_version=self._identity.model_version,
@@ -182,11 +199,13 @@ class Monitor:
             window_ended=last.ended if last else None,
             attached=self._attached,
             last_forward=self._last_forward,
-            baseline=baseline.name if baseline else None,
-            baseline_created=baseline.created if baseline else None,
+            baseline=baseline.name if baseline else follow.NAME if since is not None else None,
+            baseline_created=baseline.created if baseline else since,
             certificate=baseline.certificate if baseline else None,
             totals=self._totals,
             disabled=self._disabled,
+            usage=self._usage,
+            gradients=self._config.gradients,
             framework=self._identity.framework,
         )
 

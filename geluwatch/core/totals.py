@@ -8,16 +8,15 @@ from dataclasses import replace
 from geluwatch.catalog import EDGES
 from geluwatch.core.histogram import bucket_counts
 from geluwatch.core.window import merge_nonfinite
-from geluwatch.records import Drained, PointKey, PointTotals, PointWindow, Totals
+from geluwatch.records import Drained, PointKey, PointTotals, PointWindow, Totals, Traffic, Training
 
 
 def add_point(have: PointTotals, key: PointKey, seen: PointWindow) -> PointTotals:
     """Return a (layer, point)'s counters with newly captured values added."""
     more = bucket_counts(seen.histogram, EDGES[key[1]])
-    buckets = tuple(old + new for old, new in zip(have.buckets, more, strict=True)) if have.buckets else more
     return PointTotals(
         have.elements + seen.histogram.finite + seen.histogram.nonfinite,
-        buckets,
+        add_buckets(have.buckets, more),
         have.abs_sum_pos + seen.abs_sum_pos,
         have.abs_sum_neg + seen.abs_sum_neg,
         have.squares + seen.squares,
@@ -36,7 +35,38 @@ def add_drained(have: Totals, drained: Drained) -> Totals:
         hook_seconds=have.hook_seconds + drained.hook_seconds,
         errors=add_counts(have.errors, drained.errors),
         nonfinite=merge_nonfinite(have.nonfinite, drained.nonfinite),
+        traffic=add_traffic(have.traffic, drained.traffic),
+        training=add_training(have.training or Training(), drained.training) if drained.training else have.training,
     )
+
+
+def add_traffic(left: Traffic, right: Traffic) -> Traffic:
+    """Return the sums of both, and the earlier first pass."""
+    return Traffic(
+        left.seconds + right.seconds,
+        add_buckets(left.latencies, right.latencies),
+        add_buckets(left.batches, right.batches),
+        left.tokens + right.tokens,
+        left.failed + right.failed,
+        left.out_of_memory + right.out_of_memory,
+        min((first for first in (left.first, right.first) if first is not None), default=None),
+    )
+
+
+def add_training(left: Training, right: Training) -> Training:
+    """Return the sums of both, and the latter's state."""
+    return Training(
+        left.steps + right.steps,
+        left.nonfinite_losses + right.nonfinite_losses,
+        left.skipped_steps + right.skipped_steps,
+        right.skipped_in_a_row,
+        right.scale,
+    )
+
+
+def add_buckets(left: tuple[int, ...], right: tuple[int, ...]) -> tuple[int, ...]:
+    """Return counts added bucket by bucket; no buckets are as good as empty ones."""
+    return tuple(a + b for a, b in zip(left, right, strict=True)) if left and right else left or right
 
 
 def add_counts(left: Mapping[str, int], right: Mapping[str, int]) -> dict[str, int]:

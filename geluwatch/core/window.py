@@ -51,7 +51,12 @@ def merge_nonfinite(left: Mapping[str, Nonfinite], right: Mapping[str, Nonfinite
         for key, count in more.elements.items():
             elements[key] = elements.get(key, 0) + count
         merged[layer] = Nonfinite(
-            have.forwards + more.forwards, have.first + more.first, have.padding_forwards + more.padding_forwards, elements
+            have.forwards + more.forwards,
+            have.first + more.first,
+            have.padding_forwards + more.padding_forwards,
+            elements,
+            have.backwards + more.backwards,
+            have.first_backward + more.first_backward,
         )
     return merged
 

@@ -11,7 +11,7 @@ from collections.abc import Callable, Sequence
 
 from opentelemetry.metrics import CallbackOptions, Meter, Observation
 
-from geluwatch.catalog import Metric
+from geluwatch.catalog import SUMMED, Metric
 from geluwatch.export.samples import REPORT_METRICS, samples_of
 from geluwatch.records import Report
 
@@ -37,15 +37,18 @@ class Instruments:
         """
         self._read = None
 
-    def callback(self, metric: Metric) -> _Callback:
-        """Return the callback that observes one metric and never raises."""
+    def callback(self, metric: Metric, *, total: bool = False) -> _Callback:
+        """Return the callback that observes one metric, of a histogram the buckets or else the sum, and never raises."""
 
         def observe(_: CallbackOptions) -> Sequence[Observation]:
             read = self._read
             if read is None:
                 return []
             try:
-                return [Observation(sample.value, dict(sample.labels)) for sample in samples_of(read(), metric)]
+                found = samples_of(read(), metric)
+                if metric.kind == "histogram":
+                    return [Observation(each.value, dict(each.labels)) for each in found if ("le" not in each.labels) is total]
+                return [Observation(sample.value, dict(sample.labels)) for sample in found]
             except Exception as error:  # noqa: BLE001 - it would surface in the host's own metric reader
                 self._on_error(error)
                 return []
@@ -76,4 +79,8 @@ def instrument(
         counts = metric.kind in ("counter", "histogram")
         create = meter.create_observable_counter if counts else meter.create_observable_gauge
         create(metric.otel_name, [instruments.callback(metric)], unit=metric.unit, description=metric.help)
+        if metric in SUMMED:
+            meter.create_observable_counter(
+                f"{metric.otel_name}_sum", [instruments.callback(metric, total=True)], unit=metric.unit, description=f"Sum: {metric.help}"
+            )
     return instruments

@@ -20,7 +20,7 @@ from geluwatch.export.samples import REPORT_METRICS, Sample, constant_labels, sa
 from geluwatch.records import Report
 
 _OPENMETRICS = "application/openmetrics-text"
-_UNITS = ("seconds", "ratio")
+_UNITS = ("seconds", "ratio", "bytes")
 
 
 class ReportCollector(Collector):
@@ -118,12 +118,15 @@ def _gauge(metric: Metric, found: Sequence[Sample]) -> Family:
 
 
 def _histogram(metric: Metric, found: Sequence[Sample]) -> Family:
-    # No sum is given: below a negative edge OpenMetrics forbids one, and prometheus_client then drops the count as
-    # well. The catalogue has counters for both.
+    # Below a negative edge OpenMetrics forbids a sum, and prometheus_client then drops the count as well; the
+    # catalogue has counters for both.
     names = [name for name in _names(found) if name != "le"]
-    family = HistogramMetricFamily(metric.name, metric.help, labels=names)
-    for labels, buckets in groupby(found, key=lambda sample: [sample.labels[name] for name in names]):
-        family.add_metric(labels, [(sample.labels["le"], sample.value) for sample in buckets], sum_value=None)
+    family = HistogramMetricFamily(metric.name, metric.help, labels=names, unit=_unit(metric))
+    for labels, each in groupby(found, key=lambda sample: [sample.labels[name] for name in names]):
+        parts = list(each)
+        total = next((sample.value for sample in parts if "le" not in sample.labels), None)
+        buckets = [(sample.labels["le"], sample.value) for sample in parts if "le" in sample.labels]
+        family.add_metric(labels, buckets, sum_value=total)
     return family
 
 

@@ -12,10 +12,12 @@ from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 from typing import NamedTuple
 
-from prometheus_client.utils import floatToGoString
-
 from geluwatch import catalog
 from geluwatch.catalog import EDGES, FAULTS, KINDS, METRICS, PARTS, SIGNS, TIERS, Metric
+from geluwatch.export import traffic
+from geluwatch.export.traffic import Reader as _Reader
+from geluwatch.export.traffic import Reading as _Reading
+from geluwatch.export.traffic import le_texts
 from geluwatch.records import POINTS, VERDICTS, Certificate, Nonfinite, Panel, Parity, Point, PointReport, Report
 
 EXPOSITION_METRICS = (catalog.COLLECT_SECONDS, catalog.EXPORTED_SERIES)
@@ -25,10 +27,7 @@ REPORT_METRICS = tuple(metric for metric in METRICS if metric not in EXPOSITION_
 """Metrics that are read from a report, in the catalogue's order."""
 
 # The live histogram and the baseline's gauge are joined by Prometheus on this text, so it is made once for both.
-LE: Mapping[Point, tuple[str, ...]] = {
-    point: tuple(floatToGoString(edge) for edge in (*EDGES[point], math.inf))  # type: ignore[no-untyped-call]  # it has no annotations
-    for point in POINTS
-}
+LE: Mapping[Point, tuple[str, ...]] = {point: le_texts(EDGES[point]) for point in POINTS}
 """The `le` label at each edge of the catalogue, then at +Inf."""
 
 
@@ -37,12 +36,8 @@ class Sample(NamedTuple):
 
     metric: Metric
     labels: Mapping[str, str]
-    """Every label of the series, the constant ones included."""
+    """Every label of the series, the constant ones included; of a histogram's samples, one without `le` is the sum."""
     value: float
-
-
-_Reading = tuple[dict[str, str], float]
-_Reader = Callable[[Report], Iterator[_Reading]]
 
 
 def samples(report: Report) -> Iterator[Sample]:
@@ -104,6 +99,14 @@ def _of_guard(value: Callable[[Nonfinite], float]) -> _Reader:
     def read(report: Report) -> Iterator[_Reading]:
         for layer in layers(report):
             yield {"layer": layer}, value(report.totals.nonfinite.get(layer, Nonfinite()))
+
+    return read
+
+
+def _of_gradients(value: Callable[[Nonfinite], float]) -> _Reader:
+    def read(report: Report) -> Iterator[_Reading]:
+        if report.gradients:
+            yield from _of_guard(value)(report)
 
     return read
 
@@ -270,11 +273,14 @@ _READERS: Mapping[Metric, _Reader] = {
     catalog.FORWARDS: _of_model(lambda report: report.totals.forwards),
     catalog.SAMPLED_FORWARDS: _of_model(lambda report: report.totals.sampled_forwards),
     catalog.SAMPLES: _of_model(lambda report: report.totals.samples),
+    **traffic.READERS,
     catalog.LAST_FORWARD: _of_model(lambda report: report.last_forward),
     catalog.NONFINITE_FORWARDS: _of_model(lambda report: report.totals.nonfinite_forwards),
     catalog.SITE_NONFINITE: _of_guard(lambda nonfinite: nonfinite.forwards),
     catalog.SITE_FIRST_NONFINITE: _of_guard(lambda nonfinite: nonfinite.first),
     catalog.SITE_PADDING_NONFINITE: _of_guard(lambda nonfinite: nonfinite.padding_forwards),
+    catalog.SITE_GRADIENTS: _of_gradients(lambda nonfinite: nonfinite.backwards),
+    catalog.SITE_FIRST_GRADIENTS: _of_gradients(lambda nonfinite: nonfinite.first_backward),
     catalog.NONFINITE_ELEMENTS: _nonfinite_elements,
     catalog.VALUES: _values,
     catalog.ELEMENTS: _of_point(lambda seen: seen.totals.elements),

@@ -6,48 +6,29 @@ Annotations are Go templates that Prometheus fills in when a rule fires; there `
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 from geluwatch import catalog
 from geluwatch.mixin import queries
+from geluwatch.mixin.alerting import NUMBER as _NUMBER
+from geluwatch.mixin.alerting import PASSES as _PASSES
+from geluwatch.mixin.alerting import SUBJECT as _SUBJECT
+from geluwatch.mixin.alerting import Alert, Recording
+from geluwatch.mixin.alerting import asked as _asked
+from geluwatch.mixin.service_alerts import (
+    gradients_recording,
+    losses_recording,
+    out_of_memory,
+    out_of_memory_recording,
+    training_fault,
+)
 from geluwatch.mixin.settings import MixinSettings, Tier
 
 DASHBOARD_UID = "geluwatch-overview"
 _LISTED_LAYERS = 5
-_SUBJECT = "Model {{ $labels.model }} version {{ $labels.model_version }}"
-_NUMBER = "{{ . | first | value | printf `%.0f` }}"
-_PASSES = "{{ with printf `%.0f` $value }}{{ . }} forward pass{{ if ne . `1` }}es{{ end }}{{ end }}"
 _AGENTS = "{{ with printf `%.0f` $value }}{{ . }} agent{{ if ne . `1` }}s{{ end }}{{ end }}"
 _EVIDENCE_FORM, _DISTANCE_FORM = "%.3g", "%.4f"
 _BY_INDEX = f"on (layer) group_left () min by (layer) ({queries.series(catalog.LAYER_INDEX, '%[1]s')})"
 _HOW_NEAR = {"page": "very close", "ticket": "on its way"}
 _BEYOND = {"page": " far enough to page", "ticket": ""}
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Recording:
-    """One recording rule, named level:metric:operation."""
-
-    name: str
-    expr: str
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Alert:
-    """One alerting rule, before its tier becomes a severity and its links are added."""
-
-    name: str
-    tier: Tier
-    summary: str
-    """What happened, in one sentence without variables."""
-    description: str
-    """What happened to whom: a Go template, in which `$mine` holds the matchers of the alert's own labels."""
-    expr: str
-    hold: str
-    """How long the expression must hold: the rule's `for`."""
-    keep_firing_for: str | None = None
-    labels: tuple[str, ...] = queries.GROUP
-    """Labels that tell one incident from another."""
 
 
 def nonfinite_recording(settings: MixinSettings) -> Recording:
@@ -84,13 +65,21 @@ def agents_recording(settings: MixinSettings) -> Recording:
 def recordings(settings: MixinSettings) -> tuple[Recording, ...]:
     """Return every recording rule; each stands before the alerts that read it."""
     drift = (evidence_recording(settings), surprise_recording(settings))
-    return (nonfinite_recording(settings), first_layer_recording(settings), *drift, agents_recording(settings))
+    counted = (nonfinite_recording(settings), first_layer_recording(settings), out_of_memory_recording(settings))
+    training = (losses_recording(settings), gradients_recording(settings))
+    return (*counted, *training, *drift, agents_recording(settings))
 
 
 def alerts(settings: MixinSettings) -> tuple[Alert, ...]:
     """Return every alert, pages first; one that has two tiers is there twice under its name."""
-    pages = (_nonfinite(settings), _gross_fault(settings), _overflow(settings, "page"), _drift_page(settings))
-    tickets = (_drift_ticket(settings), _pod_drift(settings), _overflow(settings, "ticket"), _kernel_mismatch(settings))
+    pages = (_nonfinite(settings), out_of_memory(settings), _gross_fault(settings), _overflow(settings, "page"), _drift_page(settings))
+    tickets = (
+        _drift_ticket(settings),
+        _pod_drift(settings),
+        _overflow(settings, "ticket"),
+        _kernel_mismatch(settings),
+        training_fault(settings),
+    )
     return (*pages, *tickets, _agent_missing(settings), _baseline_missing(settings))
 
 
@@ -307,11 +296,6 @@ def _baseline_missing(settings: MixinSettings) -> Alert:
         expr=queries.baseline_missing(settings),
         hold=settings.baseline_missing_for,
     )
-
-
-def _asked(expression: str, about: str = "$mine") -> str:
-    """Return the template that asks for an expression about an alert's labels."""
-    return f"query (printf `{expression}` {about})"
 
 
 def _reading(expression: str, form: str, about: str = "$mine") -> str:

@@ -30,6 +30,8 @@ POD = (*GROUP, "instance")
 """What one pod's model version is."""
 
 _MEMORY_STEPS = 288
+_SKIPPED_IN_A_ROW = 16
+"""Halvings after which a loss scale of 65536, the default, is 1: what is still not finite is no overflow of scaled gradients."""
 _LEAST_PODS = 3
 
 
@@ -72,6 +74,11 @@ def grown(metric: Metric, window: str, where: str) -> str:
     """Return how much a counter grew per series within a window, what it held when its series was born included."""
     counter = series(metric, where)
     return f"(increase({counter}[{window}]) > 0) or (({counter} > 0) unless ({counter} offset {window}))"
+
+
+def quantile(share: float, buckets: str) -> str:
+    """Return a quantile of a histogram's buckets, to within the width of one; absent where there was nothing to count."""
+    return f"histogram_quantile({share:g}, {buckets}) > -Inf"
 
 
 def known(metric: Metric, where: str = "", *matchers: str) -> str:
@@ -128,6 +135,41 @@ def nonfinite_passes(settings: MixinSettings) -> str:
 def first_nonfinite_passes(settings: MixinSettings) -> str:
     """Return the same by the layer in which the values appeared first."""
     return total(recent(catalog.SITE_FIRST_NONFINITE, settings), *GROUP, "layer")
+
+
+def out_of_memory_passes(settings: MixinSettings) -> str:
+    """Return the forward passes that ran out of memory within the rate window, by pod; absent when none."""
+    return total(recent(catalog.OUT_OF_MEMORY, settings), *POD)
+
+
+def nonfinite_losses(settings: MixinSettings) -> str:
+    """Return the training steps with a loss that was no number within the rate window, by model version; absent when none."""
+    return total(recent(catalog.NONFINITE_LOSSES, settings), *GROUP)
+
+
+def first_nonfinite_gradients(settings: MixinSettings) -> str:
+    """Return the backward passes with a non-finite gradient within the rate window, by the layer where it was first met."""
+    return total(recent(catalog.SITE_FIRST_GRADIENTS, settings), *GROUP, "layer")
+
+
+def skipped_in_a_row(where: str) -> str:
+    """Return the steps that loss scalers have skipped in a row, where that is too many."""
+    return f"{series(catalog.SKIPPED_IN_A_ROW, where)} >= {_SKIPPED_IN_A_ROW}"
+
+
+def training_faults(settings: MixinSettings, losses: str, gradients: str) -> str:
+    """Return the model versions whose training goes wrong.
+
+    Non-finite gradients are a fault only where no loss scaler is there to skip the step: with one they are its daily bread.
+
+    Args:
+        settings: Which targets to look at.
+        losses: The recorded series of `nonfinite_losses`.
+        gradients: The recorded series of `first_nonfinite_gradients`.
+    """
+    skipped = largest(skipped_in_a_row(settings.selector), *GROUP)
+    scaled = f"unless on ({', '.join(GROUP)}) {largest(series(catalog.LOSS_SCALE, settings.selector), *GROUP)}"
+    return f"({losses} > 0)\nor\n{skipped}\nor\n(({total(gradients, *GROUP)} > 0) {scaled})"
 
 
 def drift_evidence(settings: MixinSettings) -> str:

@@ -10,7 +10,8 @@ from importlib import resources
 
 from geluwatch.errors import ConfigError
 from geluwatch.mixin import queries
-from geluwatch.mixin.alerts import Alert, alerts, recordings, severity
+from geluwatch.mixin.alerting import Alert
+from geluwatch.mixin.alerts import alerts, recordings, severity
 from geluwatch.mixin.settings import MixinSettings
 
 _PREFIX = "geluwatch"

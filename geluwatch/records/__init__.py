@@ -11,6 +11,8 @@ from geluwatch.records.names import POINTS, STATISTICS, VERDICTS, Alarm, Cells, 
 from geluwatch.records.numerics import Headroom, Parity
 from geluwatch.records.observed import Drained, Histogram, Moments, Nonfinite, PointWindow, Rows, Site, Window
 from geluwatch.records.report import Interval, Panel, PointReport, PointTotals, Report, Totals
+from geluwatch.records.traffic import DeviceUsage, FirstPass, Traffic, Usage
+from geluwatch.records.training import Training
 
 __all__ = [
     "POINTS",
@@ -21,7 +23,9 @@ __all__ = [
     "Calm",
     "Cells",
     "Certificate",
+    "DeviceUsage",
     "Drained",
+    "FirstPass",
     "Floats",
     "Gross",
     "Headroom",
@@ -43,6 +47,9 @@ __all__ = [
     "Site",
     "State",
     "Totals",
+    "Traffic",
+    "Training",
+    "Usage",
     "Verdict",
     "Window",
 ]

@@ -9,6 +9,8 @@ import numpy as np
 import numpy.typing as npt
 
 from geluwatch.records.names import Cells, Floats, Ints, Point, PointKey, State
+from geluwatch.records.traffic import Traffic, Usage
+from geluwatch.records.training import Training
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,6 +98,10 @@ class Nonfinite:
     """Passes in which only padding rows held one; these never page."""
     elements: Mapping[tuple[Point, str], int] = field(default_factory=dict)
     """Elements by (point, kind), kind being "nan", "posinf" or "neginf"; on the side where they arose."""
+    backwards: int = 0
+    """Backward passes in which the gradient of the site's output held a non-finite value; 0 where gradients are not watched."""
+    first_backward: int = 0
+    """Of those, passes in which this was the first such site, the one nearest to the loss."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -166,3 +172,8 @@ class Drained:
     """Failures by part of the agent, caught by the breaker."""
     disabled: tuple[str, ...] = ()
     """Parts that the breaker has switched off."""
+    traffic: Traffic = field(default_factory=Traffic)
+    usage: Usage | None = None
+    """What the process uses now; None where the source does not tell."""
+    training: Training | None = None
+    """What the training loop said; None before its first step."""

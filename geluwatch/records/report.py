@@ -10,6 +10,8 @@ from geluwatch.records.baseline import Certificate
 from geluwatch.records.names import Alarm, Gross, Point, PointKey, State, Verdict
 from geluwatch.records.numerics import Headroom, Parity
 from geluwatch.records.observed import Nonfinite
+from geluwatch.records.traffic import Traffic, Usage
+from geluwatch.records.training import Training
 
 
 class Interval(NamedTuple):
@@ -121,6 +123,9 @@ class Totals:
     flush_seconds: float = 0.0
     errors: Mapping[str, int] = field(default_factory=dict)
     nonfinite: Mapping[str, Nonfinite] = field(default_factory=dict)
+    traffic: Traffic = field(default_factory=Traffic)
+    training: Training | None = None
+    """Steps of the training loop; None where none was noted."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -148,12 +153,16 @@ class Report:
     attached: float = 0.0
     last_forward: float | None = None
     baseline: str | None = None
-    """Name of the armed baseline."""
+    """Name of the armed baseline; "following" where windows are judged against earlier ones of the same run."""
     baseline_created: float | None = None
     certificate: Certificate | None = None
     """Of the armed baseline."""
     totals: Totals = field(default_factory=Totals)
     disabled: tuple[str, ...] = ()
     """Parts of the agent that the breaker has switched off."""
+    usage: Usage | None = None
+    """What the process used at the last drain."""
+    gradients: bool = False
+    """Whether gradients are watched."""
     framework: str = ""
     """Name and version of the framework behind the source, for example "torch 2.13.0"."""

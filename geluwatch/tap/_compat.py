@@ -59,6 +59,11 @@ class unseen:  # noqa: N801  # a context manager, used like a function
             context.__exit__(None, None, None)
 
 
+def task_id() -> int:
+    """Return which backward pass this thread is in, or -1 outside of any."""
+    return _task_id()
+
+
 def rerun() -> bool:
     """Return whether this thread recomputes a forward for a backward pass, or records one for the JIT."""
     return _task_id() != -1 or _tracing_state() is not None

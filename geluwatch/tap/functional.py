@@ -114,10 +114,14 @@ class Ear:
         """Watch a call that has been made."""
         tap = self._tap
         try:
-            if rerun() or torch.compiler.is_compiling():
+            if torch.compiler.is_compiling():
                 return
             state = tap.state()
             site = self._site(state, frame)
+            if site is not None and tap.gradients is not None:
+                tap.gradients.follow(site, post)
+            if rerun():
+                return
             if site is None:
                 state.op_seconds += seconds
                 return

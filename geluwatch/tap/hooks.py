@@ -74,6 +74,7 @@ class RootBegin(Hook):
         if state.depth > 1:
             return
         state.begin(args, kwargs, sampled=tap.pacer.take(tap.clock.monotonic()) if sampled is None else sampled)
+        state.meter.begin()
         if self.ear.has_fused or (tap.hears and self._may_listen(state, module)):
             functional.begin(state, self.ear)
 
@@ -134,6 +135,7 @@ class RootEnd(Hook):
             tap.breaker.trip("root", error)
 
     def _end(self, tap: Tap, state: ThreadState, *, raised: bool) -> None:
+        tap.measure(state, *state.call)
         try:
             functional.settle(tap, state)
             if state.listening or state.mode is not None:
@@ -148,8 +150,6 @@ class RootEnd(Hook):
             if tap.compiled and not raised:
                 state.counters.completed += not state.whole
                 state.counters.whole += state.whole
-            with unseen():
-                state.counters.samples += padding.batch_size(*state.call)
             if state.sampled:
                 hold = min(tap.config.flush_seconds, 1.0) if state.cramped else 0.0
                 tap.pacer.spent(tap.clock.monotonic(), state.spent, state.had, state.taken, hold)

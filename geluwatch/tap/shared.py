@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import math
 import threading
+from typing import Any
 from weakref import WeakValueDictionary
 
 import torch
@@ -16,10 +17,11 @@ from geluwatch.config import Config
 from geluwatch.ports import Clock
 from geluwatch.records import Site
 from geluwatch.tap import guard, padding
-from geluwatch.tap._compat import Traces
+from geluwatch.tap._compat import Traces, unseen
 from geluwatch.tap.breaker import Breaker
 from geluwatch.tap.calls import Chain
 from geluwatch.tap.deferred import Choice, DeviceGuard, DeviceRows
+from geluwatch.tap.gradients import Gradients
 from geluwatch.tap.pacer import LEAST_ROWS, Pacer
 from geluwatch.tap.rows import Captured, RowPicker
 from geluwatch.tap.state import Pending, ThreadState, Token
@@ -42,11 +44,13 @@ class Tap:
         """Whether the hooks have been taken off; compiled code may still call them."""
         self.config = config
         self.clock = clock
+        self._attached = clock.monotonic()
         self.breaker = Breaker(config.breaker_limit)
         self.pacer = Pacer(config.rows_per_window, config.window_seconds, config.cost_budget, config.rows_per_forward)
         self.picker = RowPicker()
         self.device_guard = DeviceGuard(len(sites) + MOST_STRAYS)
         self.device_rows = DeviceRows()
+        self.gradients = Gradients(len(sites) + MOST_STRAYS, self.state, self.breaker) if config.gradients else None
         self.learning = True
         self.consumers: WeakValueDictionary[int, nn.Linear] = WeakValueDictionary()
         """The dense layer that takes a site's output as it is, by site."""
@@ -106,6 +110,15 @@ class Tap:
             self.breaker.trip("mask", error)
             return None
 
+    def measure(self, state: ThreadState, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        """Note what the pass that ends took and carried, or that it failed."""
+        try:
+            if self.breaker.allows("meter"):
+                with unseen():
+                    state.counters.samples += state.meter.end(args, kwargs, self.mask_position, self.clock.monotonic() - self._attached)
+        except Exception as error:  # noqa: BLE001  # nothing may leave a hook
+            self.breaker.trip("meter", error)
+
     def enter_caller(self, group: int, site: int) -> None:
         """Note that the next calls of a shared GELU belong to a site."""
         try:
@@ -131,6 +144,7 @@ class Tap:
         self._local = threading.local()
         self.states = []
         self.device_guard = DeviceGuard(self.device_guard.sites)
+        self.gradients = Gradients(self.device_guard.sites, self.state, self.breaker) if self.config.gradients else None
 
     def check(self, state: ThreadState, site: int, pre: torch.Tensor, post: torch.Tensor) -> None:
         """Confirm a suspicion and note the hit."""

@@ -88,11 +88,13 @@ class SiteHook(Hook):
         tap = self.tap
         try:
             state = tap.state()
-            if not state.depth and rerun():
-                return
             site = self.site
             if self.shared and (callers := state.callers.get(site)):
                 site = callers[-1]
+            if tap.gradients is not None:  # in a recomputation too: of a reentrant checkpoint, only that has a graph
+                tap.gradients.follow(site, output)
+            if not state.depth and rerun():
+                return
             if state.sampled:
                 state.settle_time(site)
             self.watch(site, args, output, training=training, relay=relay)

@@ -5,20 +5,24 @@ from __future__ import annotations
 import weakref
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
+from typing import Any
 
 import torch
 from torch import nn
 
 from geluwatch.config import Config
+from geluwatch.core.totals import add_traffic
 from geluwatch.errors import AlreadyAttachedError, AttachError, NoGeluError
 from geluwatch.ports import Clock
 from geluwatch.records import Drained, Nonfinite, Point, Rows, Site
-from geluwatch.tap import padding
+from geluwatch.tap import padding, usage
 from geluwatch.tap._compat import compiled_before
 from geluwatch.tap.discover import discover
+from geluwatch.tap.meter import increase
 from geluwatch.tap.rows import Captured
 from geluwatch.tap.shared import Tap
 from geluwatch.tap.state import Counters, SiteCounters
+from geluwatch.tap.steps import Steps
 from geluwatch.tap.wiring import Wiring
 
 _GAPS = (
@@ -59,6 +63,7 @@ class TorchSource:
         self._gaps: frozenset[int] = frozenset()
         """Sites that passes of compiled code did not show lately."""
         self._wiring = Wiring(self._tap, model, found)
+        self._steps = Steps(self._tap.breaker)
         _attached.add(model)
 
     @property
@@ -134,12 +139,24 @@ class TorchSource:
             last_forward=after.total.last_forward,
             errors=_increase(before.failures, after.failures),
             disabled=tap.breaker.disabled,
+            traffic=increase(before.total.traffic, after.total.traffic),
+            usage=usage.read(),
+            training=self._steps.drain(final=tap.closed),
         )
 
     def start_anew(self) -> None:
         """Forget what was seen, as a forked child has to: it was seen by the parent, which reports it."""
         self._tap.forget()
-        self._seen, self._firsts = _Seen(), []
+        self._seen, self._firsts, self._steps = _Seen(), [], Steps(self._tap.breaker)
+
+    def note_step(self, loss: Any, scaler: Any) -> None:
+        """Note that a training step is over.
+
+        Raises:
+            ConfigError: The loss is neither a number nor a tensor, or the scaler no GradScaler.
+        """
+        if not self._tap.closed:
+            self._steps.note(loss, scaler)
 
     def close(self) -> None:
         """Take every hook off."""
@@ -178,18 +195,24 @@ class TorchSource:
         gone, gone_sites = self._seen.gone, self._seen.gone_sites
         for state in [state for state in tap.states if state.ended and not state.rows]:
             tap.states.remove(state)
-            gone, gone_sites = _add(gone, state.counters), _add_sites(gone_sites, state.sites)
+            gone, gone_sites = _add(gone, state.counted()), _add_sites(gone_sites, state.sites)
             self._firsts += state.firsts
         total, sites = gone, gone_sites
         for state in tuple(tap.states):
             if self._tap.closed and state.depth:
                 state.end()  # its end hook has been taken off under way
-            total, sites = _add(total, state.counters), _add_sites(sites, state.sites)
+            total, sites = _add(total, state.counted()), _add_sites(sites, state.sites)
         forwards, firsts, passes = tap.device_guard.counts(final=tap.closed)
         sites = tuple(
             replace(_at(sites, position), forwards=_at(sites, position).forwards + more, first=_at(sites, position).first + first)
             for position, (more, first) in enumerate(zip(forwards, firsts, strict=True))
         )
+        if tap.gradients is not None:
+            backwards, nearest = tap.gradients.counts(final=tap.closed)
+            sites = tuple(
+                replace(site, backwards=site.backwards + more, first_backward=site.first_backward + first)
+                for site, more, first in zip(sites, backwards, nearest, strict=True)
+            )
         total = replace(total, nonfinite_forwards=total.nonfinite_forwards + passes)
         return _Seen(total, sites, gone, gone_sites, dict(tap.breaker.failures))
 
@@ -256,6 +279,7 @@ def _add(left: Counters, right: Counters) -> Counters:
         left.completed + right.completed,
         left.whole + right.whole,
         last,
+        add_traffic(left.traffic, right.traffic),
     )
 
 
@@ -271,6 +295,8 @@ def _add_site(left: SiteCounters, right: SiteCounters) -> SiteCounters:
         _combine(left.elements, right.elements, lambda x, y: x + y),
         left.op_seconds + right.op_seconds,
         left.passes + right.passes,
+        left.backwards + right.backwards,
+        left.first_backward + right.first_backward,
     )
 
 
@@ -278,9 +304,10 @@ def _nonfinite_delta(before: SiteCounters, after: SiteCounters) -> Nonfinite | N
     """Return the increase of a site's counters, or None where nothing changed."""
     elements = {key: count for key, count in _combine(after.elements, before.elements, lambda x, y: x - y).items() if count}
     forwards, padding = after.forwards - before.forwards, after.padding_forwards - before.padding_forwards
-    if not (forwards or padding or elements):
+    backwards = after.backwards - before.backwards
+    if not (forwards or padding or elements or backwards):
         return None
-    return Nonfinite(forwards, after.first - before.first, padding, elements)
+    return Nonfinite(forwards, after.first - before.first, padding, elements, backwards, after.first_backward - before.first_backward)
 
 
 def _combine(

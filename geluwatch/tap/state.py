@@ -7,14 +7,15 @@ from __future__ import annotations
 
 import weakref
 from collections import deque
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from time import perf_counter
 from typing import Any
 
 import torch
 
-from geluwatch.records import Point
+from geluwatch.records import Point, Traffic
 from geluwatch.tap.deferred import Choice
+from geluwatch.tap.meter import Meter
 from geluwatch.tap.rows import Captured
 
 
@@ -32,6 +33,8 @@ class SiteCounters:
     """Passes in which the site was met, counted only once code of the model has been compiled."""
     met: int = -1
     """Number of the last such pass."""
+    backwards: int = 0
+    first_backward: int = 0
 
 
 @dataclass(slots=True)
@@ -51,6 +54,7 @@ class Counters:
     whole: int = 0
     """The same of passes that a compiler began, in which every site of its graph is met."""
     last_forward: float | None = None
+    traffic: Traffic = field(default_factory=Traffic)
 
 
 @dataclass(slots=True, eq=False)
@@ -129,9 +133,14 @@ class ThreadState:
         self.began = 0.0
         self.whole = False
         """Whether a compiler began the pass under way."""
+        self.ranges: dict[int, Any] = {}
+        """Open profiler ranges by site."""
         self.counters = Counters()
+        self.meter = Meter()
         self.sites = [SiteCounters() for _ in range(sites)]
         self.rows: deque[Captured] = deque()
+        self._backward: tuple[int, set[int]] = (-1, set())
+        """The last backward pass with a non-finite gradient, and the sites counted in it."""
         self.bytes_in = 0
         self.bytes_out = 0
         """Bytes of rows ever queued, and of those ever drained; the drain alone writes the second."""
@@ -142,6 +151,10 @@ class ThreadState:
     def ended(self) -> bool:
         """Whether the thread is gone, so that nothing more will be written."""
         return self._token() is None
+
+    def counted(self) -> Counters:
+        """Return a copy of the counters, the meter's among them."""
+        return replace(self.counters, traffic=self.meter.traffic())
 
     def begin(self, args: tuple[Any, ...], kwargs: dict[str, Any], *, sampled: bool) -> None:
         """Start a forward pass."""
@@ -207,6 +220,15 @@ class ThreadState:
         self.produced.clear()
         self.call = ((), {})
         self.mask = self.pending = self.latest = self.channels = None
+
+    def count_gradient(self, task: int, site: int) -> None:
+        """Count a site's non-finite gradient once for a backward pass, and the first site of the pass."""
+        if self._backward[0] != task:
+            self._backward = (task, set())
+            self.sites[site].first_backward += 1
+        if site not in self._backward[1]:
+            self._backward[1].add(site)
+            self.sites[site].backwards += 1
 
     def count_hits(self) -> None:
         """Count the sites that were hit, and the pass with its first site; padding apart."""

@@ -20,6 +20,7 @@ from geluwatch.tap.functional import CallMode, Ear, Owner, OwnerBegin, OwnerEnd,
 from geluwatch.tap.hooks import RootBegin, RootEnd
 from geluwatch.tap.look import dense
 from geluwatch.tap.names import stable
+from geluwatch.tap.ranges import RangeBegin, RangeEnd
 from geluwatch.tap.rows import Formula
 from geluwatch.tap.shared import MOST_STRAYS, Tap
 from geluwatch.tap.sites import CallerBegin, CallerEnd, GatedHook, ProducerHook, ProductHook, SiteHook
@@ -95,6 +96,10 @@ class Wiring:
         for item in items if shared else ():
             keep(item.caller.register_forward_pre_hook(CallerBegin(tap, group, item.site.position)))
             keep(item.caller.register_forward_hook(CallerEnd(tap, group), always_call=True))
+
+        if tap.config.ranges:
+            keep(module.register_forward_pre_hook(RangeBegin(tap, group)))
+            keep(module.register_forward_hook(RangeEnd(tap, group), prepend=True, always_call=True))
 
     def _put_on_owner(self, module: nn.Module, owner: Owner) -> None:
         self._owners[module] = owner

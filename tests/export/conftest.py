@@ -8,10 +8,12 @@ from math import erf, sqrt
 
 import pytest
 
-from geluwatch.catalog import EDGES
+from geluwatch.catalog import BATCH_EDGES, EDGES, LATENCY_EDGES
 from geluwatch.records import (
     POINTS,
     Certificate,
+    DeviceUsage,
+    FirstPass,
     Headroom,
     Interval,
     Nonfinite,
@@ -23,6 +25,9 @@ from geluwatch.records import (
     PointTotals,
     Report,
     Totals,
+    Traffic,
+    Training,
+    Usage,
     Verdict,
 )
 
@@ -51,6 +56,16 @@ CERTIFICATE = Certificate(
     paging=True,
 )
 
+
+TRAFFIC = Traffic(
+    seconds=8_100.0,
+    latencies=tuple(10_000 if 4 <= place < 13 else 0 for place in range(len(LATENCY_EDGES) + 1)),
+    batches=tuple(90_000 if place == 3 else 0 for place in range(len(BATCH_EDGES) + 1)),
+    tokens=46_080_000,
+    failed=5,
+    out_of_memory=2,
+    first=FirstPass(3.5, 1.25),
+)
 
 CAUSE = "pre-GELU values moved by +0.40 standard deviations (mean -0.01, was -0.4); their spread is 1.08 times the baseline's."
 
@@ -162,7 +177,11 @@ def build(
             flush_seconds=4.25,
             errors={"mask": 1},
             nonfinite=nonfinite or {},
+            traffic=TRAFFIC,
+            training=Training(1_000, 2, 12, 3, 4096.0),
         ),
+        gradients=True,
+        usage=Usage(812.5, 1_400_000_000, 37, (DeviceUsage("cuda:0", 2_000_000_000, 2_500_000_000, 0.81),)),
         framework="torch 2.13.0",
     )
 

@@ -19,9 +19,9 @@ from prometheus_client.core import Metric as Family
 from prometheus_client.openmetrics.parser import text_string_to_metric_families as parse_openmetrics
 from prometheus_client.parser import text_string_to_metric_families as parse_text
 
-from geluwatch.catalog import COLLECT_SECONDS, EXPORTED_SERIES, METRICS
+from geluwatch.catalog import COLLECT_SECONDS, EXPORTED_SERIES, METRICS, SUMMED
 from geluwatch.export.prometheus import ReportCollector, render
-from geluwatch.export.samples import EXPOSITION_METRICS, samples
+from geluwatch.export.samples import EXPOSITION_METRICS, Sample, samples
 from geluwatch.records import VERDICTS, Report, Verdict
 
 ReportBuilder = Callable[..., Report]
@@ -47,12 +47,17 @@ def ticking() -> Callable[[], float]:
 
 def expected(report: Report) -> Series:
     """The samples of a report, keyed as Prometheus keys them."""
-    return {(sample.metric.series, frozenset(sample.labels.items())): sample.value for sample in samples(report)}
+    return {(series_of(sample), frozenset(sample.labels.items())): sample.value for sample in samples(report)}
+
+
+def series_of(sample: Sample) -> str:
+    """The name of a sample's series."""
+    return sample.metric.series if sample.metric not in SUMMED or "le" in sample.labels else f"{sample.metric.name}_sum"
 
 
 def parsed(exposition: bytes, parser: Parser) -> Series:
     """The samples that a parser finds, without those about the exposition itself."""
-    about = {metric.series for metric in EXPOSITION_METRICS}
+    about = {metric.series for metric in EXPOSITION_METRICS} | {f"{metric.name}_count" for metric in SUMMED}
     found = [sample for family in parser(exposition.decode()) for sample in family.samples if sample.name not in about]
     series = {(sample.name, frozenset(sample.labels.items())): sample.value for sample in found}
     assert len(series) == len(found)
@@ -151,11 +156,11 @@ def test_the_exposition_describes_itself(make_report: ReportBuilder) -> None:
 
 
 def test_units_are_given_where_the_name_ends_in_one(make_report: ReportBuilder) -> None:
-    """OpenMetrics gets seconds and ratio, and no unit that would change a name."""
+    """OpenMetrics gets seconds, bytes and ratio, and no unit that would change a name."""
     exposition = render(make_report("ok"), OPENMETRICS)[0].decode()
 
     units = dict(re.findall(r"^# UNIT (\S+) (\S+)$", exposition, re.MULTILINE))
-    assert {metric.name: unit for metric in METRICS for unit in ("seconds", "ratio") if metric.name.endswith(f"_{unit}")} == units
+    assert {metric.name: unit for metric in METRICS for unit in ("seconds", "bytes", "ratio") if metric.name.endswith(f"_{unit}")} == units
 
 
 def test_registering_does_not_collect(make_report: ReportBuilder) -> None:

@@ -12,9 +12,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from geluwatch import catalog
-from geluwatch.catalog import EDGES, KINDS, METRICS, MODEL_LABELS, PARTS, SIGNS, Metric
+from geluwatch.catalog import EDGES, KINDS, METRICS, MODEL_LABELS, PARTS, SIGNS, SUMMED, Metric
 from geluwatch.export.samples import EXPOSITION_METRICS, LE, REPORT_METRICS, Sample, samples, samples_of
-from geluwatch.records import VERDICTS, Headroom, Interval, Nonfinite, Panel, Report, Totals, Verdict
+from geluwatch.records import VERDICTS, Headroom, Interval, Nonfinite, Panel, Report, Totals, Training, Verdict
 
 ReportBuilder = Callable[..., Report]
 
@@ -77,7 +77,8 @@ def test_labels_are_the_catalogues_and_the_users(make_report: ReportBuilder, ver
     """A sample carries the model's labels, its metric's and the user's, a bucket also `le`, and nothing else."""
     for sample in samples(make_report(verdict)):
         bucket = {"le"} if sample.metric.kind == "histogram" else set()
-        assert {*MODEL_LABELS, *sample.metric.labels, "region", *bucket} == set(sample.labels)
+        total = sample.metric in SUMMED and "le" not in sample.labels
+        assert {*MODEL_LABELS, *sample.metric.labels, "region", *(set() if total else bucket)} == set(sample.labels)
 
 
 @pytest.mark.parametrize("verdict", VERDICTS)
@@ -164,6 +165,54 @@ def test_buckets_are_cumulative_and_end_at_infinity(make_report: ReportBuilder) 
         buckets = [sample for sample in samples_of(report, catalog.VALUES) if sample.labels["point"] == point]
         assert [*EDGES[point], math.inf] == [float(sample.labels["le"]) for sample in buckets]
         assert sorted(sample.value for sample in buckets) == [sample.value for sample in buckets]
+
+
+def test_latencies_and_batches_are_cumulative_with_sum(make_report: ReportBuilder) -> None:
+    """Their last bucket holds every pass, and the sample without `le` is the sum."""
+    report = make_report("ok", 1)
+    for metric, edges, total in (
+        (catalog.FORWARD_SECONDS, catalog.LATENCY_EDGES, 8_100.0),
+        (catalog.BATCH_SIZE, catalog.BATCH_EDGES, 720_000.0),
+    ):
+        *buckets, last = samples_of(report, metric)
+        assert [*edges, math.inf] == [float(sample.labels["le"]) for sample in buckets]
+        assert sorted(sample.value for sample in buckets) == [sample.value for sample in buckets]
+        assert (90_000.0, total) == (buckets[-1].value, last.value)
+
+
+def test_passes_process_and_devices_are_read(make_report: ReportBuilder) -> None:
+    """Each number of the traffic and of the usage reaches its own series."""
+    report = make_report("ok", 1)
+    read = (catalog.TOKENS, catalog.FAILED_FORWARDS, catalog.OUT_OF_MEMORY, catalog.FIRST_FORWARD, catalog.COLD_START)
+    assert [46_080_000.0, 5.0, 2.0, 1.25, 3.5] == [one(report, metric) for metric in read]
+    assert [812.5, 1.4e9, 37.0] == [one(report, metric) for metric in (catalog.CPU_SECONDS, catalog.RESIDENT, catalog.THREADS)]
+    steps = (catalog.TRAINING_STEPS, catalog.NONFINITE_LOSSES, catalog.SKIPPED_STEPS, catalog.SKIPPED_IN_A_ROW, catalog.LOSS_SCALE)
+    assert [1000.0, 2.0, 12.0, 3.0, 4096.0] == [one(report, metric) for metric in steps]
+    devices = (catalog.DEVICE_MEMORY, catalog.DEVICE_PEAK, catalog.DEVICE_BUSY)
+    assert [2e9, 2.5e9, 0.81] == [one(report, metric, device="cuda:0") for metric in devices]
+
+
+def test_before_the_first_pass_there_is_no_cold_start(make_report: ReportBuilder) -> None:
+    """Counters and buckets stand at zero; what has not happened, or is not told, is absent."""
+    report = replace(make_report("ok", 1), totals=Totals(), usage=None)
+    absent = (catalog.FIRST_FORWARD, catalog.COLD_START, catalog.CPU_SECONDS, catalog.RESIDENT, catalog.DEVICE_BUSY)
+    assert [] == [sample for metric in absent for sample in samples_of(report, metric)]
+    assert {0.0} == {sample.value for sample in samples_of(report, catalog.FORWARD_SECONDS)}
+
+
+def test_gradients_and_steps_are_told_where_they_are_watched(make_report: ReportBuilder) -> None:
+    """A model in service has neither; watched gradients stand at zero until there is one, and a loop without a scaler has no scale."""
+    report = make_report("ok", 1)
+    layer = next(iter(report.sites))[0]
+    counted = replace(report.totals, nonfinite={layer: Nonfinite(backwards=4, first_backward=3)})
+    assert (4.0, 3.0) == tuple(one(replace(report, totals=counted), m) for m in (catalog.SITE_GRADIENTS, catalog.SITE_FIRST_GRADIENTS))
+    assert 0.0 == one(report, catalog.SITE_GRADIENTS)
+    serving = replace(report, totals=Totals(), gradients=False)
+    told = (catalog.SITE_GRADIENTS, catalog.TRAINING_STEPS, catalog.LOSS_SCALE)
+    assert [] == [sample for metric in told for sample in samples_of(serving, metric)]
+    unscaled = replace(report, totals=Totals(training=Training(5, 1)))
+    assert 5.0 == one(unscaled, catalog.TRAINING_STEPS)
+    assert [] == [*samples_of(unscaled, catalog.LOSS_SCALE), *samples_of(unscaled, catalog.SKIPPED_STEPS)]
 
 
 def test_exactly_one_verdict_holds(make_report: ReportBuilder) -> None:
@@ -329,7 +378,7 @@ def test_user_labels_never_override_ours(make_report: ReportBuilder, name: str, 
     """Whatever a user calls a label, our own labels keep our values."""
 
     def ours(sample: Sample) -> list[str]:
-        bucket = ("le",) if sample.metric.kind == "histogram" else ()
+        bucket = ("le",) if sample.metric.kind == "histogram" and sample.metric not in SUMMED else ()
         return [sample.labels[label] for label in (*MODEL_LABELS, *sample.metric.labels, *bucket)]
 
     plain, labelled = make_report("page", labels={}), make_report("page", labels={name: value})

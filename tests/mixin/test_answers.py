@@ -47,11 +47,13 @@ class Pod:
         dead: bool = False,
         stray: bool = False,
         crude: bool = False,
+        heavy: bool = False,
     ) -> None:
         self.target = {"job": "inference", "namespace": "serving", "instance": instance}
         self.model = {"model": model, "model_version": "1"}
         self.steps, self.bad, self.armed, self.dead, self.stray = steps, bad, armed, dead, stray
         self.crude = crude
+        self.heavy = heavy
 
     def series(self, metric: Metric) -> Iterator[Series]:
         """Yield the series of a metric: labels beyond the target's, and the value at a step."""
@@ -88,6 +90,10 @@ class Pod:
             catalog.PART_DISABLED: float(worst),
             catalog.ATTACHED: float(END - STEP * (STEPS - self.steps.start)),
         }
+        if metric is catalog.SKIPPED_IN_A_ROW:
+            return lambda _: 30.0 * self.heavy
+        if metric is catalog.OUT_OF_MEMORY:
+            return lambda step: float(self.heavy) * (step - self.steps.start)
         if metric.name.endswith("_timestamp_seconds"):
             fixed.setdefault(metric, float(END - 90))
         if metric in fixed:
@@ -115,6 +121,7 @@ def _choices(name: str, labels: dict[str, str]) -> list[str]:
         "baseline": ["launch"],
         "version": ["1.0.0"],
         "framework": ["torch"],
+        "device": ["cuda:0"],
         "le": [*(_text(edge) for edge in edges), "+Inf"],
     }[name]
 
@@ -137,6 +144,7 @@ FLEET = (
     Pod("gone", "e:9464", range(STEPS - 12)),
     Pod("dead", "f:9464", range(STEPS), dead=True),
     Pod("crude", "j:9464", range(STEPS), crude=True),
+    Pod("heavy", "j:9464", range(STEPS), heavy=True),
     Pod("flock", "g:9464", range(STEPS), stray=True),
     Pod("flock", "h:9464", range(STEPS)),
     Pod("flock", "i:9464", range(STEPS)),
@@ -229,6 +237,7 @@ def test_the_alerts_find_the_model_that_is_theirs(ask: Ask, rules: list[dict[str
     found = {name: {sample["metric"]["model"] for sample in samples} for name, samples in alerts.items()}
     expected = {
         ("GeluwatchNonFiniteActivations", "critical"): {"bad"},
+        ("GeluwatchOutOfMemory", "critical"): {"heavy"},
         ("GeluwatchGrossFault", "critical"): {"dead"},
         ("GeluwatchActivationDrift", "critical"): {"bad"},
         ("GeluwatchActivationDrift", "warning"): {"bad"},
@@ -236,6 +245,7 @@ def test_the_alerts_find_the_model_that_is_theirs(ask: Ask, rules: list[dict[str
         ("GeluwatchOverflowAhead", "critical"): {"crude"},
         ("GeluwatchOverflowAhead", "warning"): {"crude"},
         ("GeluwatchKernelMismatch", "warning"): {"crude"},
+        ("GeluwatchTrainingFault", "warning"): {"bad", "heavy"},
         ("GeluwatchAgentMissing", "warning"): {"gone"},
         ("GeluwatchBaselineMissing", "warning"): {"bare"},
     }

@@ -77,6 +77,15 @@ BROKEN = {
         "a dead pod's layers have no order": ("last_over_time(geluwatch_layer_index{%[1]s}[10s])", "geluwatch_layer_index{%[1]s}"),
         "the severity is another": ("severity: critical", "severity: warning"),
     },
+    "OutOfMemory": {
+        "every failure pages": ("geluwatch_out_of_memory_forward_passes_total", "geluwatch_failed_forward_passes_total"),
+        "pods are one incident each": (
+            f"sum by {MODELS} (instance",
+            "sum by (cluster, namespace, job, model, model_version, instance) (instance",
+        ),
+        "nothing keeps firing": ("keep_firing_for: 10s", "keep_firing_for: 1s"),
+        "pods are not counted": ("count(instance_model", "0 * count(instance_model"),
+    },
     "GrossFault": {
         "faults of the baseline page": ('(geluwatch_verdict{verdict="page"} == 1)', '(geluwatch_verdict{verdict="page"} >= 0)'),
         "what lies behind a NaN pages": ("(model:geluwatch_nonfinite_forward_passes:increase10s > 0)", "(up > 9)"),
@@ -101,6 +110,19 @@ BROKEN = {
         "the first layer is the one that fewest pods name": ("sort_desc(count by (layer, scope)", "sort(count by (layer, scope)"),
         "the scopes are mixed up": ("eq .Labels.scope `traffic`", "eq .Labels.scope `model`"),
         "huge numbers are written out": ("%.3g", "%.2f"),
+    },
+    "TrainingFault": {
+        "a scaler is not asked for": ("(geluwatch_loss_scale)", "(geluwatch_no_such_scale)"),
+        "few skips are a ticket": ("geluwatch_skipped_steps_in_a_row >= 16", "geluwatch_skipped_steps_in_a_row >= 8"),
+        "many skips are none": ("geluwatch_skipped_steps_in_a_row >= 16", "geluwatch_skipped_steps_in_a_row >= 17"),
+        "losses are not looked at": (
+            "(model:geluwatch_nonfinite_losses:increase10s > 0)",
+            "(model:geluwatch_nonfinite_losses:increase10s > 1e9)",
+        ),
+        "the rarest layer is named": (
+            "sort_desc(model_layer:geluwatch_site_first_nonfinite_gradient",
+            "sort(model_layer:geluwatch_site_first_nonfinite_gradient",
+        ),
     },
     "PodDrift": {
         "no margin is asked for": ("(1 + log10", "(0 + log10"),
@@ -181,8 +203,14 @@ def test_rules_follow_the_conventions_of_alerting(rules: list[dict[str, Any]]) -
 
 
 def test_only_pages_are_critical(rules: list[dict[str, Any]]) -> None:
-    """Four things wake people: values that are not numbers, gross faults, a near overflow, drift far beyond chance. The rest waits."""
-    expected = ["GeluwatchNonFiniteActivations", "GeluwatchGrossFault", "GeluwatchOverflowAhead", "GeluwatchActivationDrift"]
+    """Five things wake people: values that are not numbers, memory that ran out, gross faults, a near overflow, drift far beyond chance."""
+    expected = [
+        "GeluwatchNonFiniteActivations",
+        "GeluwatchOutOfMemory",
+        "GeluwatchGrossFault",
+        "GeluwatchOverflowAhead",
+        "GeluwatchActivationDrift",
+    ]
     assert expected == [rule["alert"] for rule in rules if rule.get("labels") == {"severity": "critical"}]
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from geluwatch.mixin.overview import agents, distribution, drift, nonfinite, numerics, statistics, traffic, verdict
+from geluwatch.mixin.overview import agents, distribution, drift, latency, nonfinite, numerics, statistics, traffic, training, verdict
 from geluwatch.mixin.overview.parts import Queries, Row
 from geluwatch.mixin.settings import MixinSettings
 
@@ -15,6 +15,9 @@ _ROWS = (
     distribution.buckets_row,
     distribution.moments_row,
     traffic.row,
+    latency.row,
+    latency.process_row,
+    training.row,
     agents.census_row,
     agents.health_row,
 )

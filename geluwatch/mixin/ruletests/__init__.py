@@ -10,8 +10,20 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from geluwatch.mixin.alerts import DASHBOARD_UID, Alert, alerts
-from geluwatch.mixin.ruletests import agent_missing, baseline_missing, drift, gross, kernel, nonfinite, overflow, stray
+from geluwatch.mixin.alerting import Alert
+from geluwatch.mixin.alerts import DASHBOARD_UID, alerts
+from geluwatch.mixin.ruletests import (
+    agent_missing,
+    baseline_missing,
+    drift,
+    gross,
+    kernel,
+    nonfinite,
+    out_of_memory,
+    overflow,
+    stray,
+    training,
+)
 from geluwatch.mixin.ruletests.grammar import Case, Expected, Scale
 from geluwatch.mixin.settings import MixinSettings
 
@@ -19,11 +31,13 @@ RULE_FILE = "geluwatch.rules.yaml"
 
 _STORIES: Mapping[str, Callable[[Alert, Scale], tuple[Case, ...]]] = {
     "GeluwatchNonFiniteActivations": nonfinite.cases,
+    "GeluwatchOutOfMemory": out_of_memory.cases,
     "GeluwatchGrossFault": gross.cases,
     "GeluwatchActivationDrift": drift.cases,
     "GeluwatchPodDrift": stray.cases,
     "GeluwatchOverflowAhead": overflow.cases,
     "GeluwatchKernelMismatch": kernel.cases,
+    "GeluwatchTrainingFault": training.cases,
     "GeluwatchAgentMissing": agent_missing.cases,
     "GeluwatchBaselineMissing": baseline_missing.cases,
 }

@@ -1,8 +1,9 @@
-"""One stretch of trouble, which comes, is told of, goes and is forgotten: the time grid of most stories."""
+"""The time grids of stories: a stretch of trouble that comes, is told of, goes and is forgotten; or a sudden moment of it."""
 
 from __future__ import annotations
 
-from geluwatch.mixin.ruletests.grammar import Scale, agent, flat, layer_indices
+from geluwatch import catalog
+from geluwatch.mixin.ruletests.grammar import POD, Labels, Scale, absent, agent, flat, layer_indices, name
 
 _STEPS_DUE = 4
 _STEPS_AFTER = 6
@@ -31,3 +32,31 @@ class Episode:
     def during(self, calm: float, wrong: float) -> str:
         """Return a value that differs while something is wrong."""
         return f"{flat(calm, self.start)} {flat(wrong, self.end - self.start)} {flat(calm, self.run - self.end)}"
+
+
+class Sudden:
+    """The moments of stories in which whatever happens, happens at `start`; all in steps since the story's start.
+
+    An alert keeps firing for `cleared` steps after that, and `run` is when the series end; `old` is the value of a moment
+    longer ago than the grace.
+    """
+
+    def __init__(self, scale: Scale) -> None:
+        self.window = scale.settings.rate_window
+        self.cleared = scale.steps(self.window) + scale.steps(scale.settings.keep_firing_for)
+        self.start = 2 * scale.steps(self.window)
+        self.run = self.start + self.cleared + 6
+        self.old = -2.0 * scale.steps(scale.settings.grace) * scale.step
+
+    def agent(self, pod: Labels = POD) -> dict[str, str]:
+        """Return the series of a pod's agent, attached long ago, and of the first pod's layers."""
+        attached = {name(catalog.ATTACHED, **pod): flat(self.old, self.run)}
+        return {**agent(flat(1, self.run), pod), **attached, **layer_indices(self.run)}
+
+    def jump(self, value: float, by: float) -> str:
+        """Return a value that rises at the start."""
+        return f"{flat(value, self.start)} {flat(value + by, self.run - self.start)}"
+
+    def born(self, value: float) -> str:
+        """Return a value that is there from the start on only."""
+        return f"{absent(self.start)} {flat(value, self.run - self.start)}"

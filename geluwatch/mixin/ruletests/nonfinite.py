@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from geluwatch import catalog
-from geluwatch.mixin.alerts import Alert
+from geluwatch.mixin.alerting import Alert
+from geluwatch.mixin.ruletests.episode import Sudden
 from geluwatch.mixin.ruletests.grammar import (
     FIRST_HOST,
     INCIDENT,
@@ -16,11 +17,9 @@ from geluwatch.mixin.ruletests.grammar import (
     Expected,
     Labels,
     Scale,
-    absent,
     agent,
     flat,
     gone,
-    layer_indices,
     name,
     ramp,
     silent,
@@ -44,25 +43,8 @@ def cases(_: Alert, scale: Scale) -> tuple[Case, ...]:
     )
 
 
-class _Stories:
-    """The stories on one time grid: whatever happens, happens at `start`."""
-
-    def __init__(self, scale: Scale) -> None:
-        self.window = scale.settings.rate_window
-        self.cleared = scale.steps(self.window) + scale.steps(scale.settings.keep_firing_for)
-        self.start = 2 * scale.steps(self.window)
-        self.run = self.start + self.cleared + 6
-        self.old = -2.0 * scale.steps(scale.settings.grace) * scale.step
-
-    def agent(self, pod: Labels = POD) -> dict[str, str]:
-        attached = {name(catalog.ATTACHED, **pod): flat(self.old, self.run)}
-        return {**agent(flat(1, self.run), pod), **attached, **layer_indices(self.run)}
-
-    def jump(self, value: float, by: float) -> str:
-        return f"{flat(value, self.start)} {flat(value + by, self.run - self.start)}"
-
-    def born(self, value: float) -> str:
-        return f"{absent(self.start)} {flat(value, self.run - self.start)}"
+class _Stories(Sudden):
+    """The stories of passes that were not finite."""
 
     def passes(self, values: str, layer: str, pod: Labels = POD) -> dict[str, str]:
         return {name(catalog.NONFINITE_FORWARDS, **pod): values, name(catalog.SITE_FIRST_NONFINITE, **pod, layer=layer): values}

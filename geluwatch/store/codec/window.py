@@ -78,6 +78,8 @@ def _nonfinite_entry(layer: str, counted: Nonfinite) -> dict[str, Any]:
         "first": int(counted.first),
         "padding_forwards": int(counted.padding_forwards),
         "elements": [[point, kind, int(count)] for (point, kind), count in counted.elements.items()],
+        # Left out where gradients were not watched, so that those windows are written as they always were.
+        **({"backwards": [int(counted.backwards), int(counted.first_backward)]} if counted.backwards or counted.first_backward else {}),
     }
 
 
@@ -110,11 +112,14 @@ def _window(header: Header, arrays: Arrays) -> Window:
 
 
 def _nonfinite(entry: Mapping[str, Any]) -> Nonfinite:
+    backwards, first_backward = entry.get("backwards", (0, 0))
     return Nonfinite(
         forwards=entry["forwards"],
         first=entry["first"],
         padding_forwards=entry["padding_forwards"],
         elements={(point, kind): count for point, kind, count in entry["elements"]},
+        backwards=backwards,
+        first_backward=first_backward,
     )
 
 

@@ -65,7 +65,13 @@ def calms(draw: st.DrawFn) -> Calm:
 
 
 nonfinite = st.builds(
-    Nonfinite, counters, counters, counters, st.dictionaries(st.tuples(keys.map(lambda key: key[1]), st.sampled_from(["nan"])), counters)
+    Nonfinite,
+    counters,
+    counters,
+    counters,
+    st.dictionaries(st.tuples(keys.map(lambda key: key[1]), st.sampled_from(["nan"])), counters),
+    counters,
+    counters,
 )
 windows = st.builds(
     Window,
