@@ -151,6 +151,8 @@ BUILD_INFO = Metric("geluwatch_build", "info", "Version of geluwatch and of the 
 
 # The agent itself
 ATTACHED = Metric("geluwatch_attached_timestamp_seconds", "gauge", "When the agent was attached.", "s")
+GELU_SECONDS = Metric("geluwatch_gelu_seconds", "counter", "Time of this GELU itself in timed passes, in the model's thread; on an accelerator the time to launch it. None is taken once torch.compile has been loaded.", "s", ("layer",))
+TIMED_SECONDS = Metric("geluwatch_timed_pass_seconds", "counter", "Duration of the passes in which the time of every GELU was taken: sampled ones, in processes without a compiler.", "s")
 HOOK_SECONDS = Metric("geluwatch_hook_seconds", "counter", "Time that row capture took in the model's own threads.", "s")
 FLUSH_SECONDS = Metric("geluwatch_flush_seconds", "counter", "Time that the background thread spent folding observations.", "s")
 DROPPED_ROWS = Metric("geluwatch_rows_dropped", "counter", "Captured rows dropped because too many were waiting.", "{row}")

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
+from typing import TypeVar
 
 from geluwatch.catalog import EDGES
 from geluwatch.core.histogram import bucket_counts
 from geluwatch.core.window import merge_nonfinite
 from geluwatch.records import Drained, PointKey, PointTotals, PointWindow, Totals, Traffic, Training
+
+_Number = TypeVar("_Number", int, float)
 
 
 def add_point(have: PointTotals, key: PointKey, seen: PointWindow) -> PointTotals:
@@ -33,6 +36,8 @@ def add_drained(have: Totals, drained: Drained) -> Totals:
         samples=have.samples + drained.samples,
         dropped_rows=have.dropped_rows + drained.dropped_rows,
         hook_seconds=have.hook_seconds + drained.hook_seconds,
+        timed_seconds=have.timed_seconds + drained.timed_seconds,
+        op_seconds=add_counts(have.op_seconds, drained.op_seconds),
         errors=add_counts(have.errors, drained.errors),
         nonfinite=merge_nonfinite(have.nonfinite, drained.nonfinite),
         traffic=add_traffic(have.traffic, drained.traffic),
@@ -69,9 +74,9 @@ def add_buckets(left: tuple[int, ...], right: tuple[int, ...]) -> tuple[int, ...
     return tuple(a + b for a, b in zip(left, right, strict=True)) if left and right else left or right
 
 
-def add_counts(left: Mapping[str, int], right: Mapping[str, int]) -> dict[str, int]:
-    """Return counts added key by key."""
-    return {key: left.get(key, 0) + right.get(key, 0) for key in _keys(left, right)}
+def add_counts(left: Mapping[str, _Number], right: Mapping[str, _Number]) -> dict[str, _Number]:
+    """Return counts, or sums, added key by key."""
+    return {key: left[key] + right[key] if key in left and key in right else left.get(key, right.get(key, 0)) for key in _keys(left, right)}
 
 
 def _keys(left: Iterable[str], right: Iterable[str]) -> list[str]:

@@ -219,6 +219,11 @@ def _window_rows(report: Report) -> Iterator[_Reading]:
             yield labels, seen.rows
 
 
+def _op_seconds(report: Report) -> Iterator[_Reading]:
+    for layer in layers(report):
+        yield {"layer": layer}, report.totals.op_seconds.get(layer, 0.0)
+
+
 def _nonfinite_elements(report: Report) -> Iterator[_Reading]:
     for labels, seen in _points(report):
         elements = report.totals.nonfinite.get(seen.layer, Nonfinite()).elements
@@ -325,6 +330,8 @@ _READERS: Mapping[Metric, _Reader] = {
     catalog.BASELINE_INFO: _baseline_info,
     catalog.BUILD_INFO: _build_info,
     catalog.ATTACHED: _of_model(lambda report: report.attached),
+    catalog.GELU_SECONDS: _op_seconds,
+    catalog.TIMED_SECONDS: _of_model(lambda report: report.totals.timed_seconds),
     catalog.HOOK_SECONDS: _of_model(lambda report: report.totals.hook_seconds),
     catalog.FLUSH_SECONDS: _of_model(lambda report: report.totals.flush_seconds),
     catalog.DROPPED_ROWS: _of_model(lambda report: report.totals.dropped_rows),

@@ -163,8 +163,8 @@ class Drained:
     dropped_rows: int = 0
     hook_seconds: float = 0.0
     """Time spent in hooks of sampled forward passes, in the model's threads."""
-    sampled_seconds: float = 0.0
-    """Duration of sampled forward passes."""
+    timed_seconds: float = 0.0
+    """Duration of the forward passes in which the time of every GELU was taken: sampled ones, where there is no compiler."""
     op_seconds: Mapping[str, float] = field(default_factory=dict)
     """Time of the GELU itself in those passes by layer, in the model's thread; where it could be taken."""
     last_forward: float | None = None

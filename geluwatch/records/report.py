@@ -121,6 +121,10 @@ class Totals:
     dropped_rows: int = 0
     hook_seconds: float = 0.0
     flush_seconds: float = 0.0
+    timed_seconds: float = 0.0
+    """Duration of the passes in which the time of every GELU was taken."""
+    op_seconds: Mapping[str, float] = field(default_factory=dict)
+    """Time of the GELU itself in those passes, by layer."""
     errors: Mapping[str, int] = field(default_factory=dict)
     nonfinite: Mapping[str, Nonfinite] = field(default_factory=dict)
     traffic: Traffic = field(default_factory=Traffic)

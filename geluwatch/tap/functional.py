@@ -127,7 +127,7 @@ class Ear:
                 return
             if site not in tap.variants:
                 tap.variants[site] = "tanh" if approximate == "tanh" else "erf"
-            if state.sampled:
+            if state.timed:
                 state.note_time(site, seconds)
             if pre is None:
                 look.see_overwritten(tap, state, site, post, kept)

@@ -77,6 +77,7 @@ class RootBegin(Hook):
         state.meter.begin()
         if self.ear.has_fused or (tap.hears and self._may_listen(state, module)):
             functional.begin(state, self.ear)
+            state.timed = state.sampled
 
     def _may_listen(self, state: ThreadState, module: nn.Module | None) -> bool:
         """Return whether this pass may be listened to although others are not.

@@ -95,7 +95,7 @@ class SiteHook(Hook):
                 tap.gradients.follow(site, output)
             if not state.depth and rerun():
                 return
-            if state.sampled:
+            if state.timed:
                 state.settle_time(site)
             self.watch(site, args, output, training=training, relay=relay)
         except Exception as error:  # noqa: BLE001  # nothing may leave a hook

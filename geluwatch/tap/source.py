@@ -130,7 +130,7 @@ class TorchSource:
             first_nonfinite=self._first(by_site),
             dropped_rows=after.total.dropped_rows - before.total.dropped_rows,
             hook_seconds=after.total.hook_seconds - before.total.hook_seconds,
-            sampled_seconds=after.total.sampled_seconds - before.total.sampled_seconds,
+            timed_seconds=after.total.timed_seconds - before.total.timed_seconds,
             op_seconds={
                 site.layer: spent
                 for site in tap.sites
@@ -275,7 +275,7 @@ def _add(left: Counters, right: Counters) -> Counters:
         left.samples + right.samples,
         left.dropped_rows + right.dropped_rows,
         left.hook_seconds + right.hook_seconds,
-        left.sampled_seconds + right.sampled_seconds,
+        left.timed_seconds + right.timed_seconds,
         left.completed + right.completed,
         left.whole + right.whole,
         last,

@@ -28,7 +28,7 @@ class SiteCounters:
     padding_forwards: int = 0
     elements: dict[tuple[Point, str], int] = field(default_factory=dict)
     op_seconds: float = 0.0
-    """Time of the GELU itself in sampled passes, where it could be taken."""
+    """Time of the GELU itself in sampled passes that were listened to."""
     passes: int = 0
     """Passes in which the site was met, counted only once code of the model has been compiled."""
     met: int = -1
@@ -47,8 +47,8 @@ class Counters:
     samples: int = 0
     dropped_rows: int = 0
     hook_seconds: float = 0.0
-    sampled_seconds: float = 0.0
-    """Duration of sampled passes, what `op_seconds` of the sites are a share of."""
+    timed_seconds: float = 0.0
+    """Duration of the passes that `op_seconds` of the sites are a share of."""
     completed: int = 0
     """Passes that returned, and were begun by no compiler; counted only once code of the model has been compiled."""
     whole: int = 0
@@ -131,6 +131,8 @@ class ThreadState:
         self.spoken = False
         """Whether the pass under way was begun by compiled code."""
         self.began = 0.0
+        self.timed = False
+        """Whether the pass under way is sampled and listened to from its beginning, so that the time of every GELU is taken."""
         self.whole = False
         """Whether a compiler began the pass under way."""
         self.ranges: dict[int, Any] = {}
@@ -164,6 +166,7 @@ class ThreadState:
         self.spent = self.had = self.taken = self.op_seconds = 0.0
         self.drawn = self.cramped = False
         self.listening = 0
+        self.timed = False
         if sampled:
             self.began = perf_counter()
 
@@ -203,7 +206,7 @@ class ThreadState:
             # A small pass may have been drawn no row; it tells nothing of its sites, and least that they are silent.
             counters.sampled_forwards += not self.drawn or self.taken > 0
             counters.hook_seconds += self.spent
-            counters.sampled_seconds += perf_counter() - self.began
+            counters.timed_seconds += (perf_counter() - self.began) * self.timed
             self.indices = {}
             self.sampled = False
         while self.foreign:

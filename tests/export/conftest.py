@@ -174,6 +174,8 @@ def build(
             samples=720_000,
             windows=60 if windowed else 0,
             hook_seconds=11.5,
+            timed_seconds=4.0,
+            op_seconds={"encoder.layer.0.mlp.act": 0.25},
             flush_seconds=4.25,
             errors={"mask": 1},
             nonfinite=nonfinite or {},

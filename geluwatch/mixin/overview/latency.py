@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from geluwatch import catalog
-from geluwatch.mixin.overview.parts import OF_AGENT, OF_MODEL, Queries, Row, amounts
+from geluwatch.mixin.overview.parts import BY_LAYER, LAYERS, LAYERS_FROM_ZERO, OF_AGENT, OF_LAYER, OF_MODEL, Queries, Row, amounts
 from geluwatch.mixin.panels import RED, TimeSeries, target
 from geluwatch.mixin.queries import GROUP, largest, quantile, total
 
@@ -13,7 +13,7 @@ _OF_DEVICE = f"{OF_AGENT} {{{{device}}}}"
 
 def row(ask: Queries) -> Row:
     """Return the row of latency and load."""
-    return Row("Latency and load", (_latency(ask), _tokens(ask), _batches(ask), _failures(ask), _first(ask)))
+    return Row("Latency and load", (_latency(ask), _tokens(ask), _batches(ask), _failures(ask), _first(ask), _share(ask)))
 
 
 def process_row(ask: Queries) -> Row:
@@ -69,6 +69,18 @@ def _first(ask: Queries) -> TimeSeries:
         target(largest(ask.gauge(catalog.COLD_START), *GROUP, "instance"), f"{OF_AGENT} ready after"),
         target(largest(ask.gauge(catalog.FIRST_FORWARD), *GROUP, "instance"), f"{OF_AGENT} first pass"),
         unit="s",
+    )
+
+
+def _share(ask: Queries) -> TimeSeries:
+    spent, passes = total(ask.rate(catalog.GELU_SECONDS, LAYERS), *BY_LAYER), total(ask.rate(catalog.TIMED_SECONDS), *GROUP)
+    return TimeSeries(
+        "GELU's share of a pass",
+        "Time of each GELU itself over that of the passes it was taken in: sampled ones, in processes without torch.compile.",
+        [target(f"{spent} / on ({', '.join(GROUP)}) group_left () ({passes} > 0)", OF_LAYER)],
+        size=(8, 7),
+        unit="percentunit",
+        field=LAYERS_FROM_ZERO,
     )
 
 
