@@ -68,9 +68,9 @@ def attach() -> Iterator[Attach]:
     """Watch models with windows closed by hand, and come off them at the end."""
     watches: list[geluwatch.Watch] = []
 
-    def begin(model: nn.Module, **settings: Any) -> geluwatch.Watch:
+    def begin(model: nn.Module, store: Any = None, **settings: Any) -> geluwatch.Watch:
         config = geluwatch.Config(**{"window_seconds": None, "flush_seconds": 3600.0, **settings})
-        watches.append(geluwatch.attach(model, name="model", config=config))
+        watches.append(geluwatch.attach(model, name="model", store=store, config=config))
         return watches[-1]
 
     yield begin

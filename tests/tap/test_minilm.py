@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import math
 import random
 from collections import Counter
@@ -11,7 +12,9 @@ from typing import Any
 import pytest
 import torch
 from torch import nn
+from torch._dynamo.utils import counters
 
+from geluwatch.store.memory import MemoryBaselines
 from geluwatch.tap import consumers, guard, look
 
 FORWARDS = 1000
@@ -172,3 +175,45 @@ def test_padding_of_the_real_encoder_gives_no_rows(minilm: nn.Module, attach: Ca
             minilm(input_ids=ids, attention_mask=mask)
         second = watch.close_window()
     assert {11} == {point.rows for report in (first, second) for point in report.sites.values()}
+
+
+@pytest.mark.filterwarnings("ignore:.torch.jit.script")
+def test_compiled_it_is_one_graph_the_same_bits_and_watched_as_it_was(minilm: nn.Module, attach: Callable[..., Any]) -> None:
+    """Through Inductor, whole: no graph break, the bits of the bare compiled model, rows without padding, the right kernel, every NaN.
+
+    A baseline that was recorded eagerly arms on the compiled model.
+    """
+    watched, bare = copy.deepcopy(minilm), copy.deepcopy(minilm)
+    ids = torch.randint(1000, 20000, (4, 16), generator=torch.Generator().manual_seed(1))
+    mask = torch.ones_like(ids)
+    mask[:, 12:] = 0
+    baselines = MemoryBaselines()
+    torch._dynamo.reset()
+    with torch.inference_mode():
+        with attach(watched, cost_budget=None, store=baselines, minimum_rows=1) as eager:
+            for shift in range(12):
+                watched(input_ids=ids + shift, attention_mask=mask)
+                eager.close_window()
+            eager.record_baseline("eager")
+        expected = torch.compile(bare, fullgraph=True)(input_ids=ids, attention_mask=mask).last_hidden_state
+        torch._dynamo.reset()
+        counters.clear()
+        watch = attach(watched, cost_budget=None, store=baselines, minimum_rows=1)
+        fast = torch.compile(watched, fullgraph=True)
+        assert torch.equal(expected, fast(input_ids=ids, attention_mask=mask).last_hidden_state)
+        assert (1, {}) == (counters["stats"]["unique_graphs"], dict(counters["graph_break"]))
+        assert watch.arm("eager").armed
+        for _ in range(3):
+            fast(input_ids=ids, attention_mask=mask)
+        report = watch.close_window()
+        assert LAYERS == [site.layer for site in watch.sites if site.state == "observed"]
+        assert {4 * 48} == {point.rows for point in report.sites.values()}
+        assert {("erf", "float32", "")} == {
+            (p.parity.variant, p.parity.precision, p.parity.fault) for p in report.sites.values() if p.parity
+        }
+        assert all(point.score >= 0.0 for point in report.sites.values())
+        watched.encoder.layer[3].intermediate.dense.bias[7] = math.inf
+        fast(input_ids=ids, attention_mask=mask)
+    report = watch.close_window()
+    assert (LAYERS[3], 1, {}) == (report.first_nonfinite, report.totals.nonfinite_forwards, report.totals.errors)
+    torch._dynamo.reset()
