@@ -42,13 +42,16 @@ def modes() -> int:
     return _dispatch_modes() + _function_modes()
 
 
-class unseen:  # noqa: N801  # a context manager, used like a function
-    """A context in which operations pass modes by.
+def unseen() -> AbstractContextManager[Any]:
+    """Return a context in which operations pass modes by.
 
     Selective checkpointing is such a mode: it counts operations in forward and recomputation, and one more on one side
     only would hand the backward pass the wrong tensors.
     """
+    return _Unseen() if modes() else _NOTHING
 
+
+class _Unseen:
     def __enter__(self) -> None:
         self._contexts = (_no_dispatch(), _no_function())
         for context in self._contexts:
@@ -57,6 +60,9 @@ class unseen:  # noqa: N801  # a context manager, used like a function
     def __exit__(self, *error: object) -> None:
         for context in reversed(self._contexts):
             context.__exit__(None, None, None)
+
+
+_NOTHING = nullcontext()
 
 
 def task_id() -> int:

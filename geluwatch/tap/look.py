@@ -15,7 +15,7 @@ import torch
 from torch import nn
 
 from geluwatch.tap import guard
-from geluwatch.tap._compat import modes, transformed, unreadable, unseen
+from geluwatch.tap._compat import transformed, unreadable, unseen
 from geluwatch.tap.deferred import Choice
 from geluwatch.tap.rows import DTYPES, Captured, Formula, capture, rows_of, watchable
 from geluwatch.tap.shared import Tap
@@ -46,21 +46,14 @@ def see(tap: Tap, state: ThreadState, site: int, args: tuple[Any, ...], output: 
         relay: Whether a large output may be left to the dense layer behind it.
     """
     try:
-        if modes():
-            with unseen():
-                _see(tap, state, site, args, output, training=training, relay=relay)
-        else:
-            _see(tap, state, site, args, output, training=training, relay=relay)
+        with unseen():
+            if (site not in tap.called or type(output) is not torch.Tensor) and not admit(tap, site, args, output):
+                return
+            if tap.compiled:
+                state.note_met(site)
+            _look(tap, state, site, args[0], output, training=training, relay=relay)
     except Exception as error:  # noqa: BLE001  # nothing may leave a hook
         failed(tap, "guard", site, args, output, error)
-
-
-def _see(tap: Tap, state: ThreadState, site: int, args: tuple[Any, ...], output: Any, *, training: bool, relay: bool) -> None:
-    if (site not in tap.called or type(output) is not torch.Tensor) and not admit(tap, site, args, output):
-        return
-    if tap.compiled:
-        state.note_met(site)
-    _look(tap, state, site, args[0], output, training=training, relay=relay)
 
 
 def see_overwritten(tap: Tap, state: ThreadState, site: int, output: torch.Tensor, kept: Kept | None) -> None:

@@ -17,7 +17,7 @@ from geluwatch.catalog import BATCH_EDGES, LATENCY_EDGES
 from geluwatch.core.totals import add_traffic
 from geluwatch.records import FirstPass, Traffic
 from geluwatch.tap import padding
-from geluwatch.tap._compat import transformed, unseen
+from geluwatch.tap._compat import transformed
 
 _OUT_OF_MEMORY = (MemoryError, torch.OutOfMemoryError)
 # How torch's host allocators, and libraries that report a device's exhaustion as a plain RuntimeError, word it.
@@ -55,7 +55,8 @@ class Meter:
         """
         took = perf_counter() - self._began
         error = sys.exc_info()[1]
-        if size := padding.batch_size(args, kwargs):
+        first = padding.first_tensor(args, kwargs)
+        if size := padding.batch_size(first):
             self.batches[bisect_left(BATCH_EDGES, size)] += 1
         if error is not None and id(error) != self._handled:
             self.failed += 1
@@ -65,7 +66,7 @@ class Meter:
         self.latencies[bisect_left(LATENCY_EDGES, took)] += 1
         if self.first is None:
             self.first = FirstPass(since_attach, took)
-        self.tokens += tokens(args, kwargs, position)
+        self.tokens += tokens(first, padding.mask_argument(args, kwargs, position))
         return size
 
     def traffic(self) -> Traffic:
@@ -79,18 +80,16 @@ def out_of_memory(error: BaseException) -> bool:
     return isinstance(error, _OUT_OF_MEMORY) or (isinstance(error, RuntimeError) and any(word in str(error).lower() for word in _WORDS))
 
 
-def tokens(args: tuple[Any, ...], kwargs: dict[str, Any], position: int | None) -> int:
+def tokens(first: torch.Tensor | None, mask: object) -> int:
     """Return the valid tokens of a call: its attention mask's, else all of its first tensor if that is (batch, tokens) of integers.
 
     A mask on an accelerator is not read, for that would be a wait; its padding counts. 0 where the call has neither.
     """
-    mask = args[position] if position is not None and position < len(args) else kwargs.get("attention_mask")
     if _readable(mask) and mask.dim() == 2 and not mask.is_floating_point():
-        with unseen():
-            return int(torch.count_nonzero(mask))
-    first = next((value for value in (*args, *kwargs.values()) if isinstance(value, torch.Tensor)), None)
-    whole = first is not None and first.dim() == 2 and not first.is_floating_point() and first.dtype is not torch.bool
-    return int(first.numel()) if first is not None and whole else 0
+        return int(torch.count_nonzero(mask))
+    if first is None or first.dim() != 2 or first.is_floating_point() or first.dtype is torch.bool:
+        return 0
+    return first.numel()
 
 
 def _readable(mask: object) -> TypeGuard[torch.Tensor]:

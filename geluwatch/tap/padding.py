@@ -67,9 +67,8 @@ def first_tensor(args: tuple[Any, ...], kwargs: dict[str, Any]) -> torch.Tensor 
     return None
 
 
-def batch_size(args: tuple[Any, ...], kwargs: dict[str, Any]) -> int:
-    """Return the first dimension of the call's first tensor; 0 where there is none."""
-    first = first_tensor(args, kwargs)
+def batch_size(first: torch.Tensor | None) -> int:
+    """Return the first dimension of a call's first tensor; 0 where there is none."""
     if first is None:
         return 0
     return int(first.size(0)) if first.dim() else 1

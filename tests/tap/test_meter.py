@@ -175,13 +175,13 @@ def test_tokens_are_those_of_the_mask_or_of_the_shape(attach: Attach) -> None:
         before = watch.flush().totals.traffic.tokens
         call()
         assert expected == watch.flush().totals.traffic.tokens - before
-    assert 0 == tokens((torch.randn(2, 4),), {}, None)
+    assert 0 == tokens(torch.randn(2, 4), None)
 
 
 def test_a_mask_that_cannot_be_read_is_not(attach: Attach) -> None:
     """Values on no device cannot be summed; the shape stands in, and no part of the agent fails."""
     ids = torch.zeros(2, 4, dtype=torch.int64, device="meta")
-    assert 8 == tokens((ids,), {"attention_mask": torch.ones(2, 4, dtype=torch.int64, device="meta")}, None)
+    assert 8 == tokens(ids, torch.ones(2, 4, dtype=torch.int64, device="meta"))
 
 
 def test_measuring_is_invisible_to_dispatch_modes(attach: Attach) -> None:

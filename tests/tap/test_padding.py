@@ -175,7 +175,7 @@ def test_a_mask_that_fits_is_flattened_and_one_that_hides_nothing_is_none() -> N
 )
 def test_the_batch_size_is_read_off_the_first_tensor(args: tuple[Any, ...], kwargs: dict[str, Any], expected: int) -> None:
     """The batch is the first dimension of the first tensor among the arguments, 0 where there is none."""
-    assert expected == padding.batch_size(args, kwargs)
+    assert expected == padding.batch_size(padding.first_tensor(args, kwargs))
 
 
 class Unreadable(nn.Module):
