@@ -65,6 +65,11 @@ class _Unseen:
 _NOTHING = nullcontext()
 
 
+def capturing(device: torch.device) -> bool:
+    """Return whether this thread records a CUDA graph, in which a copy to the host, or a question to an event, is an error."""
+    return device.type == "cuda" and torch.cuda.is_current_stream_capturing()
+
+
 def task_id() -> int:
     """Return which backward pass this thread is in, or -1 outside of any."""
     return _task_id()

@@ -1,22 +1,28 @@
 """Guard and row capture where looking would stall a device: results stay there, and come over when they are ready.
 
-Each site adds one reduction into its own slot of a vector on the device; at the end of the pass a few operations on
-that vector count hits, first hits and passes, without a branch on the host. Every so often a copy is started into
-pinned memory; a later pass, in the same thread, picks it up once its event has fired. Nothing here waits, and no
-other thread touches the device, so that graph capture elsewhere is not disturbed. Counts are of forward passes;
+Each site looks at its largest magnitude, which shows NaN and Inf and which no finite values overflow, and notes what it
+sees in its own slot of a vector on the device; at the end of the pass a few operations on that vector count hits, first
+hits and passes, without a branch on the host. Every so often a copy is started into pinned memory; a later pass, in the same thread,
+picks it up once its event has fired. Nothing here waits, and no other thread touches the device, so that graph capture
+elsewhere is not disturbed; in a pass that is itself being captured nothing is copied. Counts are of forward passes;
 elements and kinds are not counted here.
 """
 
 from __future__ import annotations
 
+import math
 import threading
+import weakref
 from collections import deque
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass, replace
 
 import torch
 
+from geluwatch.tap._compat import capturing
 from geluwatch.tap.rows import Captured, Formula, capture
+from geluwatch.tap.token import Token
 
 _COPY_EVERY = 16
 _WEIGHT = 1.0 / 32.0  # of the newest capture in the running share of valid rows
@@ -27,7 +33,7 @@ class _DeviceState:
 
     def __init__(self, sites: int, device: torch.device) -> None:
         with torch.inference_mode(mode=False):  # an accumulator made in inference mode could not be used outside it
-            self.sums = torch.zeros(sites, dtype=torch.float32, device=device)
+            self.bad = torch.zeros(sites, dtype=torch.bool, device=device)
             self.counts = torch.zeros(2 * sites + 1, dtype=torch.int64, device=device)
             pinned = device.type == "cuda"
             self.host = torch.zeros(2 * sites + 1, dtype=torch.int64, device="cpu", pin_memory=pinned)
@@ -46,16 +52,18 @@ class DeviceGuard:
         self.sites = sites
         self._local = threading.local()
         self._all: list[_DeviceState] = []
+        self._spare: dict[torch.device, deque[_DeviceState]] = {}
 
     def look(self, site: int, sides: tuple[torch.Tensor, ...], mask: torch.Tensor | None) -> None:
         """Note on the device whether a site's tensors (..., C) hold a non-finite value in a valid row; `mask` is (rows,)."""
         state = self._state(sides[0].device)
         for side in sides:
-            if mask is None:
-                state.sums[site] += side.detach().sum(dtype=torch.float32)
-            else:
-                by_row = side.detach().reshape(mask.numel(), -1).sum(1, dtype=torch.float32)
-                state.sums[site] += by_row.masked_fill(~mask, 0.0).sum()
+            if not side.numel():
+                continue
+            values = side.detach() if mask is None else side.detach().reshape(mask.numel(), -1)
+            largest = torch.linalg.vector_norm(values, math.inf, dim=None if mask is None else 1)
+            bad = ~torch.isfinite(largest)
+            state.bad[site] |= bad if mask is None else (bad & mask).any()
         state.touched = True
 
     def end_pass(self) -> None:
@@ -65,12 +73,14 @@ class DeviceGuard:
                 self._count(state)
 
     def _count(self, state: _DeviceState) -> None:
-        bad = ~torch.isfinite(state.sums)
+        bad = state.bad
         hit = bad.any()
         first = (state.slots == bad.to(torch.int8).argmax()) & hit
         state.counts += torch.cat([bad, first, hit.reshape(1)]).to(torch.int64)
-        state.sums.zero_()
+        state.bad.zero_()
         state.touched = False
+        if capturing(state.bad.device):
+            return  # what the host does now would not be done again when the graph is replayed
         state.passes += 1
         if state.in_flight and _fired(state.event):
             state.seen, state.in_flight = state.host.tolist(), False
@@ -98,9 +108,22 @@ class DeviceGuard:
             states = self._local.states = {}
         state = states.get(device)
         if state is None:
-            state = states[device] = _DeviceState(self.sites, device)
-            self._all.append(state)
+            with suppress(IndexError):  # of a thread that has ended, if there is one: counts only grow
+                state = self._spare.setdefault(device, deque()).popleft()
+            if state is None:
+                state = _DeviceState(self.sites, device)
+                self._all.append(state)
+            states[device] = state
+            weakref.finalize(self._token(), self._spare.setdefault(device, deque()).append, state)
         return state
+
+    def _token(self) -> Token:
+        """Return what ends with this thread."""
+        try:
+            return self._local.token  # type: ignore[no-any-return]  # threading.local is untyped
+        except AttributeError:
+            token = self._local.token = Token()
+            return token
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,6 +133,7 @@ class _Flight:
     captured: Captured
     valid: torch.Tensor
     masked: bool
+    device: torch.device
     event: torch.cuda.Event | None
 
 
@@ -157,11 +181,13 @@ class DeviceRows:
         event = torch.cuda.Event() if pre.is_cuda else None  # type: ignore[no-untyped-call]  # torch's own
         if event is not None:
             event.record()
-        self._flights().append(_Flight(landed, valid, choice.masked, event))
+        self._flights().append(_Flight(landed, valid, choice.masked, pre.device, event))
 
     def arrived(self) -> Iterator[Captured]:
         """Yield what has arrived for this thread, without padding rows; the rest stays for a later pass."""
         flights = self._flights()
+        if flights and capturing(flights[0].device):
+            return
         while flights and _fired(flights[0].event):
             flight = flights.popleft()
             captured = flight.captured

@@ -15,7 +15,7 @@ import torch
 from torch import nn
 
 from geluwatch.tap import guard
-from geluwatch.tap._compat import transformed, unreadable, unseen
+from geluwatch.tap._compat import capturing, transformed, unreadable, unseen
 from geluwatch.tap.deferred import Choice
 from geluwatch.tap.rows import DTYPES, Captured, Formula, capture, rows_of, watchable
 from geluwatch.tap.shared import Tap
@@ -206,11 +206,12 @@ def _rowwise(tap: Tap, site: int, values: torch.Tensor) -> torch.Tensor:
 def _look_there(tap: Tap, state: ThreadState, site: int, pre: torch.Tensor, post: torch.Tensor) -> None:
     if post.is_meta:
         admit(tap, site, (pre,), post)
-    else:
-        state.away = True
-        post = _rowwise(tap, site, post)
-        sides = (post, _rowwise(tap, site, pre)) if tap.clips[site] else (post,)
-        tap.device_guard.look(site, sides, tap.mask(state, post.shape))
+        return
+    (tap.captured.add if capturing(post.device) else tap.captured.discard)(site)
+    state.away = True
+    post = _rowwise(tap, site, post)
+    sides = (post, _rowwise(tap, site, pre)) if tap.clips[site] else (post,)
+    tap.device_guard.look(site, sides, tap.mask(state, post.shape))
 
 
 def _relayed(tap: Tap, state: ThreadState, site: int, *, training: bool) -> bool:
@@ -262,6 +263,8 @@ def _indices(tap: Tap, state: ThreadState, site: int, pre: torch.Tensor) -> torc
 
 
 def _capture_there(tap: Tap, state: ThreadState, site: int, pre: torch.Tensor, post: torch.Tensor | Formula) -> None:
+    if capturing(pre.device):
+        return
     state.away = True
     choice = state.indices.get(pre.shape[:-1])
     if not isinstance(choice, Choice):

@@ -24,7 +24,8 @@ from geluwatch.tap.deferred import Choice, DeviceGuard, DeviceRows
 from geluwatch.tap.gradients import Gradients
 from geluwatch.tap.pacer import LEAST_ROWS, Pacer
 from geluwatch.tap.rows import Captured, RowPicker
-from geluwatch.tap.state import Pending, ThreadState, Token
+from geluwatch.tap.state import Pending, ThreadState
+from geluwatch.tap.token import Token
 
 MOST_STRAYS = 64
 """Call sites taken into the census after attach, at most; beyond it they are named as blind."""
@@ -62,6 +63,8 @@ class Tap:
         """(site, training) where the layer did not take the output after all."""
         self.unwatchable: dict[int, str] = {}
         """Why a site's last call could not be watched."""
+        self.captured: set[int] = set()
+        """Sites whose last call was recorded into a CUDA graph."""
         self.rowless: dict[int, str] = {}
         """Why a site gives no rows, though its guard works."""
         self.channels: dict[int, int] = {}

@@ -30,6 +30,8 @@ _GAPS = (
     "torch._dynamo.config.skip_nnmodule_hook_guards is left as it is"
 )
 
+_CAPTURED = "recorded into a CUDA graph, whose replays call no hook: faults are counted on the device, and told when the watch comes off"
+
 _attached: weakref.WeakSet[nn.Module] = weakref.WeakSet()
 
 
@@ -99,6 +101,8 @@ class TorchSource:
             return reason
         if self._wiring.replaced(position):
             return "its module is no longer in the model: attach again to watch the one in its place"
+        if position in tap.captured:
+            return _CAPTURED
         if position in tap.called:
             return _GAPS if position in self._gaps else ""
         if tap.compiled:

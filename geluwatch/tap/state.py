@@ -17,6 +17,7 @@ from geluwatch.records import Point, Traffic
 from geluwatch.tap.deferred import Choice
 from geluwatch.tap.meter import Meter
 from geluwatch.tap.rows import Captured
+from geluwatch.tap.token import Token
 
 
 @dataclass(slots=True)
@@ -77,13 +78,6 @@ class Latest:
     site: int
     post: torch.Tensor
     total: float
-
-
-class Token:
-    """Lives in a thread's locals and dies with them.
-
-    The thread object would not do: one that was started outside Python has a dummy that counts as alive for ever.
-    """
 
 
 class ThreadState:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import threading
+
 import torch
 
 from geluwatch.tap.deferred import DeviceGuard, DeviceRows
@@ -82,3 +84,34 @@ def test_the_share_is_that_of_the_valid_rows() -> None:
             counts[choice.indices[choice.valid]] += 1
         assert 0.0 == float(counts[valid:].sum())
         assert (counts[:valid] / turns - 0.25).abs().max() < 0.05
+
+
+def test_finite_values_are_no_hit_however_large() -> None:
+    """Values whose sum overflows, in any dtype, are no hit; one Inf among them is."""
+    for dtype in (torch.float16, torch.bfloat16, torch.float32, torch.float64):
+        guard = DeviceGuard(1)
+        values = torch.full((4, 64), torch.finfo(dtype).max, dtype=dtype)
+        for mask in (None, torch.tensor([True, True, False, True])):
+            guard.look(0, (values, torch.empty(0, 64, dtype=dtype)), mask)
+            guard.end_pass()
+        assert 0 == guard.counts(final=True)[2]
+        values[1, 3] = float("inf")
+        guard.look(0, (values,), None)
+        guard.end_pass()
+        assert 1 == guard.counts(final=True)[2]
+
+
+def test_a_thread_takes_over_what_one_that_ended_left() -> None:
+    """Threads that come and go, as a server's do, use one state one after the other, and no count is lost."""
+    guard = DeviceGuard(1)
+
+    def serve() -> None:
+        guard.look(0, (torch.tensor([[float("nan")]]),), None)
+        guard.end_pass()
+
+    for _ in range(20):
+        thread = threading.Thread(target=serve)
+        thread.start()
+        thread.join()
+        del thread
+    assert (1, 20) == (len(guard._all), guard.counts(final=True)[2])
