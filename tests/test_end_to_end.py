@@ -168,8 +168,39 @@ def test_main_job(stage: SimpleNamespace) -> None:
     assert expected == {(alert.name, alert.model) for alert in stage.inbox.alerts}
 
 
+WITHOUT_DATA = {
+    "Device memory": "needs an accelerator",
+    "Device utilization": "needs an accelerator",
+    "Time to overflow": "there is none without a trend towards an overflow",
+}
+"""Panels that a calm machine without an accelerator leaves empty, and why."""
+
+
+def learn(stage: SimpleNamespace) -> None:
+    """Run a sane training loop under a watch until Prometheus has seen it twice."""
+    torch.manual_seed(0)
+    trainer = Trainer()
+    optimizer = torch.optim.SGD(trainer.parameters(), lr=1e-3)
+    scaler = torch.amp.GradScaler("cpu")
+    config = geluwatch.Config(flush_seconds=0.5, gradients=True)
+    with geluwatch.attach(trainer, name="learner", config=config) as watch:
+        stage.prometheus.scrape({"serving": stage.watch.serve(), "learning": watch.serve()})
+        assert stage.prometheus.wait_until_scraped("learning")
+        began = time.monotonic()
+        while not stage.prometheus.query('rate(geluwatch_training_steps_total{model="learner"}[5m]) > 0'):
+            assert time.monotonic() - began < 30, "the steps never arrived"
+            loss = (trainer(torch.randn(16, 8)) - 1).square().mean()
+            optimizer.zero_grad()
+            scaler.scale(loss).backward()
+            scaler.step(optimizer)
+            scaler.update()
+            watch.note_step(loss, scaler)
+            time.sleep(0.01)
+
+
 def test_every_dashboard_expression_returns_data(stage: SimpleNamespace) -> None:
-    """After a NaN and during a drift, each expression of the dashboard finds series in the Prometheus that saw them."""
+    """After a NaN, a training run and during a drift, each expression of the dashboard finds series in the Prometheus that saw them."""
+    learn(stage)
     code = itertools.cycle(stage.corpus.code)
     while stage.traffic.window(code).verdict != "ticket":
         pass
@@ -187,4 +218,4 @@ def test_every_dashboard_expression_returns_data(stage: SimpleNamespace) -> None
         # So short a baseline opens tickets and has no limit for pages.
         if not stage.prometheus.query(expression) and 'tier="page"' not in expression:
             empty.append((title, expression))
-    assert [] == empty
+    assert [] == [(title, expression) for title, expression in empty if title not in WITHOUT_DATA]

@@ -293,14 +293,14 @@ def _add_sites(left: Sequence[SiteCounters], right: Sequence[SiteCounters]) -> t
 
 def _add_site(left: SiteCounters, right: SiteCounters) -> SiteCounters:
     return SiteCounters(
-        left.forwards + right.forwards,
-        left.first + right.first,
-        left.padding_forwards + right.padding_forwards,
-        _combine(left.elements, right.elements, lambda x, y: x + y),
-        left.op_seconds + right.op_seconds,
-        left.passes + right.passes,
-        left.backwards + right.backwards,
-        left.first_backward + right.first_backward,
+        forwards=left.forwards + right.forwards,
+        first=left.first + right.first,
+        padding_forwards=left.padding_forwards + right.padding_forwards,
+        elements=_combine(left.elements, right.elements, lambda x, y: x + y),
+        op_seconds=left.op_seconds + right.op_seconds,
+        passes=left.passes + right.passes,
+        backwards=left.backwards + right.backwards,
+        first_backward=left.first_backward + right.first_backward,
     )
 
 

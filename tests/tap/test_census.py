@@ -160,7 +160,9 @@ def test_a_formula_spelled_out_anywhere_else_is_named_as_blind(attach: Callable[
         "class Mlp(nn.Module):\n    def forward(self, x):\n        return new_gelu(x)\n",
         namespace,
     )
-    watch = attach(nn.Sequential(namespace["Mlp"](), nn.GELU()))
+    model = nn.Sequential(namespace["Mlp"](), nn.GELU())
+    watch = attach(model)
+    model(torch.randn(2, 8))
     assert [("0", "formula", "blind"), ("1", "module", "observed")] == [(site.layer, site.form, site.state) for site in watch.sites]
     assert "somewhere.new_gelu, which is no module" in watch.sites[0].reason
 
