@@ -48,7 +48,7 @@ def attach(
         name: What metrics, baselines and alerts call it.
         version: Version of its weights; baselines belong to one version.
         store: Where baselines live: any SQLAlchemy URL, a `BaselineStore`, or None for memory.
-        labels: Constant labels on every metric, for example ``{"region": "eu"}``.
+        labels: Constant labels on every metric, for example ``{"region": "eu"}``. In a distributed run `rank` is added.
         config: Settings; the default is meant to be left alone.
 
     Raises:
@@ -56,6 +56,7 @@ def attach(
         ConfigError: A name or label is unusable.
         StoreError: The database cannot be used.
     """
+    from geluwatch.tap import ranks
     from geluwatch.tap.source import TorchSource
 
     settings = config or Config()
@@ -63,6 +64,8 @@ def attach(
     for what, text in (("name", name), ("version", version)):
         if not isinstance(text, str) or not text.strip():
             raise ConfigError(f"The model's {what} must be a non-empty string, got {text!r}.")
+    if (rank := ranks.rank()) is not None:
+        checked["rank"] = str(rank)
     clock = SystemClock()
     source = TorchSource(model, settings, clock)
     try:

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Protocol, runtime_checkable
 
-from geluwatch.records import Baseline, Drained, Report, Site
+from geluwatch.records import Baseline, Drained, Report, Site, Totals
 
 
 @runtime_checkable
@@ -28,6 +29,10 @@ class Source(Protocol):
 
     def drain(self) -> Drained:
         """Return what was seen since the last call."""
+        ...
+
+    def gather(self, totals: Totals) -> Sequence[Totals]:
+        """Return the counters that every process of a distributed run has given, in which all of them call this; alone, just these."""
         ...
 
     def start_anew(self) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from geluwatch.records import Drained, Report, Site
+from geluwatch.records import Drained, Report, Site, Totals
 from geluwatch.store.memory import MemoryBaselines
 
 __all__ = ["FakeClock", "ListSource", "MemoryBaselines", "MemorySink"]
@@ -51,6 +51,10 @@ class ListSource:
     def drain(self) -> Drained:
         """Return the next batch, or an empty one."""
         return self.queue.pop(0) if self.queue else Drained()
+
+    def gather(self, totals: Totals) -> list[Totals]:
+        """Return the counters: there is but one process."""
+        return [totals]
 
     def start_anew(self) -> None:
         """Drop what is queued."""

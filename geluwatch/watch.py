@@ -14,9 +14,10 @@ from typing import TYPE_CHECKING
 from geluwatch.background import Background
 from geluwatch.config import Config
 from geluwatch.core.monitor import Identity, Monitor
+from geluwatch.core.totals import merged
 from geluwatch.errors import BaselineError, DetachedError
 from geluwatch.ports import BaselineStore, Clock, Sink, Source
-from geluwatch.records import Certificate, Report, Site
+from geluwatch.records import Certificate, Report, Site, Totals
 
 if TYPE_CHECKING:
     from geluwatch.export.listener import Listener
@@ -90,6 +91,14 @@ class Watch:
         with self._lock:
             self._fold()
             return self._publish()
+
+    def gather(self) -> Totals:
+        """Return the counters of all ranks of a distributed run together; every rank has to call it, and gets the same.
+
+        Alone, they are this process's own. What was seen until now is in them.
+        """
+        totals = self.flush().totals
+        return merged(self._source.gather(totals))
 
     def close_window(self) -> Report:
         """End the window now, judge it, and return the report; what was seen until now is in it.

@@ -7,6 +7,7 @@ import json
 import os
 import time
 from collections.abc import Iterator
+from contextlib import contextmanager
 from types import SimpleNamespace
 
 import pytest
@@ -176,8 +177,9 @@ WITHOUT_DATA = {
 """Panels that a calm machine without an accelerator leaves empty, and why."""
 
 
-def learn(stage: SimpleNamespace) -> None:
-    """Run a sane training loop under a watch until Prometheus has seen it twice."""
+@contextmanager
+def learning(stage: SimpleNamespace) -> Iterator[None]:
+    """Run a sane training loop under a watch until Prometheus has seen it twice, and stay attached."""
     torch.manual_seed(0)
     trainer = Trainer()
     optimizer = torch.optim.SGD(trainer.parameters(), lr=1e-3)
@@ -196,11 +198,17 @@ def learn(stage: SimpleNamespace) -> None:
             scaler.update()
             watch.note_step(loss, scaler)
             time.sleep(0.01)
+        yield
 
 
 def test_every_dashboard_expression_returns_data(stage: SimpleNamespace) -> None:
     """After a NaN, a training run and during a drift, each expression of the dashboard finds series in the Prometheus that saw them."""
-    learn(stage)
+    with learning(stage):
+        ask_everything(stage)
+
+
+def ask_everything(stage: SimpleNamespace) -> None:
+    """Ask Prometheus each expression of the dashboard during a drift; none may be without data, but for those that are listed."""
     code = itertools.cycle(stage.corpus.code)
     while stage.traffic.window(code).verdict != "ticket":
         pass

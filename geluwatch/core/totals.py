@@ -45,6 +45,29 @@ def add_drained(have: Totals, drained: Drained) -> Totals:
     )
 
 
+def merged(parts: Iterable[Totals]) -> Totals:
+    """Return the counters of several processes together."""
+    total = Totals()
+    for part in parts:
+        drained = Drained(
+            forwards=part.forwards,
+            sampled_forwards=part.sampled_forwards,
+            nonfinite_forwards=part.nonfinite_forwards,
+            samples=part.samples,
+            nonfinite=part.nonfinite,
+            dropped_rows=part.dropped_rows,
+            hook_seconds=part.hook_seconds,
+            timed_seconds=part.timed_seconds,
+            op_seconds=part.op_seconds,
+            errors=part.errors,
+            traffic=part.traffic,
+            training=part.training,
+        )
+        both = add_drained(total, drained)
+        total = replace(both, windows=total.windows + part.windows, flush_seconds=total.flush_seconds + part.flush_seconds)
+    return total
+
+
 def add_traffic(left: Traffic, right: Traffic) -> Traffic:
     """Return the sums of both, and the earlier first pass."""
     return Traffic(

@@ -14,8 +14,8 @@ from geluwatch.config import Config
 from geluwatch.core.totals import add_traffic
 from geluwatch.errors import AlreadyAttachedError, AttachError, NoGeluError
 from geluwatch.ports import Clock
-from geluwatch.records import Drained, Nonfinite, Point, Rows, Site
-from geluwatch.tap import padding, usage
+from geluwatch.records import Drained, Nonfinite, Point, Rows, Site, Totals
+from geluwatch.tap import padding, ranks, usage
 from geluwatch.tap._compat import compiled_before
 from geluwatch.tap.discover import discover
 from geluwatch.tap.meter import increase
@@ -147,6 +147,10 @@ class TorchSource:
             usage=usage.read(),
             training=self._steps.drain(final=tap.closed),
         )
+
+    def gather(self, totals: Totals) -> list[Totals]:
+        """Return the counters that every rank has given; a collective that all ranks have to call."""
+        return ranks.gather(totals)
 
     def start_anew(self) -> None:
         """Forget what was seen, as a forked child has to: it was seen by the parent, which reports it."""

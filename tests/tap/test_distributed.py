@@ -55,6 +55,15 @@ def test_each_rank_counts_its_own_passes_and_changes_no_bit(scenario: str, rank:
     assert dict.fromkeys(LAYERS, 16 * HITS[rank]) == seen["elements"]
 
 
+@pytest.mark.parametrize("scenario", ["ddp", "fsdp", "fsdp_later"])
+def test_what_all_ranks_saw_is_the_sum_and_every_rank_knows_it(scenario: str, answers: Answers) -> None:
+    """Gathered, counters are those of both ranks together, the same on each; and each rank's metrics bear its number."""
+    for rank, seen in enumerate(each[scenario] for each in answers):
+        assert str(rank) == seen["rank"]
+        assert [2 * FORWARDS, sum(HITS), 2 * FORWARDS * 4] == seen["together"]
+        assert sum(HITS) == seen["firsts together"][LAYERS[0]] == sum(seen["firsts together"].values())
+
+
 @pytest.mark.parametrize("scenario", ["ddp", "fsdp"])
 def test_sites_are_called_what_they_are_without_wrappers_so_that_baselines_fit(scenario: str, answers: Answers) -> None:
     """Under DistributedDataParallel and fully_shard all sites are observed under their eager names, and an eager baseline arms."""

@@ -112,6 +112,16 @@ def summary(watch: geluwatch.Watch) -> dict[str, Any]:
     }
 
 
+def together(watch: geluwatch.Watch) -> dict[str, Any]:
+    """Return what all ranks have counted; every rank has to ask."""
+    totals = watch.gather()
+    return {
+        "rank": watch.report.labels.get("rank"),
+        "together": [totals.forwards, totals.nonfinite_forwards, totals.samples],
+        "firsts together": {layer: seen.first for layer, seen in totals.nonfinite.items()},
+    }
+
+
 def recorded_eagerly(rank: int, store: str) -> None:
     """Record a baseline of the model as it is before anything wraps it."""
     model = blocks()
@@ -130,7 +140,7 @@ def wrapped(rank: int, directory: Path, wrap: Callable[[Blocks], nn.Module], **h
     with geluwatch.attach(model, name="model", store=store, config=WATCH) as watch:
         armed = watch.arm("eager").armed
         actual = train(model, rank, watch.flush, **how)
-        return {**summary(watch), "armed": armed, "same": same(expected, actual)}
+        return {**summary(watch), **together(watch), "armed": armed, "same": same(expected, actual)}
 
 
 def ddp(rank: int, directory: Path) -> dict[str, Any]:
@@ -157,7 +167,7 @@ def fsdp_later(rank: int, directory: Path) -> dict[str, Any]:
     model = blocks()
     with geluwatch.attach(model, name="model", config=WATCH) as watch:
         actual = train(sharded(model), rank, watch.flush)
-        return {**summary(watch), "same": same(expected, actual)}
+        return {**summary(watch), **together(watch), "same": same(expected, actual)}
 
 
 def uneven(rank: int, directory: Path) -> dict[str, Any]:
