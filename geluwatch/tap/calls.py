@@ -10,10 +10,12 @@ import builtins
 import dis
 import functools
 import inspect
+import itertools
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from types import CellType, CodeType, FunctionType, MethodType, ModuleType
 from typing import Any
+from weakref import WeakKeyDictionary
 
 import torch
 from torch import nn
@@ -41,14 +43,23 @@ class Call:
     """Qualified name of the function that spells the formula out; empty for torch's own."""
 
 
-def calls_of(module: nn.Module) -> tuple[Call, ...]:
-    """Return the GELU calls in a module's own code, in the order in which they run; library layers of torch are known to have none."""
-    if type(module).__module__.startswith("torch.nn.modules") and not _has_function(module):
-        return ()
-    found: dict[Call, None] = {}
-    for call in _in_function(_forward(module), module, (), 0, set()):
-        found.setdefault(call)
-    return tuple(found)
+_methods: WeakKeyDictionary[type, frozenset[CodeType]] = WeakKeyDictionary()
+
+
+class Reader:
+    """Reads the code of modules, once for all those of a class that hold the same functions."""
+
+    def __init__(self) -> None:
+        self._read: dict[tuple[object, ...], tuple[Call, ...]] = {}
+
+    def calls_of(self, module: nn.Module) -> tuple[Call, ...]:
+        """Return the GELU calls in a module's own code, in the order in which they run; library layers of torch are known to have none."""
+        if type(module).__module__.startswith("torch.nn.modules") and not _has_function(module):
+            return ()
+        key = (type(module), *((name, id(value)) for name, value in vars(module).items() if callable(value)))
+        if key not in self._read:
+            self._read[key] = tuple(dict.fromkeys(_in_function(_forward(module), module, (), 0, set())))
+        return self._read[key]
 
 
 def is_gelu(thing: object) -> bool:
@@ -60,14 +71,21 @@ def is_gelu(thing: object) -> bool:
 
 def methods_of(module: nn.Module) -> frozenset[CodeType]:
     """Return the code of a module's own methods, those of decorated ones included."""
-    codes: set[CodeType] = set()
-    for cls in type(module).__mro__:
-        if cls is nn.Module:
-            break
-        for value in vars(cls).values():
-            codes.update(code for function in _unwrapped(value) for code in _with_inner(function.__code__))
-    codes.update(code for function in _unwrapped(vars(module).get("forward")) for code in _with_inner(function.__code__))
-    return frozenset(codes)
+    own = vars(module).get("forward")
+    return _of_class(type(module)) | frozenset(code for function in _unwrapped(own) for code in _with_inner(function.__code__))
+
+
+def _of_class(cls: type) -> frozenset[CodeType]:
+    """Return the code of a class's methods."""
+    if cls not in _methods:
+        _methods[cls] = frozenset(_code_of(cls))
+    return _methods[cls]
+
+
+def _code_of(cls: type) -> Iterator[CodeType]:
+    parents = itertools.takewhile(lambda parent: parent is not nn.Module, cls.__mro__)
+    for function in (function for parent in parents for value in vars(parent).values() for function in _unwrapped(value)):
+        yield from _with_inner(function.__code__)
 
 
 def _with_inner(code: CodeType) -> Iterator[CodeType]:

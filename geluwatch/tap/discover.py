@@ -15,7 +15,7 @@ from torch import nn
 
 from geluwatch.records import Site
 from geluwatch.tap import dispatch
-from geluwatch.tap.calls import Chain, calls_of, is_gelu
+from geluwatch.tap.calls import Chain, Reader, is_gelu
 from geluwatch.tap.names import stable
 
 _MODULES = {
@@ -130,6 +130,7 @@ def _walk(model: nn.Module, extra: tuple[type, ...]) -> Iterator[Found]:
     if variant_of(model, extra) is not None:
         yield _of_module(stable(""), model, model, extra)
         return
+    reader = Reader()
     seen: set[nn.Module] = set()
     held: set[tuple[nn.Module, nn.Module]] = set()
     stack: list[tuple[str, nn.Module | None, nn.Module, bool]] = [("", None, model, False)]
@@ -142,7 +143,10 @@ def _walk(model: nn.Module, extra: tuple[type, ...]) -> Iterator[Found]:
         elif module not in seen:
             seen.add(module)
             encoder = isinstance(module, nn.TransformerEncoderLayer)
-            yield from _of_encoder(path, module) if isinstance(module, nn.TransformerEncoderLayer) else _of_calls(path, module, fused=fused)
+            if isinstance(module, nn.TransformerEncoderLayer):
+                yield from _of_encoder(path, module)
+            else:
+                yield from _of_calls(path, module, reader, fused=fused)
             # The public iterators drop a child that is held twice, and a shared GELU is just that.
             children = module._modules.items()  # noqa: SLF001
             # A list or a dictionary of modules is never called itself: its owner is the caller.
@@ -176,9 +180,9 @@ def _of_encoder(path: str, module: nn.TransformerEncoderLayer) -> Iterator[Found
         yield Found(_blind(site, "" if path and dispatch.available() else _INSIDE_FUSED), module)
 
 
-def _of_calls(path: str, module: nn.Module, *, fused: bool) -> Iterator[Found]:
+def _of_calls(path: str, module: nn.Module, reader: Reader, *, fused: bool) -> Iterator[Found]:
     """Yield the sites of a module's own calls of GELU as a function."""
-    for call in calls_of(module):
+    for call in reader.calls_of(module):
         producer = _producer(module) if call.spelled else None
         if producer is not None:
             site = Site(stable(path), 0, "formula", type(module).__name__, "erf")

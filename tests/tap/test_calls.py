@@ -13,9 +13,14 @@ from torch.nn import functional
 from torch.nn import functional as nnf
 from torch.nn.functional import gelu as early_bound
 
-from geluwatch.tap.calls import calls_of, is_gelu, methods_of
+from geluwatch.tap.calls import Call, Reader, is_gelu, methods_of
 
 tanh_gelu = functools.partial(functional.gelu, approximate="tanh")
+
+
+def calls_of(instance: nn.Module) -> tuple[Call, ...]:
+    """Return what a fresh reader finds."""
+    return Reader().calls_of(instance)
 
 
 def helper(x: torch.Tensor) -> torch.Tensor:
@@ -128,6 +133,18 @@ def test_reading_runs_nothing_of_the_users() -> None:
     odd = Odd()
     odd.forward = torch.relu  # type: ignore[assignment]  # a builtin has no code
     assert () == calls_of(odd)
+
+
+def test_instances_that_hold_other_functions_are_read_apart() -> None:
+    """Of one class, an instance whose attribute is GELU has a call and one whose attribute is ReLU has none, read by one reader."""
+    reader = Reader()
+    first, second, third = (module(CALLED["an attribute"][0]) for _ in range(3))
+    kinds = [type(first)() for _ in range(3)]
+    kinds[1].act = functional.relu
+    kinds[1].bound = functional.relu
+    assert [2, 0, 2] == [len(reader.calls_of(each)) for each in kinds]
+    assert reader.calls_of(kinds[0]) is reader.calls_of(kinds[2])
+    assert {2} == {len(reader.calls_of(each)) for each in (first, second, third)}
 
 
 def test_only_torchs_gelu_is_torchs_gelu() -> None:
