@@ -52,10 +52,18 @@ def test_memory_is_flat_over_a_hundred_thousand_passes(measure: str, passes: int
     assert int(growth) < limit
 
 
+class Calls(nn.Module):
+    """A GELU that is a function."""
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """Map (...) to the same shape."""
+        return nn.functional.gelu(x)
+
+
 def small_model() -> nn.Module:
     """Return a model with every kind of hook on it once watched."""
     act = nn.GELU()
-    return nn.Sequential(nn.Sequential(nn.Linear(8, 8), act), nn.Sequential(nn.Linear(8, 8), act), nn.Linear(8, 8), nn.GELU())
+    return nn.Sequential(nn.Sequential(nn.Linear(8, 8), act), nn.Sequential(nn.Linear(8, 8), act), nn.Linear(8, 8), nn.GELU(), Calls())
 
 
 def shape_of(model: nn.Module, hooks: Callable[[nn.Module], Any]) -> tuple[Any, ...]:
