@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import inspect
 import sys
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, nullcontext
+from functools import cache
 from types import CodeType, FrameType
 from typing import Any
 
@@ -29,6 +31,7 @@ _NEAR = 8
 """Frames between a hook and what called its module."""
 
 _include: Callable[[str, bool], None] | None = getattr(torch._C, "_dispatch_tls_set_dispatch_key_included", None)  # noqa: SLF001
+_exclude: Callable[[Any], AbstractContextManager[Any]] | None = getattr(torch._C, "_ExcludeDispatchKeyGuard", None)  # noqa: SLF001
 _libraries: list[Any] = []
 
 _dispatch_modes: Callable[[], int] = getattr(torch._C, "_len_torch_dispatch_stack", lambda: 0)  # noqa: SLF001
@@ -169,6 +172,24 @@ def traces_speech() -> bool:
     return (int(major), int(minor)) >= (2, 13)
 
 
+def untapped() -> AbstractContextManager[Any]:
+    """Return a context in which this thread's calls pass the kernels of `tap_kernels` by."""
+    return _exclude(_tap_keys()) if _exclude is not None else _Untapped()
+
+
+@cache
+def _tap_keys() -> Any:
+    return torch._C.DispatchKeySet(torch._C._dispatch_key_parse(_TAP_KEY))  # noqa: SLF001
+
+
+class _Untapped:
+    def __enter__(self) -> None:
+        tapped(False)
+
+    def __exit__(self, *error: object) -> None:
+        tapped(True)
+
+
 def effectful(operation: Any) -> bool:
     """Have compilers keep every call of an operation without outputs, in order; False where torch has no way."""
     try:
@@ -206,8 +227,21 @@ def called_by_compiler() -> bool:
     return False
 
 
+def runs_module(frame: FrameType) -> nn.Module | None:
+    """Return the module whose call a frame of torch's own makes, None for any other frame."""
+    if frame.f_code is not _call_code:
+        return None
+    module = local_of(frame, "self")
+    return module if isinstance(module, nn.Module) else None
+
+
+def of_torchs_modules(code: CodeType) -> bool:
+    """Return whether code is torch's own around a module's forward."""
+    return _call_code is not None and code.co_filename == _call_code.co_filename
+
+
 def local_of(frame: FrameType, name: str) -> object:
-    """Return a local variable of a frame under way, without leaving references to its other ones behind.
+    """Return a local variable of a frame of torch's own, without leaving references to its other ones behind.
 
     Before Python 3.13 the frame keeps the dictionary of locals that is made for this, and tensors in it would live on.
     """
@@ -228,7 +262,8 @@ def compiled_before(model: nn.Module) -> bool:
 def _entry_codes(model: nn.Module) -> Iterator[CodeType]:
     """Yield the code objects at which compilation of a model can begin."""
     for cls in {type(module) for module in model.modules()}:
-        if isinstance(code := getattr(cls.forward, "__code__", None), CodeType):
+        # Asked without a descriptor's help: a scripted module's cannot be asked of its class.
+        if isinstance(code := getattr(inspect.getattr_static(cls, "forward", None), "__code__", None), CodeType):
             yield code
     wrapper = getattr(sys.modules.get("torch._dynamo.external_utils"), "wrap_inline", None)
     for const in wrapper.__code__.co_consts if wrapper is not None else ():

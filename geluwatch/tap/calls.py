@@ -101,7 +101,7 @@ def _has_function(module: nn.Module) -> bool:
 
 
 def _forward(module: nn.Module) -> object:
-    return vars(module).get("forward") or type(module).forward
+    return vars(module).get("forward") or inspect.getattr_static(type(module), "forward", None)
 
 
 def _unwrapped(value: object) -> Iterator[FunctionType]:
@@ -194,6 +194,11 @@ class _Names:
         first, *rest = path
         if first == self.own:
             thing: object = self._module
+        elif first == "super" and rest and "__class__" in self._free:
+            after = next(_cells((self._free["__class__"],)), None)
+            parents = itertools.islice(itertools.dropwhile(lambda cls: cls is not after, type(self._module).__mro__), 1, None)
+            thing = next((vars(cls)[rest[0]] for cls in parents if rest[0] in vars(cls)), None)
+            rest = rest[1:]
         elif first in self._free:
             thing = next(_cells((self._free[first],)), None)
         else:
@@ -243,15 +248,31 @@ def _paths(instructions: list[dis.Instruction], own: str) -> Iterator[tuple[tupl
     path: tuple[str, ...] = ()
     last: dis.Instruction | None = None
     for step in instructions:
-        if step.opname in {"LOAD_GLOBAL", "LOAD_NAME", "LOAD_DEREF"} or (step.opname.startswith("LOAD_FAST") and step.argval == own):
+        name = _loaded(step, own)
+        if name:
             if path and last is not None:
                 yield path, last
-            path, last = (str(step.argval),), step
+            path, last = (name,), step
+        elif step.opname == "LOAD_SUPER_ATTR":
+            path, last = ("super", str(step.argval)), step
         elif step.opname in {"LOAD_ATTR", "LOAD_METHOD"} and path:
             path, last = (*path, str(step.argval)), step
+        elif path == ("super",) and step.opname in {"PRECALL", "CALL"}:
+            continue
         elif step.opname not in {"CACHE", "PUSH_NULL", "PRECALL", "EXTENDED_ARG", "COPY_FREE_VARS"}:
             if path and last is not None:
                 yield path, last
             path, last = (), None
     if path and last is not None:
         yield path, last
+
+
+def _loaded(step: dis.Instruction, own: str) -> str:
+    """Return the name that an instruction loads last: any but a local variable's, or the instance's own."""
+    if step.opname in {"LOAD_GLOBAL", "LOAD_NAME", "LOAD_DEREF"}:
+        return str(step.argval)
+    if "LOAD_FAST" not in step.opname:
+        return ""
+    # Newer Pythons load two variables at a time.
+    local = step.argval[-1] if isinstance(step.argval, tuple) else step.argval
+    return own if local == own else ""

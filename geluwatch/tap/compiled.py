@@ -18,10 +18,14 @@ from geluwatch.tap._compat import effectful, traces_speech
 
 
 class Speaker(Protocol):
-    """A hook that can be called from compiled code; nothing may be raised."""
+    """A hook that can be called from compiled code."""
 
     def spoken(self, first: torch.Tensor | None, second: torch.Tensor | None) -> None:
         """Take the tensors that the traced call was given."""
+        ...
+
+    def failed(self, error: Exception) -> None:
+        """Take what `spoken` has raised; nothing may be raised here."""
         ...
 
 
@@ -56,7 +60,10 @@ def can_speak(token: torch.Tensor | None, args: tuple[Any, ...], output: Any) ->
 def _speak(token: torch.Tensor, first: torch.Tensor | None, second: torch.Tensor | None) -> None:
     speaker = _speakers.get(int(token))
     if speaker is not None:
-        speaker.spoken(first, second)
+        try:
+            speaker.spoken(first, second)
+        except Exception as error:  # noqa: BLE001  # nothing may reach the model
+            speaker.failed(error)
 
 
 def _silent(token: torch.Tensor, first: torch.Tensor | None, second: torch.Tensor | None) -> None:

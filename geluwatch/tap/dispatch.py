@@ -15,7 +15,7 @@ from typing import Any, Protocol
 
 import torch
 
-from geluwatch.tap._compat import tap_kernels, tapped
+from geluwatch.tap._compat import tap_kernels, tapped, untapped
 
 
 class Listener(Protocol):
@@ -47,7 +47,8 @@ def available() -> bool:
 
 def listen(listener: Listener) -> None:
     """Have a listener hear the calls of this thread from now on."""
-    _ears.listeners.append(listener)
+    if listener not in _ears.listeners:
+        _ears.listeners.append(listener)
     tapped(True)
 
 
@@ -60,28 +61,38 @@ def leave(listener: Listener) -> None:
 
 
 def _gelu(values: torch.Tensor, *, approximate: str = "none") -> torch.Tensor:
-    tapped(False)
-    try:
+    with untapped():
+        if not _ears.listeners:  # a thread of torch's own, which inherits the key but not its listeners
+            return _hand_on(values, approximate)
         began = perf_counter()
-        result: torch.Tensor = torch.ops.aten.gelu.default(values, approximate=approximate)
+        result = _hand_on(values, approximate)
         seconds = perf_counter() - began
-        for listener in _ears.listeners:
-            listener.heard(sys._getframe(1), values, result, approximate, seconds, None)  # noqa: SLF001
+        frame = sys._getframe(1)  # noqa: SLF001
+        for listener in tuple(_ears.listeners):
+            listener.heard(frame, values, result, approximate, seconds, None)
         return result
-    finally:
-        tapped(bool(_ears.listeners))
 
 
 def _gelu_(values: torch.Tensor, *, approximate: str = "none") -> torch.Tensor:
-    tapped(False)
-    try:
+    with untapped():
+        if not _ears.listeners:
+            return _hand_on_in_place(values, approximate)
         frame = sys._getframe(1)  # noqa: SLF001
-        kept = [listener.before(frame, values) for listener in _ears.listeners]
+        listeners = tuple(_ears.listeners)
+        kept = [listener.before(frame, values) for listener in listeners]
         began = perf_counter()
-        result: torch.Tensor = torch.ops.aten.gelu_.default(values, approximate=approximate)
+        result = _hand_on_in_place(values, approximate)
         seconds = perf_counter() - began
-        for listener, mine in zip(_ears.listeners, kept, strict=True):
+        for listener, mine in zip(listeners, kept, strict=True):
             listener.heard(frame, None, result, approximate, seconds, mine)
         return result
-    finally:
-        tapped(bool(_ears.listeners))
+
+
+def _hand_on(values: torch.Tensor, approximate: str) -> torch.Tensor:
+    result: torch.Tensor = torch.ops.aten.gelu.default(values, approximate=approximate)
+    return result
+
+
+def _hand_on_in_place(values: torch.Tensor, approximate: str) -> torch.Tensor:
+    result: torch.Tensor = torch.ops.aten.gelu_.default(values, approximate=approximate)
+    return result

@@ -18,8 +18,8 @@ from torch import nn
 from torch.overrides import TorchFunctionMode
 
 from geluwatch.tap import compiled, dispatch, look
-from geluwatch.tap._compat import called_by_compiler, local_of, note_trace, rerun
-from geluwatch.tap.calls import Chain, is_gelu, methods_of, own_name
+from geluwatch.tap._compat import called_by_compiler, local_of, note_trace, of_torchs_modules, rerun, runs_module
+from geluwatch.tap.calls import Chain, is_gelu, methods_of
 from geluwatch.tap.discover import Found
 from geluwatch.tap.hook import Hook
 from geluwatch.tap.shared import MOST_STRAYS, Tap
@@ -32,6 +32,7 @@ _FUSED = frozenset({nn.TransformerEncoderLayer.forward.__code__, nn.TransformerE
 _UNHEARD = "called in compiled code where its calls do not show: in a checkpoint, say, or compiled from elsewhere than the watched model"
 _ORDER = "the calls of its forward cannot be told apart in compiled code: it made {} where {} were known"
 
+_MODE = "__torch_function__"
 _OWN = str(Path(__file__).parent)
 """Where the tap's own calls come from."""
 
@@ -58,10 +59,18 @@ class Owner:
         """Its sites in the order in which its code calls them."""
         return tuple(sorted(self.sites.values()))
 
+    def find(self, place: Place) -> int | None:
+        """Return the site of a place; where tools stand in between, of the innermost link, if it is but one site's."""
+        site = self.sites.get(place)
+        if site is None:
+            same = [known for chain, known in self.sites.items() if chain[-1] == place[-1]]
+            site = same[0] if len(same) == 1 and len(place) > 1 else None
+        return site
+
     def take_in(self, chain: Chain, site: int) -> None:
         """Add a call that was found when it ran."""
         self.kept.extend(code for code, _ in chain)
-        self.sites[_place(chain)] = site
+        self.sites[place_of(chain)] = site
 
 
 def owner_of(module: nn.Module, found: Iterable[Found]) -> Owner:
@@ -73,7 +82,8 @@ def owner_of(module: nn.Module, found: Iterable[Found]) -> Owner:
     return owner
 
 
-def _place(chain: Chain) -> Place:
+def place_of(chain: Chain) -> Place:
+    """Return a chain of calls as what can be compared quickly."""
     return tuple((id(code), offset) for code, offset in chain)
 
 
@@ -103,6 +113,9 @@ class Ear:
     def before(self, frame: FrameType, values: torch.Tensor) -> look.Kept | None:
         """Take the rows of an input that will be overwritten."""
         try:
+            if self._tap.closed:
+                dispatch.leave(self)
+                return None
             state = self._tap.state()
             site = None if rerun() or not state.sampled else self._site(state, frame)
             return None if site is None else look.rows_before(self._tap, state, site, values)
@@ -114,7 +127,9 @@ class Ear:
         """Watch a call that has been made."""
         tap = self._tap
         try:
-            if torch.compiler.is_compiling():
+            if tap.closed:
+                dispatch.leave(self)
+            if tap.closed or torch.compiler.is_compiling():
                 return
             state = tap.state()
             site = self._site(state, frame)
@@ -138,7 +153,7 @@ class Ear:
 
     def _site(self, state: ThreadState, frame: FrameType) -> int | None:
         """Return the site of a call; None where it is a module's, which has a hook, or nobody's yet."""
-        if frame.f_code.co_filename.startswith(_OWN):
+        if frame.f_code.co_filename.startswith(_OWN) and frame.f_code.co_name != _MODE:
             return None
         owner = state.owners[-1] if state.owners else None
         links: list[tuple[int, int]] = []
@@ -148,12 +163,17 @@ class Ear:
             if at is None:
                 break
             code = at.f_code
+            if code.co_name == _MODE:  # a mode, ours among them, stands between the call and torch
+                at = at.f_back
+                continue
             links.append((id(code), at.f_lasti))
             if self._fused and code in _FUSED:
                 layer = local_of(at, "self")
                 return self._fused.get(identity(layer)) if isinstance(layer, nn.Module) else None
             if owner is not None and id(code) in owner.codes:
-                site: int | None = owner.sites.get(tuple(links))
+                if _again(at):
+                    return None
+                site: int | None = owner.find(tuple(links))
                 if site is None:
                     self._stray(frame)
                 return site
@@ -167,19 +187,31 @@ class Ear:
 
     def _stray(self, frame: FrameType) -> None:
         """Note a call that the census lacks, with the module that makes it, for the census to take in."""
-        tap, links, at = self._tap, [], frame
+        tap, at = self._tap, frame
+        links: list[tuple[CodeType, int]] = []
         for _ in range(_FAR):
             if at.f_code.co_filename.startswith(_GENERATED):
                 return  # a graph's code, which no longer says whose call it was
-            links.append((at.f_code, at.f_lasti))
-            module = local_of(at, name) if (name := own_name(at.f_code)) else None
-            if isinstance(module, nn.Module) and identity(module) in tap.names:
-                if len(tap.strays) <= MOST_STRAYS:
+            # Only torch's own frame is asked for the module: to ask the user's would empty what `locals()` gave them.
+            if (module := runs_module(at)) is not None:
+                if identity(module) in tap.names and len(tap.strays) <= MOST_STRAYS:
                     tap.strays.setdefault((tap.names[identity(module)], tuple(links)), False)
                 return
+            if at.f_code.co_name != _MODE and not of_torchs_modules(at.f_code):
+                links.append((at.f_code, at.f_lasti))
             if at.f_back is None:
                 return
             at = at.f_back
+
+
+def _again(frame: FrameType) -> bool:
+    """Return whether a forward was called by the same code, not by torch: another instance's, of which no hook told."""
+    outer = frame.f_back
+    while outer is not None and not of_torchs_modules(outer.f_code):
+        if outer.f_code is frame.f_code:
+            return True
+        outer = outer.f_back
+    return False
 
 
 class CallMode(TorchFunctionMode):
@@ -196,36 +228,29 @@ class CallMode(TorchFunctionMode):
     def __torch_function__(self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None) -> Any:
         """Call a function of torch, and speak where it is a GELU in code that is being compiled."""
         result = func(*args, **(kwargs or {}))
-        if torch.compiler.is_compiling() and is_gelu(func) and compiled.can_speak(self.token, args[:1], result):
-            torch.ops.geluwatch.speak(self.token, args[0], result)
+        if torch.compiler.is_compiling() and is_gelu(func):
+            values = args[:1] or (kwargs or {}).get("input")
+            values = values if isinstance(values, tuple) else (values,)
+            if compiled.can_speak(self.token, values, result):
+                torch.ops.geluwatch.speak(self.token, values[0], result)
         return result
 
     def spoken(self, first: torch.Tensor | None, second: torch.Tensor | None) -> None:
-        """Note a call in compiled code; whose it is shows when the next hook speaks."""
+        """Watch a call in compiled code. Calls come in the order in which the code makes them, and that is all that tells them apart."""
         tap = self._tap
-        try:
-            if not tap.closed and not rerun() and first is not None and second is not None:
-                tap.follow_traces()
-                state = tap.state()
-                settle(tap, state)
-                state.heard = (first, second)
-        except Exception as error:  # noqa: BLE001  # nothing may reach the model
-            tap.breaker.trip("guard", error)
+        state = tap.state()
+        # A module's own call is the module's to tell. What is looked at is looked at now: its memory is used again right after.
+        if tap.closed or rerun() or state.inside or not state.made or first is None or second is None:
+            return
+        tap.follow_traces()
+        sites, made = state.owners[-1].ordered, state.made[-1]
+        state.made[-1] += 1
+        if len(sites) == 1 or made < len(sites):
+            look.see(tap, state, sites[made if len(sites) > 1 else 0], (first,), second, training=False, relay=False)
 
-
-def settle(tap: Tap, state: ThreadState, post: torch.Tensor | None = None) -> None:
-    """Watch the last call heard in compiled code, unless it was a module's, which says so itself: `post` is its output.
-
-    Calls come in the order in which the code makes them, and that is all that tells them apart.
-    """
-    heard, state.heard = state.heard, None
-    if heard is None or not state.made or (post is not None and post.data_ptr() == heard[1].data_ptr()):
-        return
-    sites = state.owners[-1].ordered
-    made = state.made[-1]
-    state.made[-1] += 1
-    if len(sites) == 1 or made < len(sites):
-        look.see(tap, state, sites[made if len(sites) > 1 else 0], heard[:1], heard[1], training=False, relay=False)
+    def failed(self, error: Exception) -> None:
+        """Count a failure."""
+        self._tap.breaker.trip("guard", error)
 
 
 class OwnerBegin(Hook):
@@ -247,6 +272,9 @@ class OwnerBegin(Hook):
             if rerun():
                 return
             state = self.tap.state()
+            if not state.depth and self.owner in state.owners:  # left by a part that was called by itself, and raised
+                del state.owners[state.owners.index(self.owner) :]
+                state.listening = len(state.owners)
             state.owners.append(self.owner)
             begin(state, self.ear)
             if (self.tap.compiled or module._compiled_call_impl is not None) and called_by_compiler():  # noqa: SLF001  # its only name
@@ -258,13 +286,12 @@ class OwnerBegin(Hook):
         """Begin to count the calls of one forward in compiled code."""
         if not self.tap.closed and not rerun():
             state = self.tap.state()
-            settle(self.tap, state)
             state.owners.append(self.owner)
             state.made.append(0)
 
 
 class OwnerEnd(Hook):
-    """Forward hook of such a module, called also when it raised."""
+    """Forward hook of such a module. Not called when it raised: hooks that are would be guarded by their numbers in compiled code."""
 
     def __init__(self, tap: Tap, ear: Ear, owner: Owner) -> None:
         super().__init__(tap)
@@ -281,9 +308,10 @@ class OwnerEnd(Hook):
             if rerun():
                 return
             state = self.tap.state()
-            if state.owners:
+            # Put on in the middle of a forward, it ends what it has not begun.
+            if state.owners and state.owners[-1] is self.owner:
                 state.owners.pop()
-            end(state, self.ear)
+                end(state, self.ear)
         except Exception as error:  # noqa: BLE001  # nothing may leave a hook
             self.tap.breaker.trip("guard", error)
 
@@ -291,9 +319,8 @@ class OwnerEnd(Hook):
         """Check that the calls of one forward in compiled code were those that were known."""
         tap = self.tap
         state = tap.state()
-        if tap.closed or rerun() or not state.made:
+        if tap.closed or rerun() or not state.made or state.owners[-1] is not self.owner:
             return
-        settle(tap, state)
         state.owners.pop()
         made, sites = state.made.pop(), self.owner.ordered
         if not made or (len(sites) > 1 and made != len(sites)):
@@ -314,6 +341,7 @@ def end(state: ThreadState, ear: Ear, *, wholly: bool = False) -> None:
     state.listening = 0 if wholly else max(state.listening - 1, 0)
     if not state.listening:
         dispatch.leave(ear)
+    if wholly:
         leave_mode(state)
 
 

@@ -23,6 +23,10 @@ class Hook:
         if "__call__" in vars(cls):
             never_compiled_alone(vars(cls)["__call__"].__code__)
 
+    def failed(self, error: Exception) -> None:
+        """Count a failure of the hook in compiled code."""
+        self.tap.breaker.trip("guard", error)
+
     @property
     def __name__(self) -> str:
         """Have none: torch.jit.script asks for it, of functions that it is to compile, and shows its user what is raised."""

@@ -60,6 +60,7 @@ class RootBegin(Hook):
             state = tap.state()
             if state.depth == 1 and state.spoken:  # cut off without its end
                 state.depth = 0
+                functional.end(state, self.ear, wholly=True)
                 state.end()
             self._begin(state, None, (first,), {padding.ARGUMENT: mask}, sampled=False if tap.config.padding else None)
             state.spoken = state.whole = state.depth == 1
@@ -89,13 +90,13 @@ class RootBegin(Hook):
             return True
         return self.tap.learning and module is not None and not (called_by_compiler() or compiled_before(module))
 
-    @staticmethod
-    def _mend(state: ThreadState, module: nn.Module) -> None:
+    def _mend(self, state: ThreadState, module: nn.Module) -> None:
         """Finish a pass that was cut off without its end hook: torch runs none on KeyboardInterrupt and its like."""
         outer = max(calls_under_way(module) - 1, 0)
         if outer < state.depth:
             state.depth = outer
             if not outer:
+                functional.end(state, self.ear, wholly=True)
                 state.end()
 
 
@@ -119,8 +120,7 @@ class RootEnd(Hook):
 
     def spoken(self, _first: torch.Tensor | None, _second: torch.Tensor | None) -> None:
         """End a pass of compiled code."""
-        if not self.tap.closed:
-            self._ended(raised=False)
+        self._ended(raised=False)
 
     def _ended(self, *, raised: bool) -> None:
         tap = self.tap
@@ -138,7 +138,6 @@ class RootEnd(Hook):
     def _end(self, tap: Tap, state: ThreadState, *, raised: bool) -> None:
         tap.measure(state, *state.call)
         try:
-            functional.settle(tap, state)
             if state.listening or state.mode is not None:
                 functional.end(state, self.ear, wholly=True)
             if state.pending is not None:
@@ -149,8 +148,7 @@ class RootEnd(Hook):
                 for captured in tap.device_rows.arrived():
                     tap.keep(state, captured)
             if tap.compiled and not raised:
-                state.counters.completed += not state.whole
-                state.counters.whole += state.whole
+                state.count_met()
             if state.sampled:
                 hold = min(tap.config.flush_seconds, 1.0) if state.cramped else 0.0
                 tap.pacer.spent(tap.clock.monotonic(), state.spent, state.had, state.taken, hold)

@@ -50,7 +50,7 @@ def see(tap: Tap, state: ThreadState, site: int, args: tuple[Any, ...], output: 
             if (site not in tap.called or type(output) is not torch.Tensor) and not admit(tap, site, args, output):
                 return
             if tap.compiled:
-                state.note_met(site)
+                state.met.add(site)
             _look(tap, state, site, args[0], output, training=training, relay=relay)
     except Exception as error:  # noqa: BLE001  # nothing may leave a hook
         failed(tap, "guard", site, args, output, error)
@@ -65,7 +65,7 @@ def see_overwritten(tap: Tap, state: ThreadState, site: int, output: torch.Tenso
         if site not in tap.called and not admit(tap, site, (output,), output):
             return
         if tap.compiled:
-            state.note_met(site)
+            state.met.add(site)
         with unseen():
             if tap.breaker.allows("guard"):
                 _guard(tap, state, site, output, output)
@@ -86,7 +86,7 @@ def see_gate(tap: Tap, state: ThreadState, site: int, gate: torch.Tensor, formul
         if site not in tap.called and not admit(tap, site, (gate,), gate):
             return
         if tap.compiled:
-            state.note_met(site)
+            state.met.add(site)
         with unseen():
             if tap.breaker.allows("guard"):
                 if not gate.is_cpu:

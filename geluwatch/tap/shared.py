@@ -125,7 +125,10 @@ class Tap:
     def enter_caller(self, group: int, site: int) -> None:
         """Note that the next calls of a shared GELU belong to a site."""
         try:
-            self.state().callers.setdefault(group, []).append(site)
+            callers = self.state().callers.setdefault(group, [])
+            if site in callers:  # left by a forward that raised
+                del callers[callers.index(site) :]
+            callers.append(site)
         except Exception as error:  # noqa: BLE001  # nothing may leave a hook
             self.breaker.trip("guard", error)
 

@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from geluwatch.tap import compiled, functional, look
+from geluwatch.tap import compiled, look
 from geluwatch.tap._compat import note_trace, rerun
 from geluwatch.tap.hook import Hook
 from geluwatch.tap.rows import Formula
@@ -80,7 +80,7 @@ class SiteHook(Hook):
         """Watch a call in compiled code."""
         if not self.tap.closed and not rerun():
             self.tap.follow_traces()
-            functional.settle(self.tap, self.tap.state(), second)
+            self.tap.state().inside = False
             self.called((first,), second, training=False, relay=False)
 
     def called(self, args: tuple[Any, ...], output: Any, *, training: bool, relay: bool) -> None:
@@ -104,6 +104,24 @@ class SiteHook(Hook):
     def watch(self, site: int, args: tuple[Any, ...], output: Any, *, training: bool, relay: bool) -> None:
         """Watch a call of a site."""
         look.see(self.tap, self.tap.state(), site, args, output, training=training, relay=relay)
+
+
+class SiteBegin(Hook):
+    """Forward pre-hook of a GELU module in a model that calls the function as well: in compiled code its own call is not one of those."""
+
+    def __init__(self, tap: Tap) -> None:
+        super().__init__(tap)
+        self.token = compiled.token_of(self, tap.config)
+
+    def __call__(self, _module: nn.Module, args: tuple[Any, ...]) -> None:
+        """Do so, when torch calls the hook."""
+        if torch.compiler.is_compiling() and args and compiled.can_speak(self.token, args[:1], args[0]):
+            torch.ops.geluwatch.speak(self.token, args[0], None)
+
+    def spoken(self, _first: torch.Tensor | None, _second: torch.Tensor | None) -> None:
+        """Note that the next call is the module's."""
+        if not self.tap.closed and not rerun():
+            self.tap.state().inside = True
 
 
 class GatedHook(SiteHook):

@@ -32,8 +32,6 @@ class SiteCounters:
     """Time of the GELU itself in sampled passes that were listened to."""
     passes: int = 0
     """Passes in which the site was met, counted only once code of the model has been compiled."""
-    met: int = -1
-    """Number of the last such pass."""
     backwards: int = 0
     first_backward: int = 0
 
@@ -114,8 +112,8 @@ class ThreadState:
         """How often this thread was asked to listen to calls of GELU."""
         self.made: list[int] = []
         """Calls in compiled code so far of each of them that runs there, the innermost last."""
-        self.heard: tuple[torch.Tensor, torch.Tensor] | None = None
-        """The last call heard in compiled code, not yet anybody's."""
+        self.inside = False
+        """Whether compiled code is in a GELU module, whose own call is not one of its owner's."""
         self.mode: Any = None
         """The mode that this thread has entered around compiled code."""
         self.produced: dict[int, Any] = {}
@@ -127,6 +125,8 @@ class ThreadState:
         self.began = 0.0
         self.timed = False
         """Whether the pass under way is sampled and listened to from its beginning, so that the time of every GELU is taken."""
+        self.met: set[int] = set()
+        """Sites met in the pass under way, noted only once code of the model has been compiled."""
         self.whole = False
         """Whether a compiler began the pass under way."""
         self.ranges: dict[int, Any] = {}
@@ -164,12 +164,12 @@ class ThreadState:
         if sampled:
             self.began = perf_counter()
 
-    def note_met(self, site: int) -> None:
-        """Note that a site was met in the pass under way, once a pass."""
-        counters = self.site(site)
-        if self.depth and counters.met != self.counters.forwards:
-            counters.met = self.counters.forwards
-            counters.passes += 1
+    def count_met(self) -> None:
+        """Count the pass that ends, and the sites that were met in it, at one time."""
+        self.counters.completed += not self.whole
+        self.counters.whole += self.whole
+        for site in self.met:
+            self.site(site).passes += 1
 
     def note_time(self, site: int, seconds: float) -> None:
         """Note how long a site's GELU took."""
@@ -213,7 +213,8 @@ class ThreadState:
         self.callers.clear()
         self.owners.clear()
         self.made.clear()
-        self.heard = None
+        self.met.clear()
+        self.inside = False
         self.produced.clear()
         self.call = ((), {})
         self.mask = self.pending = self.latest = self.channels = None

@@ -16,14 +16,14 @@ from geluwatch.tap import dispatch
 from geluwatch.tap.calls import Chain, methods_of
 from geluwatch.tap.consumers import CHANNELS_FIRST, ConsumerHook, LearnChannels, LearnConsumer
 from geluwatch.tap.discover import Found, fused_parts
-from geluwatch.tap.functional import CallMode, Ear, Owner, OwnerBegin, OwnerEnd, identity, owner_of
+from geluwatch.tap.functional import CallMode, Ear, Owner, OwnerBegin, OwnerEnd, identity, owner_of, place_of
 from geluwatch.tap.hooks import RootBegin, RootEnd
 from geluwatch.tap.look import dense
 from geluwatch.tap.names import stable
 from geluwatch.tap.ranges import RangeBegin, RangeEnd
 from geluwatch.tap.rows import Formula
 from geluwatch.tap.shared import MOST_STRAYS, Tap
-from geluwatch.tap.sites import CallerBegin, CallerEnd, GatedHook, ProducerHook, ProductHook, SiteHook
+from geluwatch.tap.sites import CallerBegin, CallerEnd, GatedHook, ProducerHook, ProductHook, SiteBegin, SiteHook
 
 _TOO_MANY = "found when it ran, as one too many: the census takes in {} at most"
 _INSIDE_FUSED = "found when it ran, inside nn.TransformerEncoderLayer, whose fused path a hook would switch off"
@@ -54,6 +54,7 @@ class Wiring:
         tap.names = {identity(module): name for name, module in model.named_modules(remove_duplicate=False)}
         observed = [item for item in found if item.site.state == "observed"]
         calls = _by_caller(item for item in observed if item.chain)
+        self._calls = bool(calls)
         fused = {identity(item.caller): item.site.position for item in observed if item.site.form == "fused"}
         gelus = {item.module for item in found if item.module is not None}
         known = frozenset(id(code) for module in gelus for code in methods_of(module))
@@ -93,9 +94,12 @@ class Wiring:
             keep(module.register_forward_hook(GatedHook(tap, group, _FORMULAS[first.site.variant], shared=shared)))
         else:
             keep(module.register_forward_hook(SiteHook(tap, group, shared=shared)))
+        if self._calls:
+            keep(module.register_forward_pre_hook(SiteBegin(tap)))
         for item in items if shared else ():
+            # Not called where the forward raises: hooks that are would be guarded by their numbers in compiled code.
             keep(item.caller.register_forward_pre_hook(CallerBegin(tap, group, item.site.position)))
-            keep(item.caller.register_forward_hook(CallerEnd(tap, group), always_call=True))
+            keep(item.caller.register_forward_hook(CallerEnd(tap, group)))
 
         if tap.config.ranges:
             keep(module.register_forward_pre_hook(RangeBegin(tap, group)))
@@ -105,7 +109,7 @@ class Wiring:
         self._owners[module] = owner
         self._ear.mode = self._ear.mode or CallMode(self._tap)
         self._handles.append(module.register_forward_pre_hook(OwnerBegin(self._tap, self._ear, owner)))
-        self._handles.append(module.register_forward_hook(OwnerEnd(self._tap, self._ear, owner), always_call=True))
+        self._handles.append(module.register_forward_hook(OwnerEnd(self._tap, self._ear, owner)))
 
     def settle_learning(self) -> None:
         """After the first pass, take the learning hooks off and look at large outputs through their consumers."""
@@ -134,6 +138,8 @@ class Wiring:
 
     def _take_in(self, owner: nn.Module, layer: str, chain: Chain) -> None:
         tap = self._tap
+        if owner in self._owners and self._owners[owner].find(place_of(chain)) is not None:
+            return  # known, but met where its module's hooks had not told of it
         position = len(tap.sites)
         site = Site(_free(layer, {site.layer for site in tap.sites}), position, "functional", type(owner).__name__, "erf")
         if isinstance(owner, nn.TransformerEncoderLayer):
