@@ -27,6 +27,8 @@ _call_code: CodeType | None = getattr(getattr(nn.Module, "_call_impl", None), "_
 _TAP_KEY = "TESTING_ONLY_GenericMode"
 """A dispatch key above all others that torch leaves free: included in a thread, it shows an operation to a Python kernel first."""
 
+_OPS_FILE = torch._ops.__file__  # noqa: SLF001
+
 _NEAR = 8
 """Frames between a hook and what called its module."""
 
@@ -238,6 +240,19 @@ def runs_module(frame: FrameType) -> nn.Module | None:
 def of_torchs_modules(code: CodeType) -> bool:
     """Return whether code is torch's own around a module's forward."""
     return _call_code is not None and code.co_filename == _call_code.co_filename
+
+
+def between(code: CodeType) -> bool:
+    """Return whether code only stands between a call and what is called: torch's own, and that of modes."""
+    return code.co_name == "__torch_function__" or of_torchs_modules(code) or code.co_filename == _OPS_FILE
+
+
+def offset_of(code: CodeType, last: int) -> int:
+    """Return where the call begins that a frame is in: some Pythons say where its inline caches end."""
+    instructions = code.co_code
+    while last > 0 and instructions[last] == 0:
+        last -= 2
+    return last
 
 
 def local_of(frame: FrameType, name: str) -> object:

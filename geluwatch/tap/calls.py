@@ -27,6 +27,11 @@ Chain = tuple[tuple[CodeType, int], ...]
 _DEPTH = 4
 """Helper functions deep; a formula is seldom more than one away."""
 
+_GELUS = (
+    functional.gelu,
+    *(torch.ops.aten.gelu, torch.ops.aten.gelu.default, torch.ops.aten.gelu_, torch.ops.aten.gelu_.default),
+)
+
 _MARKS = frozenset({"erf", "tanh", "sigmoid"})
 """What a GELU spelled out calls, by name."""
 
@@ -66,7 +71,7 @@ def is_gelu(thing: object) -> bool:
     """Return whether something is torch's GELU as a function, be it partially applied."""
     while isinstance(thing, functools.partial):
         thing = thing.func
-    return thing is functional.gelu or thing is torch.ops.aten.gelu or thing is torch.ops.aten.gelu.default
+    return any(thing is known for known in _GELUS)
 
 
 def methods_of(module: nn.Module) -> frozenset[CodeType]:
@@ -97,7 +102,7 @@ def _with_inner(code: CodeType) -> Iterator[CodeType]:
 
 
 def _has_function(module: nn.Module) -> bool:
-    return any(is_gelu(value) for value in vars(module).values())
+    return any(is_gelu(value) or isinstance(value, (FunctionType, functools.partial)) for value in vars(module).values())
 
 
 def _forward(module: nn.Module) -> object:
@@ -216,9 +221,11 @@ def _attribute(thing: object, name: str) -> object:
                 return vars(thing)[place][name]
     if isinstance(thing, ModuleType) or thing is torch.ops or isinstance(thing, type(torch.ops.aten)):
         return getattr(thing, name, None)
-    if thing is torch.ops.aten.gelu:
+    if thing is torch.ops.aten.gelu or thing is torch.ops.aten.gelu_:
         return getattr(thing, name, None)
     value = inspect.getattr_static(thing, name, None) if thing is not None else None
+    if isinstance(value, (staticmethod, classmethod)):
+        return value.__func__
     return None if isinstance(value, property) else value
 
 

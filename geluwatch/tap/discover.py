@@ -10,6 +10,7 @@ from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from itertools import count
+from typing import TypeGuard
 
 from torch import nn
 
@@ -52,7 +53,6 @@ _NO_KERNELS = "called as a function, which this release of torch has no way to o
 _INSIDE_FUSED = "inside nn.TransformerEncoderLayer, whose fused path a hook would switch off"
 _SPARSE = "the input of its GELU is thinned inside the module, where no hook reaches"
 _SPELLED = "spelled out in {}, which is no module: put it into one, and name its class in Config(gelu_classes=...)"
-_UNPLACED = "the call in its forward could not be told from others: its code carries no positions"
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -67,7 +67,7 @@ class Found:
     producer: nn.Module | None = None
     """The part of `module` whose output is the GELU's input, where `module` computes more than the GELU."""
     chain: Chain = ()
-    """The code that makes the call, where a function is called."""
+    """The code that makes the call, where a function is called; empty where that shows only when it runs."""
     clips: bool = False
     """Whether the output can be finite where the input is not, so that the input has to be checked too."""
 
@@ -103,7 +103,12 @@ def gated(module: nn.Module) -> bool:
 
 def fused_parts(model: nn.Module) -> set[nn.Module]:
     """Return every module in which any hook would switch off a fused kernel."""
-    return {inner for layer in model.modules() if isinstance(layer, nn.TransformerEncoderLayer) for inner in layer.modules()}
+    return {inner for layer in model.modules() if _can_fuse(layer) for inner in layer.modules()}
+
+
+def _can_fuse(module: nn.Module) -> TypeGuard[nn.TransformerEncoderLayer]:
+    """Return whether a module is torch's encoder layer with an activation that its fused path knows, ReLU or GELU."""
+    return isinstance(module, nn.TransformerEncoderLayer) and bool(getattr(module, "activation_relu_or_gelu", 0))
 
 
 def _declared(module: nn.Module) -> str:
@@ -142,8 +147,8 @@ def _walk(model: nn.Module, extra: tuple[type, ...]) -> Iterator[Found]:
                 yield _of_module(stable(path), module, caller, extra, fused=fused)
         elif module not in seen:
             seen.add(module)
-            encoder = isinstance(module, nn.TransformerEncoderLayer)
-            if isinstance(module, nn.TransformerEncoderLayer):
+            encoder = _can_fuse(module)
+            if _can_fuse(module):
                 yield from _of_encoder(path, module)
             else:
                 yield from _of_calls(path, module, reader, fused=fused)
@@ -196,8 +201,8 @@ def _of_calls(path: str, module: nn.Module, reader: Reader, *, fused: bool) -> I
             "other" if call.spelled else "erf",
         )
         reason = _SPELLED.format(call.spelled) if call.spelled else _INSIDE_FUSED if fused else ""
-        if not reason and not (call.chain and dispatch.available()):
-            reason = _UNPLACED if dispatch.available() else _NO_KERNELS
+        if not reason and not dispatch.available():
+            reason = _NO_KERNELS
         yield Found(_blind(site, reason), module, chain=call.chain)
 
 

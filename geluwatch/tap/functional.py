@@ -7,7 +7,7 @@ In compiled code there are neither frames nor dispatch; there a mode, traced wit
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from types import CodeType, FrameType
@@ -18,21 +18,20 @@ from torch import nn
 from torch.overrides import TorchFunctionMode
 
 from geluwatch.tap import compiled, dispatch, look
-from geluwatch.tap._compat import called_by_compiler, local_of, note_trace, of_torchs_modules, rerun, runs_module
+from geluwatch.tap._compat import between, called_by_compiler, local_of, note_trace, of_torchs_modules, offset_of, rerun, runs_module
 from geluwatch.tap.calls import Chain, is_gelu, methods_of
 from geluwatch.tap.discover import Found
 from geluwatch.tap.hook import Hook
 from geluwatch.tap.shared import MOST_STRAYS, Tap
 from geluwatch.tap.state import ThreadState
 
-_FAR = 12
+_FAR = 48
 """Frames looked at around a call: helper functions, and torch's own between a layer and its activation."""
 
 _FUSED = frozenset({nn.TransformerEncoderLayer.forward.__code__, nn.TransformerEncoderLayer._ff_block.__code__})  # noqa: SLF001
 _UNHEARD = "called in compiled code where its calls do not show: in a checkpoint, say, or compiled from elsewhere than the watched model"
 _ORDER = "the calls of its forward cannot be told apart in compiled code: it made {} where {} were known"
 
-_MODE = "__torch_function__"
 _OWN = str(Path(__file__).parent)
 """Where the tap's own calls come from."""
 
@@ -51,6 +50,8 @@ class Owner:
     """Ids of the code of its own methods, where a chain of calls ends."""
     sites: dict[Place, int]
     """Call sites by place, in textual order."""
+    unplaced: list[int]
+    """Sites whose place the code does not tell; the first call that is not known is theirs."""
     kept: list[CodeType]
     """The code objects, so that their ids stay theirs."""
 
@@ -70,15 +71,23 @@ class Owner:
     def take_in(self, chain: Chain, site: int) -> None:
         """Add a call that was found when it ran."""
         self.kept.extend(code for code, _ in chain)
-        self.sites[place_of(chain)] = site
+        self.sites[place_of(self.within(chain))] = site
+
+    def within(self, chain: Chain) -> Chain:
+        """Return a chain of calls up to the owner's first own code."""
+        ends = [place for place, (code, _) in enumerate(chain) if id(code) in self.codes]
+        return chain[: ends[0] + 1] if ends else chain
 
 
 def owner_of(module: nn.Module, found: Iterable[Found]) -> Owner:
     """Return what there is to know of a module's own calls."""
     own = methods_of(module)
-    owner = Owner(frozenset(map(id, own)), {}, list(own))
+    owner = Owner(frozenset(map(id, own)), {}, [], list(own))
     for item in found:
-        owner.take_in(item.chain, item.site.position)
+        if item.chain:
+            owner.take_in(item.chain, item.site.position)
+        else:
+            owner.unplaced.append(item.site.position)
     return owner
 
 
@@ -95,20 +104,22 @@ def identity(module: nn.Module) -> int:
 class Ear:
     """Hears the calls of one model in threads that run it."""
 
-    def __init__(self, tap: Tap, fused: dict[int, int], known: frozenset[int]) -> None:
+    def __init__(self, tap: Tap, fused: dict[int, int], hooked: frozenset[int]) -> None:
         """Make the ear of a model.
 
         Args:
             tap: What the hooks share.
             fused: Sites of fused layers by `identity`.
-            known: Ids of the code of GELU modules, whose hooks see to their calls.
+            hooked: GELU modules by `identity`, whose hooks see to their calls.
         """
         self._tap = tap
         self.mode: CallMode | None = None
         """Entered around compiled code, where the model has own calls."""
         self._fused = fused
         self.has_fused = bool(fused)
-        self._known = known
+        self._hooked = hooked
+        self._offsets: dict[tuple[int, int], tuple[int, CodeType]] = {}
+        """Where calls begin, by (id of code, last instruction), and the code, so that its id stays its."""
 
     def before(self, frame: FrameType, values: torch.Tensor) -> look.Kept | None:
         """Take the rows of an input that will be overwritten."""
@@ -153,60 +164,81 @@ class Ear:
 
     def _site(self, state: ThreadState, frame: FrameType) -> int | None:
         """Return the site of a call; None where it is a module's, which has a hook, or nobody's yet."""
-        if frame.f_code.co_filename.startswith(_OWN) and frame.f_code.co_name != _MODE:
+        if frame.f_code.co_filename.startswith(_OWN) and frame.f_code.co_name != "__torch_function__":
             return None
         owner = state.owners[-1] if state.owners else None
         links: list[tuple[int, int]] = []
-        a_module = False
         at: FrameType | None = frame
         for _ in range(_FAR):
             if at is None:
                 break
             code = at.f_code
-            if code.co_name == _MODE:  # a mode, ours among them, stands between the call and torch
-                at = at.f_back
-                continue
-            links.append((id(code), at.f_lasti))
             if self._fused and code in _FUSED:
                 layer = local_of(at, "self")
                 return self._fused.get(identity(layer)) if isinstance(layer, nn.Module) else None
-            if owner is not None and id(code) in owner.codes:
-                if _again(at):
+            if (module := runs_module(at)) is not None and identity(module) in self._hooked:
+                if not self._fused:
                     return None
-                site: int | None = owner.find(tuple(links))
-                if site is None:
-                    self._stray(frame)
-                return site
-            a_module = a_module or id(code) in self._known
-            if a_module and not self._fused:
-                return None
+            elif not between(code):
+                links.append((id(code), self._offset(at)))
+            if owner is not None and id(code) in owner.codes:
+                return None if _again(at) else self._own(owner, tuple(links), frame)
             at = at.f_back
-        if not a_module:
-            self._stray(frame)
+        self._stray(frame)
         return None
+
+    def _own(self, owner: Owner, place: Place, frame: FrameType) -> int | None:
+        """Return the site of an owner's call; one that the code does not show takes a site that is without a place."""
+        site = owner.find(place)
+        if site is None and owner.unplaced:
+            site = owner.sites[place] = owner.unplaced.pop(0)
+            owner.kept.extend(_codes(frame))
+        if site is None:
+            self._stray(frame)
+        return site
+
+    def _offset(self, frame: FrameType) -> int:
+        """Return where the call begins that a frame is in."""
+        code, last = frame.f_code, frame.f_lasti
+        known = self._offsets.get((id(code), last))
+        if known is None:
+            known = self._offsets[id(code), last] = (offset_of(code, last), code)
+        return known[0]
 
     def _stray(self, frame: FrameType) -> None:
         """Note a call that the census lacks, with the module that makes it, for the census to take in."""
-        tap, at = self._tap, frame
+        tap = self._tap
         links: list[tuple[CodeType, int]] = []
+        at: FrameType | None = frame
         for _ in range(_FAR):
-            if at.f_code.co_filename.startswith(_GENERATED):
-                return  # a graph's code, which no longer says whose call it was
+            if at is None or at.f_code.co_filename.startswith(_GENERATED):
+                return  # a graph's code no longer says whose call it was
             # Only torch's own frame is asked for the module: to ask the user's would empty what `locals()` gave them.
-            if (module := runs_module(at)) is not None:
-                if identity(module) in tap.names and len(tap.strays) <= MOST_STRAYS:
+            module = runs_module(at)
+            if module is not None and identity(module) in self._hooked:
+                return
+            if module is not None and identity(module) in tap.names:
+                if len(tap.strays) <= MOST_STRAYS:
                     tap.strays.setdefault((tap.names[identity(module)], tuple(links)), False)
                 return
-            if at.f_code.co_name != _MODE and not of_torchs_modules(at.f_code):
-                links.append((at.f_code, at.f_lasti))
-            if at.f_back is None:
-                return
+            if not between(at.f_code):
+                links.append((at.f_code, self._offset(at)))
             at = at.f_back
+
+
+def _codes(frame: FrameType) -> Iterator[CodeType]:
+    """Yield the code of a frame and of those around it."""
+    at: FrameType | None = frame
+    for _ in range(_FAR):
+        if at is None:
+            return
+        yield at.f_code
+        at = at.f_back
 
 
 def _again(frame: FrameType) -> bool:
     """Return whether a forward was called by the same code, not by torch: another instance's, of which no hook told."""
-    outer = frame.f_back
+    outer = frame.f_back if frame.f_code.co_name == "forward" else None
     while outer is not None and not of_torchs_modules(outer.f_code):
         if outer.f_code is frame.f_code:
             return True

@@ -13,7 +13,7 @@ from torch.utils.hooks import RemovableHandle
 
 from geluwatch.records import Site
 from geluwatch.tap import dispatch
-from geluwatch.tap.calls import Chain, methods_of
+from geluwatch.tap.calls import Chain
 from geluwatch.tap.consumers import CHANNELS_FIRST, ConsumerHook, LearnChannels, LearnConsumer
 from geluwatch.tap.discover import Found, fused_parts
 from geluwatch.tap.functional import CallMode, Ear, Owner, OwnerBegin, OwnerEnd, identity, owner_of, place_of
@@ -53,12 +53,10 @@ class Wiring:
         tap.hears = dispatch.available()
         tap.names = {identity(module): name for name, module in model.named_modules(remove_duplicate=False)}
         observed = [item for item in found if item.site.state == "observed"]
-        calls = _by_caller(item for item in observed if item.chain)
+        calls = _by_caller(item for item in observed if item.site.form == "functional")
         self._calls = bool(calls)
         fused = {identity(item.caller): item.site.position for item in observed if item.site.form == "fused"}
-        gelus = {item.module for item in found if item.module is not None}
-        known = frozenset(id(code) for module in gelus for code in methods_of(module))
-        self._ear = Ear(tap, fused, known)
+        self._ear = Ear(tap, fused, frozenset(identity(item.module) for item in observed if item.module is not None))
         if observed:
             self._put_on(model, observed, calls)
 
@@ -138,8 +136,9 @@ class Wiring:
 
     def _take_in(self, owner: nn.Module, layer: str, chain: Chain) -> None:
         tap = self._tap
-        if owner in self._owners and self._owners[owner].find(place_of(chain)) is not None:
-            return  # known, but met where its module's hooks had not told of it
+        known = self._owners.get(owner)
+        if known is not None and known.find(place_of(known.within(chain))) is not None:
+            return  # met where its module's hooks had not told of it
         position = len(tap.sites)
         site = Site(_free(layer, {site.layer for site in tap.sites}), position, "functional", type(owner).__name__, "erf")
         if isinstance(owner, nn.TransformerEncoderLayer):
