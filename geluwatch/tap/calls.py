@@ -1,7 +1,7 @@
 """Where a module's own code calls GELU as a function: read from its bytecode, before it has ever run.
 
 The scan follows what Python would: global and enclosing names, attributes of modules, the instance's own attributes,
-methods of its class, and the helper functions they call. What it cannot follow is found when it runs (see `heard`).
+methods of its class, and the helper functions they call. What it cannot follow is found when it runs (see `ear`).
 """
 
 from __future__ import annotations

@@ -9,7 +9,7 @@ from torch import nn
 
 from geluwatch.tap import compiled, functional, padding
 from geluwatch.tap._compat import called_by_compiler, calls_under_way, compiled_before, compiler_loaded, note_trace, rerun, unseen
-from geluwatch.tap.functional import Ear
+from geluwatch.tap.ear import Ear
 from geluwatch.tap.hook import Hook
 from geluwatch.tap.shared import Tap
 from geluwatch.tap.state import ThreadState

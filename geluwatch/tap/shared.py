@@ -78,7 +78,7 @@ class Tap:
         self.hears = False
         """Whether this torch lets calls of GELU be heard wherever they are made."""
         self.names: dict[int, str] = {}
-        """Qualified names of the model's modules by `functional.identity`."""
+        """Qualified names of the model's modules by `owner.identity`."""
         self.strays: dict[tuple[str, Chain], bool] = {}
         """Calls heard that the census lacked, (qualified name of the module that makes them, the call), and whether it has them now."""
         self.variants: dict[int, str] = {}

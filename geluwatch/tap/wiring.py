@@ -16,10 +16,12 @@ from geluwatch.tap import dispatch
 from geluwatch.tap.calls import Chain
 from geluwatch.tap.consumers import CHANNELS_FIRST, ConsumerHook, LearnChannels, LearnConsumer
 from geluwatch.tap.discover import Found, fused_parts
-from geluwatch.tap.functional import CallMode, Ear, Owner, OwnerBegin, OwnerEnd, identity, owner_of, place_of
+from geluwatch.tap.ear import Ear
+from geluwatch.tap.functional import CallMode, OwnerBegin, OwnerEnd
 from geluwatch.tap.hooks import RootBegin, RootEnd
 from geluwatch.tap.look import dense
 from geluwatch.tap.names import stable
+from geluwatch.tap.owner import Owner, identity, owner_of, place_of
 from geluwatch.tap.ranges import RangeBegin, RangeEnd
 from geluwatch.tap.rows import Formula
 from geluwatch.tap.shared import MOST_STRAYS, Tap
