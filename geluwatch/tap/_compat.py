@@ -12,6 +12,7 @@ from typing import Any
 
 import torch
 from torch import nn
+from torch.overrides import TorchFunctionMode
 
 _functorch: Any = getattr(torch._C, "_functorch", None)  # noqa: SLF001
 _dynamo: Any = getattr(getattr(torch._C, "_dynamo", None), "eval_frame", None)  # noqa: SLF001
@@ -26,6 +27,11 @@ _call_code: CodeType | None = getattr(getattr(nn.Module, "_call_impl", None), "_
 
 _TAP_KEY = "TESTING_ONLY_GenericMode"
 """A dispatch key above all others that torch leaves free: included in a thread, it shows an operation to a Python kernel first."""
+
+FUSED_CODE = frozenset(
+    method.__code__ for name in ("forward", "_ff_block") if (method := getattr(nn.TransformerEncoderLayer, name, None)) is not None
+)
+"""Code of torch's encoder layer from which its GELU is called, on the fused path and on the other."""
 
 _OPS_FILE = torch._ops.__file__  # noqa: SLF001
 
@@ -168,6 +174,29 @@ def tapped(on: bool) -> None:  # a setter
         _include(_TAP_KEY, on)
 
 
+def enter_function_mode(mode: TorchFunctionMode) -> None:
+    """Enter a mode of functions in this thread."""
+    torch._C._push_on_torch_function_stack(mode)  # noqa: SLF001
+
+
+def leave_function_mode() -> None:
+    """Leave the mode of functions that was entered last."""
+    torch._C._pop_torch_function_stack()  # noqa: SLF001
+
+
+def compiled_in_place(module: nn.Module) -> bool:
+    """Return whether a module's own call has been compiled."""
+    return getattr(module, "_compiled_call_impl", None) is not None
+
+
+def scale_of(scaler: Any) -> torch.Tensor | float | None:
+    """Return a GradScaler's scale as it lies there, None where it is off: `get_scale` would wait for a device."""
+    if scaler is None or not scaler.is_enabled():
+        return None
+    held = getattr(scaler, "_scale", None)
+    return held if isinstance(held, torch.Tensor) else float(scaler.get_scale())
+
+
 def traces_speech() -> bool:
     """Return whether this release is known to trace effects and function modes within hooks, checkpoints and DDP."""
     major, minor = torch.__version__.split(".")[:2]
@@ -269,7 +298,7 @@ def local_of(frame: FrameType, name: str) -> object:
 
 def compiled_before(model: nn.Module) -> bool:
     """Return whether code of a model's classes has been compiled already; hooks put on later do not run in it."""
-    if any(hasattr(module, "_orig_mod") or getattr(module, "_compiled_call_impl", None) is not None for module in model.modules()):
+    if any(hasattr(module, "_orig_mod") or compiled_in_place(module) for module in model.modules()):
         return True
     return any(_compiled_entries(code) for code in _entry_codes(model))
 

@@ -57,6 +57,12 @@ def can_speak(token: torch.Tensor | None, args: tuple[Any, ...], output: Any) ->
     return isinstance(args[0], torch.Tensor) and isinstance(output, torch.Tensor) and output.device.type == "cpu"
 
 
+def say(token: torch.Tensor | None) -> None:
+    """Speak without tensors, inside a hook that is being traced, where it may."""
+    if may_speak(token):
+        torch.ops.geluwatch.speak(token, None, None)
+
+
 def _speak(token: torch.Tensor, first: torch.Tensor | None, second: torch.Tensor | None) -> None:
     speaker = _speakers.get(int(token))
     if speaker is not None:

@@ -135,29 +135,29 @@ def _walk(model: nn.Module, extra: tuple[type, ...]) -> Iterator[Found]:
     if variant_of(model, extra) is not None:
         yield _of_module(stable(""), model, model, extra)
         return
-    reader = Reader()
+    reader, parts = Reader(), fused_parts(model)
     seen: set[nn.Module] = set()
     held: set[tuple[nn.Module, nn.Module]] = set()
-    stack: list[tuple[str, nn.Module | None, nn.Module, bool]] = [("", None, model, False)]
+    stack: list[tuple[str, nn.Module | None, nn.Module]] = [("", None, model)]
     while stack:
-        path, caller, module, fused = stack.pop()
+        path, caller, module = stack.pop()
         if caller is not None and variant_of(module, extra) is not None:
             if (caller, module) not in held:
                 held.add((caller, module))
-                yield _of_module(stable(path), module, caller, extra, fused=fused)
+                yield _of_module(stable(path), module, caller, extra, fused=module in parts)
         elif module not in seen:
             seen.add(module)
             encoder = _can_fuse(module)
             if _can_fuse(module):
                 yield from _of_encoder(path, module)
             else:
-                yield from _of_calls(path, module, reader, fused=fused)
+                yield from _of_calls(path, module, reader, fused=module in parts)
             # The public iterators drop a child that is held twice, and a shared GELU is just that.
             children = module._modules.items()  # noqa: SLF001
             # A list or a dictionary of modules is never called itself: its owner is the caller.
             owner = caller if caller is not None and isinstance(module, (nn.ModuleList, nn.ModuleDict)) else module
             stack.extend(
-                (f"{path}.{name}", owner, child, fused or encoder)
+                (f"{path}.{name}", owner, child)
                 for name, child in reversed(children)
                 if child is not None and not (encoder and name == "activation")
             )

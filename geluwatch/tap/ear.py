@@ -15,7 +15,7 @@ import torch
 from torch import nn
 
 from geluwatch.tap import dispatch, look
-from geluwatch.tap._compat import between, local_of, of_torchs_modules, offset_of, rerun, runs_module
+from geluwatch.tap._compat import FUSED_CODE, between, local_of, of_torchs_modules, offset_of, rerun, runs_module
 from geluwatch.tap.owner import Owner, Place, identity
 from geluwatch.tap.shared import MOST_STRAYS, Tap
 from geluwatch.tap.state import ThreadState
@@ -26,7 +26,6 @@ if TYPE_CHECKING:
 _FAR = 48
 """Frames looked at around a call: helper functions, and torch's own between a layer and its activation."""
 
-_FUSED = frozenset({nn.TransformerEncoderLayer.forward.__code__, nn.TransformerEncoderLayer._ff_block.__code__})  # noqa: SLF001
 _OWN = str(Path(__file__).parent)
 """Where the tap's own calls come from."""
 
@@ -37,20 +36,21 @@ _GENERATED = "<eval_with_key>"
 class Ear:
     """Hears the calls of one model in threads that run it."""
 
-    def __init__(self, tap: Tap, fused: dict[int, int], hooked: frozenset[int]) -> None:
+    def __init__(self, tap: Tap, fused: dict[int, int], hooked: frozenset[int], blind: frozenset[int]) -> None:
         """Make the ear of a model.
 
         Args:
             tap: What the hooks share.
             fused: Sites of fused layers by `identity`.
             hooked: GELU modules by `identity`, whose hooks see to their calls.
+            blind: Those that the census has as blind; in a fused layer their calls are the layer's.
         """
         self._tap = tap
         self.mode: CallMode | None = None
         """Entered around compiled code, where the model has own calls."""
         self._fused = fused
         self.has_fused = bool(fused)
-        self._hooked = hooked
+        self._hooked, self._blind = hooked, blind
         self._offsets: dict[tuple[int, int], tuple[int, CodeType]] = {}
         """Where calls begin, by (id of code, last instruction), and the code, so that its id stays its."""
 
@@ -101,23 +101,26 @@ class Ear:
             return None
         owner = state.owners[-1] if state.owners else None
         links: list[tuple[int, int]] = []
+        known = False
         at: FrameType | None = frame
         for _ in range(_FAR):
             if at is None:
                 break
             code = at.f_code
-            if self._fused and code in _FUSED:
+            if self._fused and code in FUSED_CODE:
                 layer = local_of(at, "self")
                 return self._fused.get(identity(layer)) if isinstance(layer, nn.Module) else None
-            if (module := runs_module(at)) is not None and identity(module) in self._hooked:
-                if not self._fused:
+            if (module := runs_module(at)) is not None:
+                if identity(module) in self._hooked:
                     return None
-            elif not between(code):
+                known = known or identity(module) in self._blind
+            if owner is not None and not between(code):
                 links.append((id(code), self._offset(at)))
-            if owner is not None and id(code) in owner.codes:
-                return None if _again(at) else self._own(owner, tuple(links), frame)
+                if id(code) in owner.codes:
+                    return None if _again(at) else self._own(owner, tuple(links), frame)
             at = at.f_back
-        self._stray(frame)
+        if not known:
+            self._stray(frame)
         return None
 
     def _own(self, owner: Owner, place: Place, frame: FrameType) -> int | None:

@@ -13,7 +13,7 @@ from torch import nn
 from torch.overrides import TorchFunctionMode
 
 from geluwatch.tap import compiled, dispatch, look
-from geluwatch.tap._compat import called_by_compiler, note_trace, rerun
+from geluwatch.tap._compat import called_by_compiler, compiled_in_place, enter_function_mode, leave_function_mode, note_trace, rerun
 from geluwatch.tap.calls import is_gelu
 from geluwatch.tap.ear import Ear
 from geluwatch.tap.hook import Hook
@@ -76,8 +76,7 @@ class OwnerBegin(Hook):
         """Do so, when torch calls the hook."""
         if torch.compiler.is_compiling():
             note_trace()
-            if compiled.may_speak(self.token):
-                torch.ops.geluwatch.speak(self.token, None, None)
+            compiled.say(self.token)
             return
         try:
             if rerun():
@@ -88,7 +87,7 @@ class OwnerBegin(Hook):
                 state.listening = len(state.owners)
             state.owners.append(self.owner)
             begin(state, self.ear)
-            if (self.tap.compiled or module._compiled_call_impl is not None) and called_by_compiler():  # noqa: SLF001  # its only name
+            if (self.tap.compiled or compiled_in_place(module)) and called_by_compiler():
                 enter_mode(state, self.ear)
         except Exception as error:  # noqa: BLE001  # nothing may leave a hook
             self.tap.breaker.trip("guard", error)
@@ -112,8 +111,7 @@ class OwnerEnd(Hook):
     def __call__(self, _module: nn.Module, _args: tuple[Any, ...], _output: Any) -> None:
         """Do so, when torch calls the hook."""
         if torch.compiler.is_compiling():
-            if compiled.may_speak(self.token):
-                torch.ops.geluwatch.speak(self.token, None, None)
+            compiled.say(self.token)
             return
         try:
             if rerun():
@@ -160,11 +158,11 @@ def enter_mode(state: ThreadState, ear: Ear) -> None:
     """Enter the mode in this thread, until the pass, or the outermost module that entered it, ends."""
     if ear.mode is not None and state.mode is None and ear.mode.token is not None:
         state.mode = ear.mode
-        torch._C._push_on_torch_function_stack(ear.mode)  # noqa: SLF001
+        enter_function_mode(ear.mode)
 
 
 def leave_mode(state: ThreadState) -> None:
     """Leave the mode, where it was entered."""
     if state.mode is not None:
         state.mode = None
-        torch._C._pop_torch_function_stack()  # noqa: SLF001
+        leave_function_mode()

@@ -25,8 +25,7 @@ class CallerBegin(Hook):
     def __call__(self, _module: nn.Module, _args: tuple[Any, ...]) -> None:
         """Do so, when torch calls the hook."""
         if torch.compiler.is_compiling():
-            if compiled.may_speak(self.token):
-                torch.ops.geluwatch.speak(self.token, None, None)
+            compiled.say(self.token)
             return
         # The group is a site number, not the GELU's id: replicas of a module have other ids and the same hooks.
         self.tap.enter_caller(self.group, self.site)
@@ -38,7 +37,7 @@ class CallerBegin(Hook):
 
 
 class CallerEnd(Hook):
-    """Forward hook of such a module, called also when it raised: the GELU's calls are the outer caller's again."""
+    """Forward hook of such a module: the GELU's calls are the outer caller's again."""
 
     def __init__(self, tap: Tap, group: int) -> None:
         super().__init__(tap)
@@ -48,8 +47,7 @@ class CallerEnd(Hook):
     def __call__(self, _module: nn.Module, _args: tuple[Any, ...], _output: Any) -> None:
         """Do so, when torch calls the hook."""
         if torch.compiler.is_compiling():
-            if compiled.may_speak(self.token):
-                torch.ops.geluwatch.speak(self.token, None, None)
+            compiled.say(self.token)
             return
         self.tap.leave_caller(self.group)
 

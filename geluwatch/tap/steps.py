@@ -16,6 +16,7 @@ import torch
 from geluwatch.core.totals import add_training
 from geluwatch.errors import ConfigError
 from geluwatch.records import Training
+from geluwatch.tap._compat import scale_of
 from geluwatch.tap.breaker import Breaker
 
 _MOST_IN_FLIGHT = 256
@@ -82,7 +83,7 @@ class Steps:
 
     def _note(self, loss: Any, scaler: Any) -> None:
         if len(self._flights) < _MOST_IN_FLIGHT:
-            self._flights.append(_start(loss, _scale_of(scaler)))
+            self._flights.append(_start(loss, scale_of(scaler)))
         while self._flights and self._flights[0].landed:
             self._land(self._flights.popleft())
 
@@ -97,14 +98,6 @@ class Steps:
             self._in_a_row += 1
         else:
             self._in_a_row = 0
-
-
-def _scale_of(scaler: Any) -> torch.Tensor | float | None:
-    """Return a GradScaler's scale as it lies there: `get_scale` would wait for a device."""
-    if scaler is None or not scaler.is_enabled():
-        return None
-    held = getattr(scaler, "_scale", None)
-    return held if isinstance(held, torch.Tensor) else float(scaler.get_scale())
 
 
 def _start(loss: torch.Tensor | float | None, scale: torch.Tensor | float | None) -> _Flight:

@@ -18,6 +18,7 @@ from geluwatch.tap.consumers import CHANNELS_FIRST, ConsumerHook, LearnChannels,
 from geluwatch.tap.discover import Found, fused_parts
 from geluwatch.tap.ear import Ear
 from geluwatch.tap.functional import CallMode, OwnerBegin, OwnerEnd
+from geluwatch.tap.hook import Hook
 from geluwatch.tap.hooks import RootBegin, RootEnd
 from geluwatch.tap.look import dense
 from geluwatch.tap.names import stable
@@ -58,7 +59,8 @@ class Wiring:
         calls = _by_caller(item for item in observed if item.site.form == "functional")
         self._calls = bool(calls)
         fused = {identity(item.caller): item.site.position for item in observed if item.site.form == "fused"}
-        self._ear = Ear(tap, fused, frozenset(identity(item.module) for item in observed if item.module is not None))
+        hooked = _identities(observed)
+        self._ear = Ear(tap, fused, hooked, _identities(found) - hooked)
         if observed:
             self._put_on(model, observed, calls)
 
@@ -73,6 +75,8 @@ class Wiring:
                 by_module.setdefault(item.module, []).append(item)
         for module, items in by_module.items():
             self._put_on_module(module, items)
+        # Only with `SiteBegin` on every module: in compiled code a module's own call would be taken for its owner's.
+        self._ear.mode = CallMode(tap) if calls else None
         for module, items in calls.items():
             self._put_on_owner(module, owner_of(module, items))
         # After all others, for the model may be the GELU itself.
@@ -100,14 +104,12 @@ class Wiring:
             # Not called where the forward raises: hooks that are would be guarded by their numbers in compiled code.
             keep(item.caller.register_forward_pre_hook(CallerBegin(tap, group, item.site.position)))
             keep(item.caller.register_forward_hook(CallerEnd(tap, group)))
-
         if tap.config.ranges:
             keep(module.register_forward_pre_hook(RangeBegin(tap, group)))
             keep(module.register_forward_hook(RangeEnd(tap, group), prepend=True, always_call=True))
 
     def _put_on_owner(self, module: nn.Module, owner: Owner) -> None:
         self._owners[module] = owner
-        self._ear.mode = self._ear.mode or CallMode(self._tap)
         self._handles.append(module.register_forward_pre_hook(OwnerBegin(self._tap, self._ear, owner)))
         self._handles.append(module.register_forward_hook(OwnerEnd(self._tap, self._ear, owner)))
 
@@ -161,6 +163,9 @@ class Wiring:
         module = self._modules.get(site)
         return module is not None and module() is None
 
+    def _is_ours(self, hook: object) -> bool:
+        return isinstance(hook, Hook) and hook.tap is self._tap
+
     def remove(self, model: nn.Module | None) -> None:
         """Take every hook off, those among them that other modules have taken over, as quantised ones do."""
         self._tap.closed = True
@@ -168,8 +173,12 @@ class Wiring:
             handle.remove()
         for module in model.modules() if model is not None else ():
             for hooks in (module._forward_hooks, module._forward_pre_hooks):  # noqa: SLF001  # handles know only the modules they were made for
-                for key in [key for key, hook in hooks.items() if getattr(hook, "tap", None) is self._tap]:
+                for key in [key for key, hook in hooks.items() if self._is_ours(hook)]:
                     del hooks[key]
+
+
+def _identities(found: Iterable[Found]) -> frozenset[int]:
+    return frozenset(identity(item.module) for item in found if item.module is not None)
 
 
 def _by_caller(found: Iterable[Found]) -> dict[nn.Module, list[Found]]:

@@ -278,3 +278,56 @@ def test_code_before_the_forward_is_followed(attach: Callable[..., Any]) -> None
     totals = watch.flush().totals
     assert {"0": (1, 1), "1": (1, 0)} == {layer: (seen.forwards, seen.first) for layer, seen in totals.nonfinite.items()}
     assert [("0", "observed"), ("1", "observed")] == [(site.layer, site.state) for site in watch.sites]
+
+
+def test_an_activation_shared_with_an_encoder_layer_carries_no_hook(attach: Callable[..., Any], monkeypatch: pytest.MonkeyPatch) -> None:
+    """One GELU in torch's encoder layer and beside it: the layer's fused path stays on, and the one beside it is blind with the reason."""
+    fused = torch._transformer_encoder_layer_fwd
+    calls: list[int] = []
+    monkeypatch.setattr(torch, "_transformer_encoder_layer_fwd", lambda *given: calls.append(1) or fused(*given))
+    act = nn.GELU()
+    model = nn.Sequential(nn.Linear(4, 4), act, nn.TransformerEncoderLayer(4, 2, 8, activation=act, batch_first=True)).eval()
+    watch = attach(model)
+    with torch.inference_mode():
+        model(torch.randn(1, 2, 4))
+    watch.flush()
+    assert [1] == calls
+    assert [("1", "blind"), ("2.activation", "observed")] == [(site.layer, site.state) for site in watch.sites]
+    assert "fused path" in watch.sites[0].reason
+
+
+def test_a_modules_call_in_compiled_code_is_not_its_late_found_owners(attach: Callable[..., Any]) -> None:
+    """Of a call found when it ran, compiled later together with a GELU module, the module's values are no rows of the caller's."""
+
+    class Late(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.act = nn.GELU()
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return TABLE["gelu"](self.act(x) - 1.0)
+
+    model = Holder(Late())
+    watch = attach(model, cost_budget=None)
+    model(X)
+    watch.flush()
+    torch.compile(model, backend="aot_eager")(X)
+    rows = {each.layer: each.pre for each in watch._source.drain().rows}
+    assert (X.numpy() == rows["part.act"]).all()
+    assert {"part": "blind", "part.act": "observed"} == {site.layer: site.state for site in watch.sites}
+
+
+def test_a_strangers_hook_that_cannot_be_asked_does_not_keep_a_watch_on(attach: Callable[..., Any]) -> None:
+    """Detaching asks nothing of hooks that are not ours."""
+
+    class Rude:
+        def __getattr__(self, name: str) -> Any:
+            raise RuntimeError(name)
+
+        def __call__(self, *_: Any) -> None:
+            """Do nothing."""
+
+    model = nn.Sequential(nn.GELU())
+    model[0].register_forward_hook(Rude())
+    attach(model).detach()
+    assert 1 == len(model[0]._forward_hooks)
