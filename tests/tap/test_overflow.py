@@ -85,6 +85,7 @@ def test_growing_weights_are_told_twenty_steps_before_the_first_inf(dtype: torch
     with torch.no_grad():
         model.get_submodule(LAYER.replace("intermediate_act_fn", "dense")).weight.mul_(2.0 ** (7 if dtype is torch.float16 else 52))
     run = train(model, attach(model, cost_budget=None, minimum_rows=64), dtype, growth, layer=LAYER, every=every)
+    print(f"\n{dtype}, x {growth} a step, a window every {every}: alarm at step {run.alarmed}, first non-finite at {run.steps}")
     assert run.first in (LAYER, NEXT)
     assert "page" == run.verdict
     assert {LAYER} == run.where
@@ -110,6 +111,7 @@ def test_the_real_encoder_is_told_twenty_steps_ahead(minilm: nn.Module, attach: 
     finally:
         minilm.load_state_dict(before)
         minilm.requires_grad_(True)
+    print(f"\nMiniLM, float16, x 1.2 a step: alarm at step {run.alarmed}, first non-finite at {run.steps}")
     assert run.first in (layer, layer.replace("3", "4"))
     assert {layer} == run.where
     assert run.alarmed is not None
