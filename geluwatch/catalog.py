@@ -77,12 +77,21 @@ OUT_OF_MEMORY = Metric("geluwatch_out_of_memory_forward_passes", "counter", "For
 FIRST_FORWARD = Metric("geluwatch_first_forward_duration_seconds", "gauge", "What the first forward pass that returned took.", "s")
 COLD_START = Metric("geluwatch_cold_start_seconds", "gauge", "From attaching to the end of the first forward pass that returned.", "s")
 
+# What the application reports: `Watch.note`
+PREDICTIONS = Metric("geluwatch_predictions", "counter", "Predictions of which the application learned whether they were right.", "{prediction}")
+WRONG_PREDICTIONS = Metric("geluwatch_wrong_predictions", "counter", "Of those, predictions that were wrong.", "{prediction}")
+ACCURACY = Metric("geluwatch_accuracy_ratio", "gauge", "Accuracy of the last evaluation that the application reported.", "1")
+QUANTIZED_DELTA = Metric("geluwatch_quantized_accuracy_delta_ratio", "gauge", "Accuracy of the quantised model minus that of the original on the same calibration set, as last reported; negative where quantising costs accuracy.", "1")
+COST = Metric("geluwatch_cost_per_hour", "gauge", "What an hour of this process costs, in the currency of whoever reports it.", "{currency}")
+
 # Process and devices, as of the last flush
 CPU_SECONDS = Metric("geluwatch_process_cpu_seconds", "counter", "Processor time of all threads of the process.", "s")
 RESIDENT = Metric("geluwatch_process_resident_memory_bytes", "gauge", "Memory of the process that is really there.", "By")
+MEMORY_LIMIT = Metric("geluwatch_process_memory_limit_bytes", "gauge", "Memory that the process may use: the limit of its control group, else what the machine has.", "By")
 THREADS = Metric("geluwatch_process_threads", "gauge", "Threads of the process, those of libraries included.", "{thread}")
 DEVICE_MEMORY = Metric("geluwatch_device_memory_bytes", "gauge", "Memory of tensors on a device, as the framework's allocator counts it.", "By", ("device",))
 DEVICE_PEAK = Metric("geluwatch_device_memory_peak_bytes", "gauge", "The most memory of tensors on a device so far.", "By", ("device",))
+DEVICE_LIMIT = Metric("geluwatch_device_memory_limit_bytes", "gauge", "Memory that a device has.", "By", ("device",))
 DEVICE_BUSY = Metric("geluwatch_device_utilization_ratio", "gauge", "Share of the last moments in which a device was busy, with this process or any other.", "1", ("device",))
 
 # Non-finite values
@@ -154,10 +163,12 @@ ATTACHED = Metric("geluwatch_attached_timestamp_seconds", "gauge", "When the age
 GELU_SECONDS = Metric("geluwatch_gelu_seconds", "counter", "Time of this GELU itself in timed passes, in the model's thread; on an accelerator the time to launch it. None is taken once torch.compile has been loaded.", "s", ("layer",))
 TIMED_SECONDS = Metric("geluwatch_timed_pass_seconds", "counter", "Duration of the passes in which the time of every GELU was taken: sampled ones, in processes without a compiler.", "s")
 HOOK_SECONDS = Metric("geluwatch_hook_seconds", "counter", "Time that row capture took in the model's own threads.", "s")
+COST_BUDGET = Metric("geluwatch_hook_budget_ratio", "gauge", "Share of wall time that row capture may cost the model's threads; absent where no budget is set.", "1")
 FLUSH_SECONDS = Metric("geluwatch_flush_seconds", "counter", "Time that the background thread spent folding observations.", "s")
 DROPPED_ROWS = Metric("geluwatch_rows_dropped", "counter", "Captured rows dropped because too many were waiting.", "{row}")
 ERRORS = Metric("geluwatch_errors", "counter", "Failures inside the agent, caught and counted, by part.", "{error}", ("part",))
 PART_DISABLED = Metric("geluwatch_part_disabled", "gauge", "1 for a part of the agent that its breaker has switched off.", "1", ("part",))
+PROFILE_INFO = Metric("geluwatch_profile", "info", "Which of the profiles lean, standard and full this exposition has.", "", ("profile",))
 COLLECT_SECONDS = Metric("geluwatch_collect_duration_seconds", "gauge", "Time the last rendering of these metrics took.", "s")
 EXPORTED_SERIES = Metric("geluwatch_exported_series", "gauge", "Series in this exposition.", "{series}")
 

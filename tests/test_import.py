@@ -40,7 +40,7 @@ def test_the_store_and_the_readers_load_no_torch() -> None:
         "export.prometheus",
         "export.otel",
         "export.pages",
-        "mixin.alerts",
+        "mixin.rules",
         "core.monitor",
         "testing",
     )

@@ -274,7 +274,13 @@ def _part_disabled(report: Report) -> Iterator[_Reading]:
         yield {"part": part}, part in report.disabled
 
 
+def _none(_: Report) -> Iterator[_Reading]:
+    return iter(())
+
+
 _READERS: Mapping[Metric, _Reader] = {
+    **dict.fromkeys((catalog.PREDICTIONS, catalog.WRONG_PREDICTIONS, catalog.ACCURACY, catalog.QUANTIZED_DELTA, catalog.COST), _none),
+    **dict.fromkeys((catalog.MEMORY_LIMIT, catalog.DEVICE_LIMIT, catalog.COST_BUDGET, catalog.PROFILE_INFO), _none),
     catalog.FORWARDS: _of_model(lambda report: report.totals.forwards),
     catalog.SAMPLED_FORWARDS: _of_model(lambda report: report.totals.sampled_forwards),
     catalog.SAMPLES: _of_model(lambda report: report.totals.samples),

@@ -9,7 +9,7 @@ from grafanalib import core
 from grafanalib._gen import DashboardEncoder
 
 from geluwatch import catalog
-from geluwatch.mixin.alerts import DASHBOARD_UID
+from geluwatch.mixin.links import ONCALL
 from geluwatch.mixin.overview import rows
 from geluwatch.mixin.overview.parts import FIRING, Row, where
 from geluwatch.mixin.panels import DATASOURCE, Json
@@ -38,7 +38,7 @@ def overview(settings: MixinSettings) -> bytes:
     dashboard = core.Dashboard(
         title="geluwatch overview",
         description=f"NaN, Inf and drift at the GELU activations of running models. {GENERATED}",
-        uid=DASHBOARD_UID,
+        uid=ONCALL,
         tags=["geluwatch"],
         editable=False,
         graphTooltip=_SHARED_CROSSHAIR,

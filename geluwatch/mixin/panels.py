@@ -15,13 +15,13 @@ from typing import Any, ClassVar
 from grafanalib import core
 
 from geluwatch.mixin import queries
-from geluwatch.mixin.alerts import DASHBOARD_UID
+from geluwatch.mixin.links import ONCALL
 
 Json = dict[str, Any]
 
 DATASOURCE = {"type": "prometheus", "uid": "${datasource}"}
 DRILL_DOWN = (
-    f"/d/{DASHBOARD_UID}?${{datasource:queryparam}}&${{job:queryparam}}&${{instance:queryparam}}&${{model:queryparam}}"
+    f"/d/{ONCALL}?${{datasource:queryparam}}&${{job:queryparam}}&${{instance:queryparam}}&${{model:queryparam}}"
     "&${point:queryparam}&var-layer=${__field.labels.layer}&${__url_time_range}"
 )
 """The same dashboard, for the layer of the series that was clicked."""

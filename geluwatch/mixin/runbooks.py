@@ -9,9 +9,10 @@ import string
 from importlib import resources
 
 from geluwatch.errors import ConfigError
-from geluwatch.mixin import queries
-from geluwatch.mixin.alerting import Alert
-from geluwatch.mixin.alerts import alerts, recordings, severity
+from geluwatch.mixin.rules import alerts, recordings
+from geluwatch.mixin.rules.agents import memory_step
+from geluwatch.mixin.rules.alerting import Alert
+from geluwatch.mixin.rules.annotations import severity
 from geluwatch.mixin.settings import MixinSettings
 
 _PREFIX = "geluwatch"
@@ -71,7 +72,7 @@ def _facts(tiers: tuple[Alert, ...], settings: MixinSettings) -> dict[str, str]:
         "window": settings.rate_window,
         "grace": settings.grace,
         "memory": settings.agent_memory,
-        "memory_step": f"{queries.memory_step(settings)}s",
+        "memory_step": f"{memory_step(settings)}s",
     }
 
 

@@ -10,12 +10,14 @@ from typing import Literal, Self
 
 from geluwatch.catalog import METRICS, MODEL_LABELS
 from geluwatch.errors import ConfigError
+from geluwatch.mixin.thresholds import Thresholds
 
-Tier = Literal["page", "ticket"]
-TIERS: tuple[Tier, ...] = ("page", "ticket")
+Tier = Literal["page", "ticket", "notice"]
+"""Wakes somebody; waits for working hours; tells nobody and only keeps other alerts quiet."""
+TIERS: tuple[Tier, ...] = ("page", "ticket", "notice")
 
-_UNIT_SECONDS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
-_DURATION = re.compile(r"([1-9]\d*)([smhd])")
+_UNIT_SECONDS = {"s": 1, "m": 60, "h": 3600, "d": 86400, "w": 604800}
+_DURATION = re.compile(r"([1-9]\d*)([smhdw])")
 _MATCHER = re.compile(r'([a-zA-Z_]\w*)(?:=~|!~|!=|=)"(?:[^"\\\n]|\\.)*"')
 _MATCHERS = re.compile(rf"{_MATCHER.pattern}(?:,{_MATCHER.pattern})*")
 _DURATIONS = (
@@ -27,7 +29,14 @@ _DURATIONS = (
     "agent_memory",
     "baseline_missing_for",
     "keep_firing_for",
+    "blind_for",
+    "service_for",
+    "rollout_window",
+    "usual_range",
+    "compare_offset",
+    "baseline_age",
 )
+_SEVERITIES: Mapping[Tier, str] = MappingProxyType({"page": "critical", "ticket": "warning", "notice": "info"})
 _OWN_LABELS = {*MODEL_LABELS, *(label for metric in METRICS for label in metric.labels)}
 
 
@@ -68,14 +77,43 @@ class MixinSettings:
     baseline_missing_for: str = "6h"
     """How long a model may take traffic without a baseline before its ticket."""
 
+    blind_for: str = "30m"
+    """How long a GELU may be blind, or an agent out of order or over its budget, while there is traffic, before its ticket."""
+
+    service_for: str = "15m"
+    """How long latency, accuracy, cost or memory has to be out of line before its ticket."""
+
+    rollout_window: str = "30m"
+    """How long after a new version of a model came up its tickets are kept quiet."""
+
+    usual_range: str = "1d"
+    """Stretch of the past that tells what latency, accuracy and cost usually are."""
+
+    compare_offset: str = "1w"
+    """How far back the same hour of an ordinary week lies."""
+
+    baseline_age: str = "90d"
+    """Age from which a baseline is stale."""
+
+    burn_windows: tuple[str, ...] = ("5m", "30m", "1h", "2h", "6h", "1d", "3d")
+    """Ranges over which error budgets are watched: shortest first, seven of them (see `rules.objectives`)."""
+
     keep_firing_for: str = "10m"
     """How long page and drift ticket outlive their cause, so that a flapping cause stays one incident."""
 
     evaluation_interval: str | None = None
     """Interval of the rule groups; None leaves it to the server's configuration."""
 
-    severities: Mapping[Tier, str] = field(default_factory=lambda: MappingProxyType({"page": "critical", "ticket": "warning"}))
+    severities: Mapping[Tier, str] = field(
+        default_factory=lambda: MappingProxyType({"page": "critical", "ticket": "warning", "notice": "info"})
+    )
     """Value of the `severity` label for each tier."""
+
+    canary: str = 'track="canary"'
+    """Matchers of the agents that carry a canary; all others are stable. A constant label or one of the target."""
+
+    thresholds: Thresholds = field(default_factory=Thresholds)
+    """Limits of what is no drift and so has no calibrated one."""
 
     runbook_base: str | None = None
     """URL under which the runbooks are published; None links to the copies that the agents serve themselves."""
@@ -94,6 +132,13 @@ class MixinSettings:
             agent_memory="10m",
             baseline_missing_for="20s",
             keep_firing_for="10s",
+            blind_for="5s",
+            service_for="5s",
+            rollout_window="20s",
+            usual_range="1m",
+            compare_offset="2m",
+            baseline_age="1h",
+            burn_windows=("5s", "10s", "20s", "30s", "1m", "3m", "6m"),
             evaluation_interval="1s",
         )
 
@@ -104,6 +149,10 @@ class MixinSettings:
             seconds(getattr(self, name), name)
         if self.evaluation_interval is not None:
             seconds(self.evaluation_interval, "evaluation_interval")
+        if not re.fullmatch(_MATCHERS, self.canary):
+            raise ConfigError(f'canary must be PromQL matchers without braces, such as track="canary"; got {self.canary!r}.')
+        if len(self.burn_windows) != 7 or list(self.burn_windows) != sorted(self.burn_windows, key=lambda w: seconds(w, "burn_windows")):
+            raise ConfigError(f"burn_windows must be seven durations, the shortest first, got {self.burn_windows!r}.")
         for name in ("runbook_base", "dashboard_base"):
             _check_url(name, getattr(self, name))
         if set(self.severities) != set(TIERS) or not all(isinstance(value, str) and value for value in self.severities.values()):
@@ -114,7 +163,7 @@ def seconds(duration: str, name: str = "duration") -> int:
     """Return a duration such as "5m" in seconds.
 
     Args:
-        duration: One whole number and one of the units s, m, h, d.
+        duration: One whole number and one of the units s, m, h, d, w.
         name: What the duration is, for the message.
 
     Raises:
@@ -122,7 +171,7 @@ def seconds(duration: str, name: str = "duration") -> int:
     """
     match = _DURATION.fullmatch(duration) if isinstance(duration, str) else None
     if match is None:
-        raise ConfigError(f'{name} must be a whole number and a unit of s, m, h or d, such as "5m"; got {duration!r}.')
+        raise ConfigError(f'{name} must be a whole number and a unit of s, m, h, d or w, such as "5m"; got {duration!r}.')
     return int(match[1]) * _UNIT_SECONDS[match[2]]
 
 

@@ -14,7 +14,8 @@ import promql_parser
 import pytest
 import yaml
 
-from geluwatch.mixin import alerts, build, runbooks
+from geluwatch.mixin import build, runbooks
+from geluwatch.mixin import rules as mixin_rules
 from geluwatch.mixin.settings import MixinSettings
 
 _GRAFANA = {"$__rate_interval": "5m", "$__range": "20m"}
@@ -74,8 +75,8 @@ def dashboard(rendered: dict[str, bytes]) -> dict[str, Any]:
 @pytest.fixture(scope="session")
 def rules(rendered: dict[str, bytes]) -> list[dict[str, Any]]:
     """Return every rule of the rule file."""
-    parsed: list[dict[str, Any]] = yaml.safe_load(rendered["alerts/geluwatch.rules.yaml"])["groups"][0]["rules"]
-    return parsed
+    parsed: list[dict[str, Any]] = yaml.safe_load(rendered["alerts/geluwatch.rules.yaml"])["groups"]
+    return [rule for group in parsed for rule in group["rules"]]
 
 
 @pytest.fixture(scope="session")
@@ -134,7 +135,7 @@ def inlined() -> Callable[[str], str]:
     """Return the function that writes recorded series out as the expressions they are recorded from."""
 
     def write_out(expr: str) -> str:
-        for recording in alerts.recordings(MixinSettings()):
+        for recording in mixin_rules.recordings(MixinSettings()):
             expr = expr.replace(recording.name, f"({recording.expr})")
         return expr
 

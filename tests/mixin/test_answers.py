@@ -122,6 +122,7 @@ def _choices(name: str, labels: dict[str, str]) -> list[str]:
         "version": ["1.0.0"],
         "framework": ["torch"],
         "device": ["cuda:0"],
+        "profile": ["standard"],
         "le": [*(_text(edge) for edge in edges), "+Inf"],
     }[name]
 

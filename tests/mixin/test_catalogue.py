@@ -10,13 +10,13 @@ import promql_parser
 import pytest
 
 from geluwatch.catalog import METRICS, MODEL_LABELS
-from geluwatch.mixin import queries as promql
-from geluwatch.mixin.alerts import recordings
+from geluwatch.mixin.rules import recordings
+from geluwatch.mixin.rules.agents import memory_step
 from geluwatch.mixin.settings import MixinSettings
 
 Nodes = Callable[[str], list[Any]]
 
-TARGET_LABELS = {"cluster", "namespace", "job", "instance"}
+TARGET_LABELS = {"cluster", "namespace", "job", "instance", "region", "shard", "track"}
 KNOWN: dict[str, set[str]] = {
     **{metric.series: {*MODEL_LABELS, *metric.labels} | ({"le"} if metric.kind == "histogram" else set()) for metric in METRICS},
     **{recording.name: {*MODEL_LABELS, "layer", "point"} for recording in recordings(MixinSettings())},
@@ -96,11 +96,11 @@ def test_sum_and_count_of_the_histogram_are_never_asked_for(queries: list[Any]) 
 def test_recordings_are_named_level_metric_operation() -> None:
     """A recorded name says what it is by, of which metric, and how; only such names hold colons."""
     names = [recording.name for recording in recordings(MixinSettings())]
-    assert all(re.fullmatch(r"[a-z_]+:geluwatch_[a-z_]+:[a-z0-9]+", name) for name in names), names
+    assert all(re.fullmatch(r"[a-z_]+:geluwatch_[a-z_]+:[a-z0-9_]+", name) for name in names), names
     assert all(":" not in metric.name for metric in METRICS)
 
 
 def test_the_memory_of_agents_costs_the_same_however_long_it_is() -> None:
     """Agents are looked up at a few hundred moments, not at every scrape of a day."""
-    assert 300 == promql.memory_step(MixinSettings())
-    assert 1 == promql.memory_step(MixinSettings(agent_memory="30s"))
+    assert 300 == memory_step(MixinSettings())
+    assert 1 == memory_step(MixinSettings(agent_memory="30s"))

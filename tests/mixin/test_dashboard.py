@@ -49,7 +49,7 @@ def variables(dashboard: Json) -> dict[str, Json]:
 
 def test_the_dashboard_is_described_as_grafana_10_to_13_import_it(dashboard: Json) -> None:
     """The schema is recent enough for the shared crosshair to live, the uid is stable and the id left to Grafana."""
-    expected = {"schemaVersion": 39, "uid": "geluwatch-overview", "id": None, "editable": False, "graphTooltip": 1, "tags": ["geluwatch"]}
+    expected = {"schemaVersion": 39, "uid": "geluwatch-oncall", "id": None, "editable": False, "graphTooltip": 1, "tags": ["geluwatch"]}
     assert expected == {key: dashboard[key] for key in expected}
 
 

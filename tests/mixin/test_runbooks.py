@@ -50,7 +50,7 @@ def test_a_runbook_states_the_facts_of_its_rule(name: str, rules: list[dict[str,
 
 def test_facts_follow_the_settings() -> None:
     """A runbook rendered with other settings states those."""
-    text = runbook("GeluwatchActivationDrift", MixinSettings(drift_for="42m", severities={"page": "p1", "ticket": "p4"}))
+    text = runbook("GeluwatchActivationDrift", MixinSettings(drift_for="42m", severities={"page": "p1", "ticket": "p4", "notice": "p5"}))
     assert "held for 42m |" in text
     assert re.search(r"^\| Severity \| `p1`: wakes someone up \| `p4`:", text, re.MULTILINE)
     assert "| Fact | As a page | As a ticket |" in text
@@ -69,7 +69,7 @@ def test_a_runbook_can_be_followed(name: str) -> None:
 
 def test_the_inhibition_is_alertmanagers(tmp_path: Path) -> None:
     """The rule that keeps the ticket back while drift pages is one that Alertmanager accepts, with the settings' severities."""
-    text = runbook("GeluwatchActivationDrift", MixinSettings(severities={"page": "p1", "ticket": "p4"}))
+    text = runbook("GeluwatchActivationDrift", MixinSettings(severities={"page": "p1", "ticket": "p4", "notice": "p5"}))
     (fence,) = re.findall(r"^( *)```yaml\n(.*?)^ *```", text, re.MULTILINE | re.DOTALL)
     snippet = textwrap.dedent(fence[1])
     assert ('severity="p1"' in snippet, 'severity="p4"' in snippet) == (True, True)

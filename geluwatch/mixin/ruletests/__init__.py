@@ -10,8 +10,8 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from geluwatch.mixin.alerting import Alert
-from geluwatch.mixin.alerts import DASHBOARD_UID, alerts
+from geluwatch.mixin.rules import alerts
+from geluwatch.mixin.rules.alerting import Alert
 from geluwatch.mixin.ruletests import (
     agent_missing,
     baseline_missing,
@@ -77,12 +77,12 @@ def _expected(alert: Alert, expected: Expected, settings: MixinSettings) -> dict
     model = expected.labels.get("model")
     selected = f"var-job={expected.labels['job']}" + (f"&var-model={model}" if model else "")
     return {
-        "exp_labels": {**expected.labels, "severity": settings.severities[expected.tier or alert.tier]},
+        "exp_labels": {**expected.labels, "severity": settings.severities[expected.tier or alert.tier], "owner": alert.owner},
         "exp_annotations": {
             "summary": alert.summary,
             "description": expected.description,
             "runbook_url": _runbook_url(alert, expected.agent, settings),
-            "dashboard_url": f"{(settings.dashboard_base or '').rstrip('/')}/d/{DASHBOARD_UID}?{selected}",
+            "dashboard_url": f"{(settings.dashboard_base or '').rstrip('/')}/d/{alert.dashboard}?{selected}",
         },
     }
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from geluwatch import catalog
-from geluwatch.mixin.alerting import Alert
+from geluwatch.mixin.rules.alerting import Alert
 from geluwatch.mixin.ruletests.episode import Episode
 from geluwatch.mixin.ruletests.grammar import (
     FIRST_HOST,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from geluwatch import catalog
-from geluwatch.mixin.alerting import Alert
+from geluwatch.mixin.rules.alerting import Alert
 from geluwatch.mixin.ruletests.episode import Sudden
 from geluwatch.mixin.ruletests.grammar import FIRST_HOST, INCIDENT, LAYERS, POD, Case, Check, Expected, Scale, flat, name, silent
 
