@@ -3,14 +3,13 @@
     python served.py STORE < commands > answers
 
 Commands and answers are lines of JSON. `{"pod": "a", "model": "ranker", ...}` starts a pod; `{"pod": "a", "do": "nan"}`
-breaks it, `{"pod": "a", "undo": "nan"}` mends it. Faults go into weights, inputs and the process itself, never into a
+breaks it, `{"pod": "a", "undo": "nan"}` mends it, `{"pod": "a", "stop": true}` ends it. Faults go into weights, inputs and the process itself, never into a
 metric: what is seen of them has come the whole way.
 """
 
 from __future__ import annotations
 
 import copy
-import itertools
 import json
 import sys
 import threading
@@ -26,7 +25,7 @@ import geluwatch
 from geluwatch import agent
 
 WIDTH, LAYERS, CLASSES, BATCH = 16, 4, 4, 16
-CALM_WINDOWS, PASSES_A_WINDOW = 180, 6
+CALM_WINDOWS, PASSES_A_WINDOW = 160, 6
 PAUSE = 0.03
 
 
@@ -135,7 +134,14 @@ class Pod:
             except (RuntimeError, MemoryError):
                 continue
 
+    def take(self, order: dict[str, Any]) -> None:
+        """Record a baseline, or arm one, in the midst of traffic."""
+        if "record" in order:
+            self.watch.record_baseline(order["record"])
+        self.watch.arm(order.get("arm", "latest"))
+
     def close(self) -> None:
+        """End the traffic, then come off."""
         self.ended.set()
         self.thread.join()
         self.watch.detach()
@@ -284,12 +290,16 @@ def main(store: str) -> None:
             fault.do(pods[name])
         elif "undo" in order:
             faults.pop((name, order["undo"])).undo(pods[name])
-        elif "arm" in order and name in pods:
-            pods[name].watch.arm(order["arm"])
+        elif "stop" in order:
+            pods.pop(name).close()
+            print(json.dumps({"pod": name, "url": ""}), flush=True)
+            continue
+        elif name in pods:
+            pods[name].take(order)
         else:
             pods[name] = (Run if order.get("trains") else Pod)(order, store)
         print(json.dumps({"pod": name, "url": pods[name].url}), flush=True)
-    for pod in itertools.chain(pods.values()):
+    for pod in pods.values():
         pod.close()
 
 
