@@ -2,9 +2,9 @@
 
     python served.py STORE < commands > answers
 
-Commands and answers are lines of JSON. `{"pod": "a", "model": "ranker", ...}` starts a pod; `{"pod": "a", "do": "nan"}`
-breaks it, `{"pod": "a", "undo": "nan"}` mends it, `{"pod": "a", "stop": true}` ends it. Faults go into weights, inputs and the process itself, never into a
-metric: what is seen of them has come the whole way.
+Commands and answers are lines of JSON. `{"pod": "a", "model": "ranker", ...}` starts a pod, `{"pod": "a", "do": "nan"}`
+breaks it, `{"pod": "a", "undo": "nan"}` mends it, and `{"pod": "a", "stop": true}` ends it.
+Faults go into weights, inputs and the process itself, never into a metric: what is seen of them has come the whole way.
 """
 
 from __future__ import annotations
@@ -27,6 +27,7 @@ from geluwatch import agent
 WIDTH, LAYERS, CLASSES, BATCH = 16, 4, 4, 16
 CALM_WINDOWS, PASSES_A_WINDOW = 160, 6
 PAUSE = 0.03
+CONFIG = {"window_seconds": 0.5, "flush_seconds": 0.25, "rows_per_window": 1 << 17, "cost_budget": None, "horizons": (1,)}
 
 
 class Block(nn.Module):
@@ -77,7 +78,7 @@ class Pod:
         if order.get("weights") == "candidate":
             _scale_rows(self.model.blocks[1].up, 1.8)
         self.truth = copy.deepcopy(self.model)
-        self.shift, self.mislabelled, self.bulk = 0.0, 0.0, 0
+        self.shift, self.mislabelled, self.bulk, self.masked = 0.0, 0.0, 0, True
         self.notes: dict[str, float] = dict(order.get("notes", {}))
         self.generator = torch.Generator().manual_seed(order.get("traffic", 1))
         self.ended = threading.Event()
@@ -88,10 +89,9 @@ class Pod:
     def attach(self) -> None:
         """Attach, and arm what the order names: a baseline to record, one to load, or none."""
         order = self.order
-        config = geluwatch.Config(**{"window_seconds": 0.5, "flush_seconds": 0.25, "rows_per_window": 1 << 17, "cost_budget": None, "horizons": (1,), **order.get("config", {})})
-        self.watch = geluwatch.attach(
-            self.model, name=order["model"], version=order.get("version", "1"), store=self.store, labels=order.get("labels", {}), config=config
-        )
+        config = geluwatch.Config(**{**CONFIG, "padding": self.padding, **order.get("config", {})})
+        about = {"name": order["model"], "version": order.get("version", "1"), "labels": order.get("labels", {})}
+        self.watch = geluwatch.attach(self.model, **about, store=self.store, config=config)
         if "record" in order:
             self.record(order["record"], order.get("age", 0.0))
         elif "arm" in order:
@@ -133,6 +133,12 @@ class Pod:
                 self.serve()
             except (RuntimeError, MemoryError):
                 continue
+
+    def padding(self, args: tuple[Any, ...], _: dict[str, Any]) -> torch.Tensor:
+        """Return which rows are real: all of them, where the application knows."""
+        if not self.masked:
+            raise LookupError("the batch has no lengths")
+        return torch.ones(args[0].shape[0], dtype=torch.bool)
 
     def take(self, order: dict[str, Any]) -> None:
         """Record a baseline, or arm one, in the midst of traffic."""
@@ -243,10 +249,35 @@ class Detached:
         pod.attach()
 
 
+class Unmasked(Detached):
+    """The application's own mask function fails, again and again; mended, the agent is attached anew, as after a new release."""
+
+    def do(self, pod: Pod) -> None:
+        pod.masked = False
+
+    def undo(self, pod: Pod) -> None:
+        pod.masked = True
+        super().do(pod)
+        super().undo(pod)
+
+
+class Mixed:
+    """Another baseline armed on one pod than on the others."""
+
+    def do(self, pod: Pod) -> None:
+        if not hasattr(pod, "other"):
+            pod.watch.record_baseline("other")
+            pod.other = True
+        pod.watch.arm("other")
+
+    def undo(self, pod: Pod) -> None:
+        pod.watch.arm("v1")
+
+
 class Ballast:
     """Memory that is really there."""
 
-    def do(self, pod: Pod) -> None:
+    def do(self, _: Pod) -> None:
         self.held = torch.ones(1 << 28)
 
     def undo(self, _: Pod) -> None:
@@ -269,6 +300,8 @@ class Faults:
         "failing": lambda: Switch("broken", True, lambda pod: pod.model),
         "skipping": lambda: Switch("skipped", True, lambda pod: pod.model.blocks[1]),
         "detached": Detached,
+        "mask": Unmasked,
+        "mixed": Mixed,
         "labels": lambda: Switch("mislabelled", 0.3),
         "poisoned": lambda: Switch("poisoned", True),
         "ballast": Ballast,
