@@ -205,5 +205,8 @@ SIGNS = ("pos", "neg")
 SUMMED = (FORWARD_SECONDS, BATCH_SIZE)
 """Histograms without negative edges, which have a sum and a count."""
 
+EXPOSITION_METRICS = (COLLECT_SECONDS, EXPORTED_SERIES)
+"""What describes the text in which the others are rendered: no report holds it, and OpenTelemetry does not get it."""
+
 METRICS: tuple[Metric, ...] = tuple(value for value in list(globals().values()) if isinstance(value, Metric))
 """Every metric, in the order above."""

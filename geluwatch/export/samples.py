@@ -13,15 +13,12 @@ from importlib.metadata import PackageNotFoundError, version
 from typing import NamedTuple
 
 from geluwatch import catalog
-from geluwatch.catalog import FAULTS, KINDS, METRICS, PARTS, SIGNS, TIERS, Metric
+from geluwatch.catalog import EXPOSITION_METRICS, FAULTS, KINDS, METRICS, PARTS, SIGNS, TIERS, Metric
 from geluwatch.export import edges, traffic
 from geluwatch.export.traffic import Reader as _Reader
 from geluwatch.export.traffic import Reading as _Reading
 from geluwatch.profiles import within
 from geluwatch.records import VERDICTS, Certificate, Nonfinite, Panel, Parity, PointReport, Report
-
-EXPOSITION_METRICS = (catalog.COLLECT_SECONDS, catalog.EXPORTED_SERIES)
-"""Metrics of the catalogue that no report holds: they describe the text in which the others are rendered."""
 
 REPORT_METRICS = tuple(metric for metric in METRICS if metric not in EXPOSITION_METRICS)
 """Metrics that are read from a report, in the catalogue's order."""

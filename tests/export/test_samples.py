@@ -12,8 +12,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from geluwatch import catalog
-from geluwatch.catalog import EDGES, KINDS, METRICS, MODEL_LABELS, PARTS, SIGNS, SUMMED, Metric
-from geluwatch.export.samples import EXPOSITION_METRICS, REPORT_METRICS, Sample, samples, samples_of
+from geluwatch.catalog import EDGES, EXPOSITION_METRICS, KINDS, METRICS, MODEL_LABELS, PARTS, SIGNS, SUMMED, Metric
+from geluwatch.export.samples import REPORT_METRICS, Sample, samples, samples_of
 from geluwatch.records import POINTS, VERDICTS, Headroom, Interval, Nonfinite, Panel, Report, Totals, Training, Verdict
 
 ReportBuilder = Callable[..., Report]
