@@ -8,13 +8,13 @@ from functools import cache
 from html import escape
 from importlib.resources import files
 from string import Template
-from threading import Lock
 from urllib.parse import quote
 
 from geluwatch.export import markdown
 from geluwatch.export.document import document
 from geluwatch.export.messages import Request, Response, Route, text
 from geluwatch.export.prometheus import negotiate, render
+from geluwatch.export.renderings import Renderings
 from geluwatch.records import Report
 
 _HTML = "text/html; charset=utf-8"
@@ -39,7 +39,7 @@ def routes(
         runbooks: Markdown by name; each is served under `/runbooks/`.
         runbook_of: Name of the runbook that fits each trouble; the live page links to it.
     """
-    renderings = _Renderings()
+    renderings = Renderings()
     fitting = {what: f"runbooks/{quote(name)}" for what, name in (runbook_of or {}).items() if name in runbooks}
 
     def metrics(request: Request) -> Response:
@@ -82,24 +82,6 @@ def trouble(report: Report) -> str:
         return "overflow"
     faulty = any(seen.parity is not None and seen.parity.fault for seen in report.sites.values())
     return "kernel" if faulty and not report.drifting else "drift"
-
-
-class _Renderings:
-    """What was made of the newest report, so that asking again before the next one costs nothing."""
-
-    def __init__(self) -> None:
-        self._lock = Lock()
-        self._report: Report | None = None
-        self._made: dict[str, Response] = {}
-
-    def of(self, report: Report, content_type: str, make: Callable[[], Response]) -> Response:
-        """Return the rendering of a report, made on the first request for it."""
-        with self._lock:
-            if report is not self._report:
-                self._report, self._made = report, {}
-            if content_type not in self._made:
-                self._made[content_type] = make()
-            return self._made[content_type]
 
 
 def _report_json(report: Report, runbook: str | None) -> Response:

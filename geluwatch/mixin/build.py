@@ -11,6 +11,7 @@ from pathlib import Path
 
 from geluwatch.errors import MixinError
 from geluwatch.mixin.dashboards import overview
+from geluwatch.mixin.metrics_page import metrics_page
 from geluwatch.mixin.rulefile import GENERATED, dump, rule_file
 from geluwatch.mixin.ruletests import RULE_FILE, rule_tests
 from geluwatch.mixin.runbooks import names, runbook
@@ -30,6 +31,8 @@ def render_all(settings: MixinSettings) -> dict[str, bytes]:
     }
     if not settings.selector and not settings.expected_targets:
         rendered["alerts/tests/geluwatch.rules.test.yaml"] = dump(rule_tests(settings))
+    dashboards = [content for path, content in rendered.items() if path.startswith("dashboards/") and path.endswith(".json")]
+    rendered["docs/metrics.md"] = metrics_page(settings, dashboards)
     return dict(sorted(rendered.items()))
 
 
