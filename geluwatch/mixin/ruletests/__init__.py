@@ -13,6 +13,7 @@ from typing import Any
 from geluwatch.mixin.rules import alerts
 from geluwatch.mixin.rules.alerting import Alert
 from geluwatch.mixin.ruletests import (
+    agent_faulty,
     agent_missing,
     baseline_missing,
     drift,
@@ -20,7 +21,11 @@ from geluwatch.mixin.ruletests import (
     kernel,
     nonfinite,
     out_of_memory,
+    over_budget,
     overflow,
+    rollout,
+    saturation,
+    sites_blind,
     stray,
     training,
 )
@@ -40,6 +45,11 @@ _STORIES: Mapping[str, Callable[[Alert, Scale], tuple[Case, ...]]] = {
     "GeluwatchTrainingFault": training.cases,
     "GeluwatchAgentMissing": agent_missing.cases,
     "GeluwatchBaselineMissing": baseline_missing.cases,
+    "GeluwatchSitesBlind": sites_blind.cases,
+    "GeluwatchAgentFaulty": agent_faulty.cases,
+    "GeluwatchAgentOverBudget": over_budget.cases,
+    "GeluwatchSaturation": saturation.cases,
+    "GeluwatchRollout": rollout.cases,
 }
 
 
