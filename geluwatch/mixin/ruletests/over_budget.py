@@ -40,7 +40,7 @@ class _Stories(Episode):
     """The stories of pods that are given less to spend for a while than they go on spending."""
 
     def __init__(self, scale: Scale) -> None:
-        super().__init__(scale, start=4, wait=scale.settings.blind_for)
+        super().__init__(scale, start=scale.steps(scale.settings.rate_window) + 2, wait=scale.settings.blind_for)
         self.step = scale.step
 
     def pod(self, share: float, budget: float | None, pod: Labels = POD) -> dict[str, str]:
