@@ -17,7 +17,7 @@ from geluwatch.mixin.settings import MixinSettings
 
 _PREFIX = "geluwatch"
 _GAP = "\n\n"
-_REACTION = {"page": "wakes someone up", "ticket": "opens a ticket for working hours"}
+_REACTION = {"page": "wakes someone up", "ticket": "opens a ticket for working hours", "notice": "tells nobody, keeps other alerts quiet"}
 
 
 class _Prose(string.Template):

@@ -44,7 +44,9 @@ class _Stories:
     def baseline(self, shares: Mapping[str, float], *pods: Labels) -> dict[str, str]:
         """Return the shares of an armed baseline, as both pods export them where none is given."""
         of_pods = pods or (POD, OTHER_POD)
-        return {name(catalog.BASELINE_CDF, **pod, **_PLACE, le=le): flat(share, self.run) for pod in of_pods for le, share in shares.items()}
+        return {
+            name(catalog.BASELINE_CDF, **pod, **_PLACE, le=le): flat(share, self.run) for pod in of_pods for le, share in shares.items()
+        }
 
     def reads(self, recorded: str, found: Mapping[str, float] | None = None) -> Answer:
         """Return that a recorded distance is so much, or that there is none."""
