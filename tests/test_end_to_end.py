@@ -20,7 +20,7 @@ from geluwatch.cli.demo import texts as demo_texts
 from geluwatch.cli.demo.servers import Alertmanager, Prometheus, find, get
 from geluwatch.cli.demo.webhook import Alert, WebhookReceiver
 from geluwatch.errors import MissingPartError
-from geluwatch.mixin.dashboards import overview
+from geluwatch.mixin.dashboards import dashboards
 from geluwatch.mixin.rulefile import rule_file
 from geluwatch.mixin.settings import MixinSettings
 

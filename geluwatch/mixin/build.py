@@ -10,7 +10,7 @@ import tempfile
 from pathlib import Path
 
 from geluwatch.errors import MixinError
-from geluwatch.mixin.dashboards import overview
+from geluwatch.mixin.dashboards import dashboards
 from geluwatch.mixin.metrics_page import metrics_page
 from geluwatch.mixin.rulefile import GENERATED, dump, rule_file
 from geluwatch.mixin.ruletests import RULE_FILE, rule_tests
@@ -25,7 +25,7 @@ def render_all(settings: MixinSettings) -> dict[str, bytes]:
     selector.
     """
     rendered = {
-        "dashboards/geluwatch-overview.json": overview(settings),
+        **{f"dashboards/{uid}.json": content for uid, content in dashboards(settings).items()},
         f"alerts/{RULE_FILE}": rule_file(settings),
         **{f"runbooks/{name}.md": _page(name, settings) for name in names()},
     }

@@ -1,16 +1,16 @@
-"""The row of NaN and Inf: how often, where first, of what kind, how far."""
+"""NaN and Inf: how often, where first, of what kind, how far."""
 
 from __future__ import annotations
 
 from geluwatch import catalog
 from geluwatch.catalog import Metric
-from geluwatch.mixin.overview.parts import BY_LAYER, LAYERS, LAYERS_FROM_ZERO, OF_LAYER, OF_MODEL, Queries, Row, amounts
+from geluwatch.mixin.dashboards.parts import BY_LAYER, LAYERS, LAYERS_FROM_ZERO, OF_LAYER, OF_MODEL, Queries, Row, amounts
 from geluwatch.mixin.panels import RED, Bars, TimeSeries, steps, target
 from geluwatch.mixin.queries import GROUP, total
 
 
 def row(ask: Queries) -> Row:
-    """Return the row of NaN and Inf."""
+    """Return the row that follows NaN and Inf through the layers."""
     spread = _by_layer(
         ask,
         catalog.SITE_NONFINITE,
@@ -23,10 +23,11 @@ def row(ask: Queries) -> Row:
         "At padding only",
         "Forward passes with NaN or Inf at padding rows only: harmless, and never paged.",
     )
-    return Row("NaN and Inf", (_passes(ask), _first(ask), _kinds(ask), spread, padding))
+    return Row("NaN and Inf", (passes(ask), first(ask), _kinds(ask), spread, padding), collapsed=True)
 
 
-def _passes(ask: Queries) -> TimeSeries:
+def passes(ask: Queries) -> TimeSeries:
+    """Return the passes with NaN or Inf over time."""
     return TimeSeries(
         "Forward passes with NaN or Inf",
         "Every forward pass is checked. Zero is healthy; anything else pages.",
@@ -35,18 +36,19 @@ def _passes(ask: Queries) -> TimeSeries:
         unit="cps",
         field={"min": 0, "color": {"mode": "fixed", "fixedColor": RED}},
         custom={"fillOpacity": 20},
-        links=ask.runbook("GeluwatchNonFiniteActivations"),
+        links=ask.runbook("NonFiniteActivations"),
     )
 
 
-def _first(ask: Queries) -> Bars:
+def first(ask: Queries) -> Bars:
+    """Return the layers in which the values appeared first."""
     return Bars(
         "First layer with NaN or Inf",
         "Forward passes of the shown time range by the layer in which the values appeared first: look there.",
-        [target(f"sort_desc({total(ask.grown(catalog.SITE_FIRST_NONFINITE), 'model', 'layer')})", OF_LAYER, instant=True)],
+        [target(f"sort_desc({total(ask.grown(catalog.SITE_FIRST_NONFINITE), *BY_LAYER)})", OF_LAYER, instant=True)],
         size=(8, 8),
-        field={"min": 0, "decimals": 0, "noValue": "None", "thresholds": steps(RED)},
-        links=ask.runbook("GeluwatchNonFiniteActivations"),
+        field={**LAYERS_FROM_ZERO, "decimals": 0, "noValue": "None", "thresholds": steps(RED)},
+        links=ask.runbook("NonFiniteActivations"),
     )
 
 

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from geluwatch import catalog
 from geluwatch.catalog import Metric
-from geluwatch.mixin.overview.parts import BY_LAYER, DASHES, LAYERS, LAYERS_FROM_ZERO, OF_LAYER, OF_POINT, ONLY_THIS_LAYER, Queries, Row
-from geluwatch.mixin.panels import Json, TimeSeries, override, target
+from geluwatch.mixin.dashboards.parts import BY_LAYER, LAYERS, LAYERS_FROM_ZERO, OF_LAYER, OF_POINT, ONLY_THIS_LAYER, Queries, Row
+from geluwatch.mixin.panels import LINE_AT_THRESHOLD, NEUTRAL, ORANGE, Json, TimeSeries, dashed, steps, target
 from geluwatch.mixin.queries import mean
 
-_DASHED = override("byRegexp", ".* upper$", custom__lineStyle=DASHES)
+_CLOSED_BELOW, _OPEN_ABOVE = -3.0, 3.0
+"""Values before the GELU between which its gate is neither closed nor open."""
 
 _WASSERSTEIN = "How far values moved in all, in the baseline's standard deviations."
 _MEAN = "Mean minus the baseline's, in the baseline's standard deviations."
@@ -28,11 +29,12 @@ def row(ask: Queries) -> Row:
         _plain(ask, "Spread shift", _SPREAD, catalog.SPREAD_SHIFT),
         _plain(ask, "Tails", _TAILS, catalog.TAIL, LAYERS_FROM_ZERO, "percentunit"),
         _gates(ask),
+        saturation(ask),
         _plain(ask, "Exact zeros", _ZEROS, catalog.ZERO, LAYERS_FROM_ZERO, "percentunit"),
         _plain(ask, "Drift score", _SCORE, catalog.SCORE, LAYERS_FROM_ZERO),
         _plain(ask, "Population stability index", _PSI, catalog.PSI, LAYERS_FROM_ZERO),
     )
-    return Row("What changed", panels)
+    return Row("What changed", panels, collapsed=True)
 
 
 def _plain(ask: Queries, title: str, description: str, metric: Metric, field: Json = ONLY_THIS_LAYER, unit: str = "none") -> TimeSeries:
@@ -55,7 +57,7 @@ def _distance(ask: Queries) -> TimeSeries:
         size=(8, 7),
         unit="none",
         field=LAYERS_FROM_ZERO,
-        overrides=[_DASHED],
+        overrides=[dashed(".* upper$")],
     )
 
 
@@ -69,3 +71,28 @@ def _gates(ask: Queries) -> TimeSeries:
         unit="percentunit",
         field=LAYERS_FROM_ZERO,
     )
+
+
+def saturation(ask: Queries) -> TimeSeries:
+    """Return how far the shares of closed and of open gates are above the baseline's."""
+    rise = ask.settings.thresholds.saturation
+    closed, opened = (mean(ask.known(metric, LAYERS), *BY_LAYER) for metric in (catalog.GATE_CLOSED, catalog.GATE_OPEN))
+    below, up_to = (mean(_baseline(ask, edge), *BY_LAYER, "le") for edge in (_CLOSED_BELOW, _OPEN_ABOVE))
+    return TimeSeries(
+        "Saturation against the baseline",
+        f"How far the shares of closed and of open gates are above the baseline's. From the line at {rise:.0%} on it is a ticket: a layer "
+        "with closed gates passes nothing on, one with open gates has become linear.",
+        [
+            target(f"{closed} - ignoring (le) {below}", f"closed, {OF_LAYER}"),
+            target(f"{opened} - ignoring (le) (1 - {up_to})", f"open, {OF_LAYER}"),
+        ],
+        size=(8, 7),
+        unit="percentunit",
+        field={**ONLY_THIS_LAYER, "noValue": "No baseline", "thresholds": steps(NEUTRAL, (rise, ORANGE))},
+        custom=LINE_AT_THRESHOLD,
+        links=ask.runbook("Saturation"),
+    )
+
+
+def _baseline(ask: Queries, edge: float) -> str:
+    return ask.gauge(catalog.BASELINE_CDF, LAYERS, 'point="pre"', f'le="{edge}"')

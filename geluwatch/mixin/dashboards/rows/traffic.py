@@ -1,16 +1,16 @@
-"""The row of traffic: what the models are asked, and how much of it is sampled."""
+"""Traffic: what the models are asked, and how much of it is sampled."""
 
 from __future__ import annotations
 
 from geluwatch import catalog
-from geluwatch.mixin.overview.parts import OF_AGENT, OF_MODEL, Queries, Row, amounts
+from geluwatch.mixin.dashboards.parts import BY_POD, OF_AGENT, OF_MODEL, PODS_FROM_ZERO, Queries, Row, amounts
 from geluwatch.mixin.panels import TimeSeries, target
 from geluwatch.mixin.queries import GROUP, smallest, total
 
 
 def row(ask: Queries) -> Row:
     """Return the row of traffic."""
-    return Row("Traffic", (_forwards(ask), _share(ask), _rows(ask), _ages(ask), _windows(ask)))
+    return Row("Traffic", (_forwards(ask), _share(ask), _rows(ask), ages(ask), _windows(ask)), collapsed=True)
 
 
 def _forwards(ask: Queries) -> TimeSeries:
@@ -40,12 +40,13 @@ def _rows(ask: Queries) -> TimeSeries:
     return amounts(
         "Rows in a window",
         "Rows captured in the last closed window, at the layer with the fewest. Few rows make drift slow to see.",
-        target(smallest(ask.gauge(catalog.WINDOW_ROWS), *GROUP, "instance"), OF_AGENT),
+        target(smallest(ask.gauge(catalog.WINDOW_ROWS), *BY_POD), OF_AGENT),
         unit="short",
     )
 
 
-def _ages(ask: Queries) -> TimeSeries:
+def ages(ask: Queries, size: tuple[int, int] = (12, 7)) -> TimeSeries:
+    """Return how long ago agents saw a pass and closed a window."""
     forward, window = (f"time() - {ask.gauge(metric)}" for metric in (catalog.LAST_FORWARD, catalog.WINDOW_END))
     return amounts(
         "Time since the last pass and window",
@@ -53,7 +54,9 @@ def _ages(ask: Queries) -> TimeSeries:
         target(forward, f"{OF_AGENT} pass"),
         target(window, f"{OF_AGENT} window"),
         unit="s",
-        size=(12, 7),
+        size=size,
+        field=PODS_FROM_ZERO,
+        links=ask.runbook("AgentFaulty"),
     )
 
 

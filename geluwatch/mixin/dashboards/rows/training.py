@@ -1,21 +1,20 @@
-"""The row of training: gradients, losses and the loss scale."""
+"""Training: gradients, losses and the loss scale."""
 
 from __future__ import annotations
 
 from geluwatch import catalog
-from geluwatch.mixin.overview.parts import BY_LAYER, LAYERS, LAYERS_FROM_ZERO, OF_AGENT, OF_LAYER, OF_MODEL, Queries, Row, amounts
+from geluwatch.mixin.dashboards.parts import BY_LAYER, BY_POD, LAYERS, LAYERS_FROM_ZERO, OF_AGENT, OF_LAYER, OF_MODEL, Queries, Row, amounts
 from geluwatch.mixin.panels import RED, TimeSeries, target
 from geluwatch.mixin.queries import GROUP, largest, total
-
-_RUNBOOK = "GeluwatchTrainingFault"
 
 
 def row(ask: Queries) -> Row:
     """Return the row of training."""
-    return Row("Training", (_faults(ask), _gradients(ask), _first(ask), _steps(ask), _scale(ask), _row_of_skips(ask)))
+    return Row("Training", (faults(ask), _gradients(ask), _first(ask), _steps(ask), _scale(ask), _row_of_skips(ask)), collapsed=True)
 
 
-def _faults(ask: Queries) -> TimeSeries:
+def faults(ask: Queries) -> TimeSeries:
+    """Return the losses that are no number."""
     return TimeSeries(
         "Losses that are no number",
         "Training steps whose loss was NaN or Inf.",
@@ -23,7 +22,7 @@ def _faults(ask: Queries) -> TimeSeries:
         size=(8, 7),
         unit="cps",
         field={"min": 0, "color": {"mode": "fixed", "fixedColor": RED}},
-        links=ask.runbook(_RUNBOOK),
+        links=ask.runbook("TrainingFault"),
     )
 
 
@@ -60,10 +59,16 @@ def _steps(ask: Queries) -> TimeSeries:
 
 
 def _scale(ask: Queries) -> TimeSeries:
-    scale = target(largest(ask.gauge(catalog.LOSS_SCALE), *GROUP, "instance"), OF_AGENT)
+    scale = target(largest(ask.gauge(catalog.LOSS_SCALE), *BY_POD), OF_AGENT)
     return amounts("Loss scale", "Halved at each skipped step, doubled after two thousand good ones by default.", scale, unit="short")
 
 
 def _row_of_skips(ask: Queries) -> TimeSeries:
-    skipped = target(largest(ask.gauge(catalog.SKIPPED_IN_A_ROW), *GROUP, "instance"), OF_AGENT)
-    return amounts("Steps skipped in a row", "From 16 on the scale is not to blame any more, and it is a ticket.", skipped, unit="short")
+    skipped = target(largest(ask.gauge(catalog.SKIPPED_IN_A_ROW), *BY_POD), OF_AGENT)
+    return amounts(
+        "Steps skipped in a row",
+        "From 16 on the scale is not to blame any more, and it is a ticket.",
+        skipped,
+        unit="short",
+        links=ask.runbook("TrainingFault"),
+    )
