@@ -76,14 +76,6 @@ def check(directory: Path, settings: MixinSettings, kubernetes: KubernetesSettin
         raise MixinError(f"The artefacts below {directory} cannot be read: {error}; make them readable.") from error
 
 
-def _render(settings: MixinSettings, kubernetes: KubernetesSettings | None) -> dict[str, bytes]:
-    rendered = render_all(settings)
-    if kubernetes is None:
-        return rendered
-    dashboards = {path: content for path, content in rendered.items() if path.startswith("dashboards/")}
-    return render_kubernetes(settings, kubernetes, dashboards)
-
-
 def _page(name: str, settings: MixinSettings) -> bytes:
     return f"{runbook(name, settings)}\n<!-- {GENERATED} -->\n".encode()
 
@@ -94,6 +86,14 @@ def _stale(directory: Path, rendered: dict[str, bytes]) -> list[str]:
     found = [path for folder in folders if folder.is_dir() for path in folder.iterdir() if path.is_file()]
     names = [path.relative_to(directory).as_posix() for path in found]
     return [name for name in names if name not in rendered and GENERATED.encode() in (directory / name).read_bytes()]
+
+
+def _render(settings: MixinSettings, kubernetes: KubernetesSettings | None) -> dict[str, bytes]:
+    rendered = render_all(settings)
+    if kubernetes is None:
+        return rendered
+    dashboards = {path: content for path, content in rendered.items() if path.startswith("dashboards/")}
+    return render_kubernetes(settings, kubernetes, dashboards)
 
 
 def _read(path: Path) -> bytes | None:

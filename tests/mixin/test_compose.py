@@ -7,7 +7,7 @@ import json
 import re
 import subprocess
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -21,7 +21,6 @@ import geluwatch
 from geluwatch.cli.demo.servers import Server, free_port, get
 from geluwatch.mixin.build import write
 from geluwatch.mixin.settings import MixinSettings
-from tests.mixin.conftest import program
 
 Json = dict[str, Any]
 
@@ -119,11 +118,13 @@ def test_prometheus_configuration_is_taken_by_promtool(mounts: dict[str, dict[st
     assert all("sample_limit" in job for job in yaml.safe_load(text)["scrape_configs"])
 
 
-def test_alertmanager_configuration_is_taken_by_amtool(compose: Json, mounts: dict[str, dict[str, Path]]) -> None:
+def test_alertmanager_configuration_is_taken_by_amtool(
+    compose: Json, mounts: dict[str, dict[str, Path]], programs: Callable[[str], str]
+) -> None:
     """The file that Alertmanager is given is mounted and valid."""
     (config,) = [a.partition("=")[2] for a in compose["services"]["alertmanager"]["command"] if a.startswith("--config.file=")]
     file = local(config, mounts["alertmanager"])
-    checked = subprocess.run([program("amtool"), "check-config", file], capture_output=True, text=True, check=False)
+    checked = subprocess.run([programs("amtool"), "check-config", file], capture_output=True, text=True, check=False)
     assert 0 == checked.returncode, checked.stderr
 
 
@@ -202,10 +203,11 @@ def shortened(configuration: Path, inside: dict[str, Path], out: Path, alertmana
 
 
 @pytest.mark.e2e
-def test_the_stack_scrapes_an_agent_and_hands_its_page_on(compose: Json, mounts: dict[str, dict[str, Path]], tmp_path: Path) -> None:
+def test_the_stack_scrapes_an_agent_and_hands_its_page_on(
+    compose: Json, mounts: dict[str, dict[str, Path]], programs: Callable[[str], str], tmp_path: Path
+) -> None:
     """Prometheus and Alertmanager, started as the compose file says, turn a NaN of a real model into a page."""
-    program("prometheus")
-    program("prometheus-alertmanager")
+    assert all(programs(name) for name in ("prometheus", "prometheus-alertmanager"))
     services = compose["services"]
     model = nn.Sequential(nn.Linear(4, 8), nn.GELU())
     agent = f"127.0.0.1:{free_port()}"
