@@ -43,6 +43,12 @@ def program(name: str) -> str:
 
 
 @pytest.fixture(scope="session")
+def programs() -> Callable[[str], str]:
+    """Return the function that finds an external program."""
+    return program
+
+
+@pytest.fixture(scope="session")
 def promtool() -> str:
     """Return the path of promtool."""
     return program("promtool")
