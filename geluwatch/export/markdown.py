@@ -10,7 +10,8 @@ from markdown_it import MarkdownIt
 from markdown_it.token import Token
 
 _PARSER = MarkdownIt("commonmark", {"html": False}).enable("table")
-_FILE = re.compile(r"(?:\./)?([^/#?]+)\.md(#.*)?")
+_FILE = re.compile(r"(?:\./|\.\./|playbooks/)?([^/#?]+)\.md(#.*)?")
+_LINK = re.compile(rf"\]\({_FILE.pattern}\)")
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,13 +31,22 @@ def render(source: str, names: Collection[str] = ()) -> Rendered:
     Args:
         source: The text.
         names: Names of the texts beside it. A link to the file `Name.md`, which works where the files lie, is made a
-            link to `Name`, which works where they are served.
+            link to `Name`, which works where they are served, all in one place.
     """
     tokens = _PARSER.parse(source)
     for token in _links(tokens):
         _point_at_page(token, names)
     html = _PARSER.renderer.render(tokens, _PARSER.options, {})
     return Rendered(_first(tokens, "heading_open"), _first(tokens, "paragraph_open"), html)
+
+
+def relinked(source: str, names: Collection[str]) -> str:
+    """Return a Markdown text whose links to the files of these names lead to their sources where they are served."""
+
+    def served(link: re.Match[str]) -> str:
+        return f"]({link[1]}?format=md{link[2] or ''})" if link[1] in names else link[0]
+
+    return _LINK.sub(served, source)
 
 
 def _links(tokens: list[Token]) -> Iterator[Token]:

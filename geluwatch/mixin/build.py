@@ -11,9 +11,9 @@ from pathlib import Path
 
 from geluwatch.errors import MixinError
 from geluwatch.mixin.dashboards import overview
+from geluwatch.mixin.handbook import files
 from geluwatch.mixin.rulefile import GENERATED, dump, rule_file
 from geluwatch.mixin.ruletests import RULE_FILE, rule_tests
-from geluwatch.mixin.runbooks import names, runbook
 from geluwatch.mixin.settings import MixinSettings
 
 
@@ -26,7 +26,7 @@ def render_all(settings: MixinSettings) -> dict[str, bytes]:
     rendered = {
         "dashboards/geluwatch-overview.json": overview(settings),
         f"alerts/{RULE_FILE}": rule_file(settings),
-        **{f"runbooks/{name}.md": _page(name, settings) for name in names()},
+        **{f"runbooks/{path}": _marked(text) for path, text in files(settings).items()},
     }
     if not settings.selector and not settings.expected_targets:
         rendered["alerts/tests/geluwatch.rules.test.yaml"] = dump(rule_tests(settings))
@@ -70,8 +70,8 @@ def check(directory: Path, settings: MixinSettings) -> list[str]:
         raise MixinError(f"The artefacts below {directory} cannot be read: {error}; make them readable.") from error
 
 
-def _page(name: str, settings: MixinSettings) -> bytes:
-    return f"{runbook(name, settings)}\n<!-- {GENERATED} -->\n".encode()
+def _marked(text: str) -> bytes:
+    return f"{text}\n<!-- {GENERATED} -->\n".encode()
 
 
 def _stale(directory: Path, rendered: dict[str, bytes]) -> list[str]:
