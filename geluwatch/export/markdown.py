@@ -11,6 +11,7 @@ from markdown_it.token import Token
 
 _PARSER = MarkdownIt("commonmark", {"html": False}).enable("table")
 _FILE = re.compile(r"(?:\./|\.\./|playbooks/)?([^/#?]+)\.md(#.*)?")
+_BOX = "[ ] "
 _LINK = re.compile(rf"\]\({_FILE.pattern}\)")
 
 
@@ -36,6 +37,8 @@ def render(source: str, names: Collection[str] = ()) -> Rendered:
     tokens = _PARSER.parse(source)
     for token in _links(tokens):
         _point_at_page(token, names)
+    for inline in (token for token in tokens if token.type == "inline"):
+        _make_box(inline)
     html = _PARSER.renderer.render(tokens, _PARSER.options, {})
     return Rendered(_first(tokens, "heading_open"), _first(tokens, "paragraph_open"), html)
 
@@ -58,6 +61,15 @@ def _point_at_page(link: Token, names: Collection[str]) -> None:
     found = _FILE.fullmatch(str(link.attrGet("href")))
     if found and found[1] in names:
         link.attrSet("href", found[1] + (found[2] or ""))
+
+
+def _make_box(inline: Token) -> None:
+    """Make a box to tick of the mark that a step of a checklist begins with."""
+    first = inline.children[0] if inline.children else None
+    if first is not None and first.type == "text" and first.content.startswith(_BOX):
+        first.content = first.content.removeprefix(_BOX)
+        box = Token("html_inline", "", 0, content='<input type="checkbox" aria-label="done">')
+        inline.children = [box, *(inline.children or ())]
 
 
 def _first(tokens: list[Token], kind: str) -> str:

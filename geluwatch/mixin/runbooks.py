@@ -38,7 +38,8 @@ def runbook(name: str, settings: MixinSettings | None = None) -> str:
     """
     used = settings or MixinSettings()
     tiers = _find(name, used)
-    return filled("runbooks", tiers[0].name, used, _facts(tiers, used))
+    title, rest = filled("runbooks", tiers[0].name, used, _facts(tiers, used)).split("\n", 1)
+    return f"{title}\n\n{tiers[0].summary}\n{rest}"
 
 
 def _find(name: str, settings: MixinSettings) -> tuple[Alert, ...]:
@@ -54,7 +55,7 @@ def _facts(tiers: tuple[Alert, ...], settings: MixinSettings) -> dict[str, str]:
     head = ["Fact", *("Value" if len(tiers) == 1 else f"As a {alert.tier}" for alert in tiers)]
     rows = [head, ["---"] * len(head), *([fact, *(column[fact] for column in columns)] for fact in columns[0])]
     return {
-        "facts": "\n".join([tiers[0].summary, "", *(_row(row) for row in rows)]),
+        "facts": "\n".join(_row(row) for row in rows),
         "expression": _fences(tiers, settings),
     }
 
