@@ -11,11 +11,11 @@ from pathlib import Path
 
 from geluwatch.errors import MixinError
 from geluwatch.mixin.dashboards import dashboards
-from geluwatch.mixin.metrics_page import metrics_page
+from geluwatch.mixin.handbook import files
 from geluwatch.mixin.kubernetes import KubernetesSettings, render_kubernetes
+from geluwatch.mixin.metrics_page import metrics_page
 from geluwatch.mixin.rulefile import GENERATED, dump, rule_file
 from geluwatch.mixin.ruletests import RULE_FILE, rule_tests
-from geluwatch.mixin.runbooks import names, runbook
 from geluwatch.mixin.settings import MixinSettings
 
 
@@ -25,15 +25,15 @@ def render_all(settings: MixinSettings) -> dict[str, bytes]:
     Rule tests come only with settings that select all targets, because their series could not know how to please a
     selector.
     """
+    drawn = dashboards(settings)
     rendered = {
-        **{f"dashboards/{uid}.json": content for uid, content in dashboards(settings).items()},
+        **{f"dashboards/{uid}.json": content for uid, content in drawn.items()},
         f"alerts/{RULE_FILE}": rule_file(settings),
-        **{f"runbooks/{name}.md": _page(name, settings) for name in names()},
+        **{f"runbooks/{path}": _marked(text) for path, text in files(settings).items()},
     }
     if not settings.selector and not settings.expected_targets:
         rendered["alerts/tests/geluwatch.rules.test.yaml"] = dump(rule_tests(settings))
-    dashboards = [content for path, content in rendered.items() if path.startswith("dashboards/") and path.endswith(".json")]
-    rendered["docs/metrics.md"] = metrics_page(settings, dashboards)
+    rendered["docs/metrics.md"] = metrics_page(settings, list(drawn.values()))
     return dict(sorted(rendered.items()))
 
 
@@ -79,8 +79,8 @@ def check(directory: Path, settings: MixinSettings, kubernetes: KubernetesSettin
         raise MixinError(f"The artefacts below {directory} cannot be read: {error}; make them readable.") from error
 
 
-def _page(name: str, settings: MixinSettings) -> bytes:
-    return f"{runbook(name, settings)}\n<!-- {GENERATED} -->\n".encode()
+def _marked(text: str) -> bytes:
+    return f"{text}\n<!-- {GENERATED} -->\n".encode()
 
 
 def _stale(directory: Path, rendered: dict[str, bytes]) -> list[str]:

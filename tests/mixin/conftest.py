@@ -14,7 +14,7 @@ import promql_parser
 import pytest
 import yaml
 
-from geluwatch.mixin import build, runbooks
+from geluwatch.mixin import build, handbook
 from geluwatch.mixin import rules as mixin_rules
 from geluwatch.mixin.links import DASHBOARDS
 from geluwatch.mixin.settings import MixinSettings
@@ -133,9 +133,9 @@ def _of_dashboard(dashboard: dict[str, Any]) -> Iterator[Query]:
 
 
 def _of_runbooks() -> Iterator[Query]:
-    for name in runbooks.names():
-        for fence in re.findall(r"```promql\n(.*?)```", runbooks.runbook(name), re.DOTALL):
-            yield Query(f"runbook {name}", fence)
+    for path, text in handbook.files(MixinSettings()).items():
+        for fence in re.findall(r"```promql\n(.*?)```", text, re.DOTALL):
+            yield Query(f"runbook {Path(path).stem}", fence)
 
 
 def _filled(expr: str, everything: dict[str, str | None]) -> str:
