@@ -180,10 +180,7 @@ TRAINER = (Fault("poisoned", {"t1": "two"}, (("TrainingFault", "warning", "train
 LANES: dict[str, tuple[tuple[str, ...], tuple[Fault, ...]]] = {
     "ranker": (("ranker",), RANKER),
     "tagger": (("tagger",), TAGGER),
-    "grader": (("grader",), GRADER),
     "hungry": (("hungry",), HUNGRY),
-    "flaky": (("flaky",), FLAKY),
-    "sluggish": (("sluggish",), SLUGGISH),
     "trainer": (("trainer",), TRAINER),
 }
 
