@@ -175,7 +175,7 @@ def _limits_head() -> list[str]:
 
 def _edges() -> str:
     lines = [
-        f"- `point=\"{point}\"`: {', '.join(f'{edge:g}' if edge in EDGES[point] else f'**{edge:g}**' for edge in edges)}, +Inf"
+        f'- `point="{point}"`: {", ".join(f"{edge:g}" if edge in EDGES[point] else f"**{edge:g}**" for edge in edges)}, +Inf'
         for point, edges in FULL_EDGES.items()
     ]
     return _EDGES.format(series=catalog.VALUES.series, baseline=catalog.BASELINE_CDF.series, edges="\n".join(lines))

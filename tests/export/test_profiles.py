@@ -47,9 +47,7 @@ def exposed(report: Report, accept: str | None = None, parse: Callable[[str], It
 
 @pytest.mark.parametrize("profile", PROFILES)
 @pytest.mark.parametrize(("layers", "devices"), [(1, 1), (6, 1), (48, 2)])
-def test_the_number_of_series_is_the_one_that_is_stated(
-    make_report: ReportBuilder, profile: Profile, layers: int, devices: int
-) -> None:
+def test_the_number_of_series_is_the_one_that_is_stated(make_report: ReportBuilder, profile: Profile, layers: int, devices: int) -> None:
     """In every profile, metric by metric and in all, there are as many series as the docs' own function says."""
     found = exposed(worst(make_report, profile, layers, devices))
     for metric in METRICS:
