@@ -46,7 +46,7 @@ def test_no_user_label_can_take_the_place_of_ours(label: str) -> None:
 
 @pytest.mark.parametrize("point", ["pre", "post"])
 def test_the_full_edges_are_twice_as_many_and_hold_the_others(point: str) -> None:
-    """With +Inf the series double, every standard edge is there, and the text of none has an exponent, which clients write each their way."""
+    """With +Inf the series double, every standard edge is there, and none is written with an exponent, as each client does its own way."""
     edges, full = EDGES[point], FULL_EDGES[point]
     assert 2 * (len(edges) + 1) == len(full) + 1
     assert sorted(set(full)) == list(full)
