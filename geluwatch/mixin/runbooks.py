@@ -13,6 +13,7 @@ from geluwatch.mixin.rules import alerts, recordings
 from geluwatch.mixin.rules.agents import memory_step
 from geluwatch.mixin.rules.alerting import Alert
 from geluwatch.mixin.rules.annotations import severity
+from geluwatch.mixin.rules.fleet import limit as canary_limit
 from geluwatch.mixin.settings import MixinSettings
 
 _PREFIX = "geluwatch"
@@ -71,6 +72,7 @@ def _facts(tiers: tuple[Alert, ...], settings: MixinSettings) -> dict[str, str]:
         **dict(settings.severities.items()),
         "window": settings.rate_window,
         "grace": settings.grace,
+        "canary_limit": canary_limit(settings),
         "memory": settings.agent_memory,
         "memory_step": f"{memory_step(settings)}s",
     }

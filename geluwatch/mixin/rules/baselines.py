@@ -9,7 +9,7 @@ from geluwatch.mixin.rules import fleet
 from geluwatch.mixin.rules.alerting import NUMBER, SUBJECT, Alert, Recording, asked
 from geluwatch.mixin.settings import MixinSettings, seconds
 
-_FOLLOWING = "following"
+FOLLOWING = "following"
 """What the baseline of an agent that follows a training run is called; it moves along, and is no two agents' own."""
 
 _AGENTS = "{{ with printf `%.0f` $value }}{{ . }} agent{{ if ne . `1` }}s{{ end }}{{ end }}"
@@ -84,7 +84,7 @@ def _baseline_stale(settings: MixinSettings) -> Alert:
 
 def _armed(where: str) -> str:
     """Return when the armed baseline of each agent was recorded; one that follows a training run has none."""
-    named = queries.series(catalog.BASELINE_INFO, where, f'baseline!="{_FOLLOWING}"')
+    named = queries.series(catalog.BASELINE_INFO, where, f'baseline!="{FOLLOWING}"')
     return f"{queries.series(catalog.BASELINE_TIME, where)} * ignoring (baseline) group_right () {named}"
 
 

@@ -85,7 +85,7 @@ def alerts(settings: MixinSettings) -> tuple[Alert, ...]:
 
 
 def _canary_divergence(settings: MixinSettings) -> Alert:
-    beyond = f"{CANARY_KS}{{%[1]s}} > on (layer, point) group_left () {_limit(settings, '{%[1]s}')}"
+    beyond = f"{CANARY_KS}{{%[1]s}} > on (layer, point) group_left () {limit(settings, '{%[1]s}')}"
     layers = f"sort(min by (layer) ({series(catalog.LAYER_INDEX, '%[1]s')}) and on (layer) ({beyond}))"
     version = asked(f"sort_desc(max by (model_version) ({CANARY_KS}{{%s}}))")
     named = f"{{{{ with {version} }}}}{{{{ with first . }}}} (version {{{{ .Labels.model_version }}}}){{{{ end }}}}{{{{ end }}}}"
@@ -107,14 +107,14 @@ def _canary_divergence(settings: MixinSettings) -> Alert:
                 "{{- end }}{{ end }}",
             ]
         ),
-        expr=largest(chain(CANARY_KS, f"> on ({', '.join((*SERVICE, *_PLACE))}) group_left ()", _limit(settings)), *SERVICE),
+        expr=largest(chain(CANARY_KS, f"> on ({', '.join((*SERVICE, *_PLACE))}) group_left ()", limit(settings)), *SERVICE),
         hold=settings.service_for,
         keep_firing_for=settings.keep_firing_for,
         labels=SERVICE,
     )
 
 
-def _limit(settings: MixinSettings, where: str = "") -> str:
+def limit(settings: MixinSettings, where: str = "") -> str:
     """Return the distance from which a canary diverges: what its model's stable pods show among themselves, several times over."""
     limits = settings.thresholds
     return f"clamp_min({limits.canary_factor:g} * {FARTHEST}{where}, {limits.canary_distance:g})"
