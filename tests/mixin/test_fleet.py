@@ -188,6 +188,7 @@ def scrape(prometheus: Prometheus, fleet_of: list[Pod]) -> list[str]:
 
 
 def eventually(holds: Callable[[], object]) -> None:
+    """Wait until something holds."""
     began = time.monotonic()
     while not holds():
         assert time.monotonic() - began < 60
@@ -227,6 +228,7 @@ def binned(left: np.ndarray, right: np.ndarray) -> float:
 
 
 def baseline_counts(burst: SimpleNamespace, key: tuple[str, str]) -> np.ndarray:
+    """Return the baseline's cumulative counts at the edges."""
     return np.array(histogram.bucket_counts(burst.baseline[key], EDGES[key[1]]))
 
 
@@ -241,9 +243,7 @@ def test_the_pods_saw_what_their_counters_say(burst: SimpleNamespace) -> None:
 @pytest.mark.e2e
 def test_the_fleets_distance_is_that_of_the_merged_histograms(burst: SimpleNamespace) -> None:
     """PromQL's KS of three unequal pods from their baseline is that of the pods' counts added up, at every layer and point."""
-    expected = {
-        ("1", *key): binned(sum(grown[key] for grown in burst.grown[:3]), baseline_counts(burst, key)) for key in burst.seen[0]
-    }
+    expected = {("1", *key): binned(sum(grown[key] for grown in burst.grown[:3]), baseline_counts(burst, key)) for key in burst.seen[0]}
     assert 4 == len(expected)
     assert pytest.approx(expected, abs=ROUNDING) == burst.recorded[fleet.FLEET_KS]
     assert all(distance > 0.01 for distance in expected.values())

@@ -18,6 +18,7 @@ With L layers a model version adds about 150 L series (46 edges before and after
 
 from __future__ import annotations
 
+from itertools import pairwise
 from textwrap import indent
 
 from geluwatch import catalog
@@ -92,6 +93,7 @@ def _canary_divergence(settings: MixinSettings) -> Alert:
     canary = reading(f"max({CANARY_KS}{{%s,layer=%q}})", "%.4f")
     stable = reading(f"max({FARTHEST}{{%s,layer=%q}})", "%.4f")
     first = "{{ with $layers }}, first at layer {{ with first . }}{{ .Labels.layer }}{{ end }}{{ end }}"
+    counted = "It diverges in {{ len $layers }} of its layers, by the model's order:"
     return Alert(
         name="GeluwatchCanaryDivergence",
         tier="ticket",
@@ -100,8 +102,7 @@ def _canary_divergence(settings: MixinSettings) -> Alert:
         description="\n".join(
             [
                 f"{{{{- $layers := {asked(layers)} -}}}}",
-                f"The canary of model {{{{ $labels.model }}}}{named} diverges from the stable pods{first}. "
-                "It diverges in {{ len $layers }} of its layers, by the model's order:",
+                f"The canary of model {{{{ $labels.model }}}}{named} diverges from the stable pods{first}. {counted}",
                 f"{{{{- range $place, $layer := $layers }}}}{{{{ if lt $place {LISTED_LAYERS} }}}}",
                 f"{{{{ $layer.Labels.layer }}}}: KS {canary} from stable, farthest stable pod {stable} from its fleet",
                 "{{- end }}{{ end }}",
@@ -184,12 +185,12 @@ def _baseline(settings: MixinSettings) -> str:
 
 def _bound() -> str:
     """Return the largest mass of the baseline between neighbouring edges, where the edges are those that the catalogue has."""
-    steps = {point: [f"{edge!r}" for edge in edges] + ["+Inf"] for point, edges in catalog.EDGES.items()}
+    steps = {point: [*(repr(edge) for edge in edges), "+Inf"] for point, edges in catalog.EDGES.items()}
     selected = f'{BASELINE}{{point="%s",le="%s"}}'
     below = [
         f'label_replace({selected % (point, lower)}, "le", "{upper}", "", "")'
         for point, texts in steps.items()
-        for lower, upper in zip(texts, texts[1:], strict=False)
+        for lower, upper in pairwise(texts)
     ]
     first = [selected % (point, texts[0]) for point, texts in steps.items()]
     joined = "\n  or ".join(below)

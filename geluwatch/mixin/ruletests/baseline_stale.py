@@ -4,7 +4,22 @@ from __future__ import annotations
 
 from geluwatch import catalog
 from geluwatch.mixin.rules.alerting import Alert
-from geluwatch.mixin.ruletests.grammar import FIRST_HOST, INCIDENT, OTHER_POD, POD, Case, Check, Expected, Labels, Scale, agent, flat, name, ramp, silent
+from geluwatch.mixin.ruletests.grammar import (
+    FIRST_HOST,
+    INCIDENT,
+    OTHER_POD,
+    POD,
+    Case,
+    Check,
+    Expected,
+    Labels,
+    Scale,
+    agent,
+    flat,
+    name,
+    ramp,
+    silent,
+)
 from geluwatch.mixin.settings import seconds
 
 
