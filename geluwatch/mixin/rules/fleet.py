@@ -147,8 +147,8 @@ def _counted(settings: MixinSettings, *where: str) -> str:
     )
 
 
-def _merged(whole: str, counted: str, *labels: str) -> str:
-    """Return the sums of some buckets by labels and edge, at the edges that all of them have.
+def _in_all(whole: str, counted: str, *labels: str) -> str:
+    """Return, by labels, the edges that all distributions have.
 
     Args:
         whole: The buckets at +Inf, of which each distribution has one.
@@ -160,9 +160,10 @@ def _merged(whole: str, counted: str, *labels: str) -> str:
 
 
 def _rate(settings: MixinSettings, *where: str) -> str:
+    """Return how fast the buckets of some pods fill together, at the edges that all of them have."""
     counted, whole = _counted(settings, *where), _counted(settings, *where, 'le="+Inf"')
     summed = f"{total(counted, *_MODEL, 'le')} / {seconds(settings.rate_window)}"
-    return f"{summed}\nand\n{_merged(whole, counted, *_MODEL)}"
+    return f"{summed}\nand\n{_in_all(whole, counted, *_MODEL)}"
 
 
 def _cdf(settings: MixinSettings) -> str:
@@ -209,12 +210,14 @@ def _bracketed(expression: str) -> str:
 
 
 def _week(settings: MixinSettings) -> str:
+    """Return how far a model version is from itself a week before, at the same edges."""
     then = f"{CDF} offset {settings.compare_offset}"
     covered = f"({number(f'{CDF} - {then}', *_MODEL)} == {EDGES}) > 1"
     return f"{_farthest_apart(CDF, '-', then)}\nand\n  ({covered})"
 
 
 def _pods(settings: MixinSettings) -> str:
+    """Return how far each pod is from the stable pods of its version."""
     labels = (*POD, *_PLACE)
     own, whole = total(_counted(settings), *labels, "le"), total(_counted(settings, 'le="+Inf"'), *labels, "le")
     shares = chain(own, _SHARE_OF, f"({whole} >= {LEAST_VALUES})")
@@ -222,6 +225,7 @@ def _pods(settings: MixinSettings) -> str:
 
 
 def _farthest_stable(settings: MixinSettings) -> str:
+    """Return the largest distance of a stable pod from its fleet, over all versions and jobs of a model."""
     canaries = series(catalog.ATTACHED, settings.selector, settings.canary)
     return largest(chain(POD_KS, f"unless on ({', '.join(POD)})", canaries), *SERVICE, *_PLACE)
 
@@ -231,7 +235,7 @@ def _stable(settings: MixinSettings) -> str:
     rate, labels = rate_name(settings), (*SERVICE, *_PLACE)
     beside = f"and on ({', '.join(SERVICE)}) {CANARY_RATE}{_ALL}"
     counted, whole = (f"(({rate}{where} - {CANARY_RATE}{where}) or {rate}{where}) {beside}" for where in ("", _ALL))
-    return f"{total(counted, *labels, 'le')}\nand\n{_merged(whole, counted, *labels)}"
+    return f"{total(counted, *labels, 'le')}\nand\n{_in_all(whole, counted, *labels)}"
 
 
 def _canary(settings: MixinSettings) -> str:
