@@ -19,9 +19,9 @@ from prometheus_client.core import Metric as Family
 from prometheus_client.openmetrics.parser import text_string_to_metric_families as parse_openmetrics
 from prometheus_client.parser import text_string_to_metric_families as parse_text
 
-from geluwatch.catalog import COLLECT_SECONDS, EXPORTED_SERIES, METRICS, SUMMED
+from geluwatch.catalog import COLLECT_SECONDS, EXPORTED_SERIES, EXPOSITION_METRICS, METRICS, SUMMED
 from geluwatch.export.prometheus import ReportCollector, render
-from geluwatch.export.samples import EXPOSITION_METRICS, Sample, samples
+from geluwatch.export.samples import Sample, samples
 from geluwatch.records import VERDICTS, Report, Verdict
 
 ReportBuilder = Callable[..., Report]

@@ -13,6 +13,7 @@ from typing import Any
 from geluwatch.mixin.rules import alerts
 from geluwatch.mixin.rules.alerting import Alert
 from geluwatch.mixin.ruletests import (
+    agent_faulty,
     agent_missing,
     baseline_missing,
     baseline_mixed,
@@ -24,7 +25,11 @@ from geluwatch.mixin.ruletests import (
     kernel,
     nonfinite,
     out_of_memory,
+    over_budget,
     overflow,
+    rollout,
+    saturation,
+    sites_blind,
     stray,
     training,
 )
@@ -47,6 +52,11 @@ _STORIES: Mapping[str, Callable[[Alert, Scale], tuple[Case, ...]]] = {
     "GeluwatchBaselineMixed": baseline_mixed.cases,
     "GeluwatchBaselineStale": baseline_stale.cases,
     "GeluwatchCanaryDivergence": lambda alert, scale: (*canary.cases(alert, scale), *fleet_distance.cases(alert, scale)),
+    "GeluwatchSitesBlind": sites_blind.cases,
+    "GeluwatchAgentFaulty": agent_faulty.cases,
+    "GeluwatchAgentOverBudget": over_budget.cases,
+    "GeluwatchSaturation": saturation.cases,
+    "GeluwatchRollout": rollout.cases,
 }
 
 
