@@ -7,6 +7,7 @@ from collections.abc import Iterable, Mapping
 from importlib import resources
 
 from geluwatch.mixin.rules.agents import memory_step
+from geluwatch.mixin.rules.fleet import limit as canary_limit
 from geluwatch.mixin.settings import MixinSettings
 
 _PREFIX = "geluwatch"
@@ -44,5 +45,6 @@ def _facts(settings: MixinSettings) -> dict[str, str]:
         "rollout": settings.rollout_window,
         "drift_for": settings.drift_for,
         "baseline_age": settings.baseline_age,
+        "canary_limit": canary_limit(settings),
         "canary_distance": f"{settings.thresholds.canary_distance:g}",
     }

@@ -6,10 +6,10 @@ from geluwatch import catalog
 from geluwatch.mixin import queries
 from geluwatch.mixin.queries import GROUP
 from geluwatch.mixin.rules import fleet
-from geluwatch.mixin.rules.alerting import NUMBER, SUBJECT, Alert, Recording, asked
+from geluwatch.mixin.rules.alerting import SUBJECT, Alert, Recording, asked
 from geluwatch.mixin.settings import MixinSettings, seconds
 
-_FOLLOWING = "following"
+FOLLOWING = "following"
 """What the baseline of an agent that follows a training run is called; it moves along, and is no two agents' own."""
 
 _AGENTS = "{{ with printf `%.0f` $value }}{{ . }} agent{{ if ne . `1` }}s{{ end }}{{ end }}"
@@ -44,7 +44,9 @@ def _baseline_mixed(settings: MixinSettings) -> Alert:
     baselines = asked(f'sort_desc(count_values by (baseline) ("recorded", {_armed("%[1]s")}))')
     each = "{{ .Labels.baseline }}, recorded {{ .Labels.recorded | humanizeTimestamp }}"
     pods = "{{ with printf `%.0f` .Value }}{{ . }} pod{{ if ne . `1` }}s{{ end }}{{ end }}"
-    edges = f"and its baseline differ in their edges at {NUMBER.replace('. | first | value', '$value')} of its points"
+    several = "{{ if gt (len $baselines) 1 }}is measured by {{ len $baselines }} baselines"
+    edges = "{{ else }}and its baseline differ in their edges at {{ $value | printf `%.0f` }} of its points{{ end }}"
+    unknown = "so the distance of all pods together from the baseline is not known"
     return Alert(
         name="GeluwatchBaselineMixed",
         tier="ticket",
@@ -53,8 +55,7 @@ def _baseline_mixed(settings: MixinSettings) -> Alert:
         description="\n".join(
             [
                 f"{{{{- $baselines := {baselines} -}}}}",
-                f"{SUBJECT} {{{{ if gt (len $baselines) 1 }}}}is measured by {{{{ len $baselines }}}} baselines{{{{ else }}}}{edges}{{{{ end }}}}, "
-                "so the distance of all pods together from the baseline is not known. Its pods have armed:",
+                f"{SUBJECT} {several}{edges}, {unknown}. Its pods have armed:",
                 "{{- range $baselines }}",
                 f"{each}: {pods}",
                 "{{- end }}",
@@ -84,7 +85,7 @@ def _baseline_stale(settings: MixinSettings) -> Alert:
 
 def _armed(where: str) -> str:
     """Return when the armed baseline of each agent was recorded; one that follows a training run has none."""
-    named = queries.series(catalog.BASELINE_INFO, where, f'baseline!="{_FOLLOWING}"')
+    named = queries.series(catalog.BASELINE_INFO, where, f'baseline!="{FOLLOWING}"')
     return f"{queries.series(catalog.BASELINE_TIME, where)} * ignoring (baseline) group_right () {named}"
 
 

@@ -18,6 +18,7 @@ With L layers a model version adds about 150 L series (46 edges before and after
 
 from __future__ import annotations
 
+from itertools import pairwise
 from textwrap import indent
 
 from geluwatch import catalog
@@ -85,13 +86,14 @@ def alerts(settings: MixinSettings) -> tuple[Alert, ...]:
 
 
 def _canary_divergence(settings: MixinSettings) -> Alert:
-    beyond = f"{CANARY_KS}{{%[1]s}} > on (layer, point) group_left () {_limit(settings, '{%[1]s}')}"
+    beyond = f"{CANARY_KS}{{%[1]s}} > on (layer, point) group_left () {limit(settings, '{%[1]s}')}"
     layers = f"sort(min by (layer) ({series(catalog.LAYER_INDEX, '%[1]s')}) and on (layer) ({beyond}))"
     version = asked(f"sort_desc(max by (model_version) ({CANARY_KS}{{%s}}))")
     named = f"{{{{ with {version} }}}}{{{{ with first . }}}} (version {{{{ .Labels.model_version }}}}){{{{ end }}}}{{{{ end }}}}"
     canary = reading(f"max({CANARY_KS}{{%s,layer=%q}})", "%.4f")
     stable = reading(f"max({FARTHEST}{{%s,layer=%q}})", "%.4f")
     first = "{{ with $layers }}, first at layer {{ with first . }}{{ .Labels.layer }}{{ end }}{{ end }}"
+    counted = "It diverges in {{ len $layers }} of its layers, by the model's order:"
     return Alert(
         name="GeluwatchCanaryDivergence",
         tier="ticket",
@@ -100,21 +102,20 @@ def _canary_divergence(settings: MixinSettings) -> Alert:
         description="\n".join(
             [
                 f"{{{{- $layers := {asked(layers)} -}}}}",
-                f"The canary of model {{{{ $labels.model }}}}{named} diverges from the stable pods{first}. "
-                "It diverges in {{ len $layers }} of its layers, by the model's order:",
+                f"The canary of model {{{{ $labels.model }}}}{named} diverges from the stable pods{first}. {counted}",
                 f"{{{{- range $place, $layer := $layers }}}}{{{{ if lt $place {LISTED_LAYERS} }}}}",
                 f"{{{{ $layer.Labels.layer }}}}: KS {canary} from stable, farthest stable pod {stable} from its fleet",
                 "{{- end }}{{ end }}",
             ]
         ),
-        expr=largest(chain(CANARY_KS, f"> on ({', '.join((*SERVICE, *_PLACE))}) group_left ()", _limit(settings)), *SERVICE),
+        expr=largest(chain(CANARY_KS, f"> on ({', '.join((*SERVICE, *_PLACE))}) group_left ()", limit(settings)), *SERVICE),
         hold=settings.service_for,
         keep_firing_for=settings.keep_firing_for,
         labels=SERVICE,
     )
 
 
-def _limit(settings: MixinSettings, where: str = "") -> str:
+def limit(settings: MixinSettings, where: str = "") -> str:
     """Return the distance from which a canary diverges: what its model's stable pods show among themselves, several times over."""
     limits = settings.thresholds
     return f"clamp_min({limits.canary_factor:g} * {FARTHEST}{where}, {limits.canary_distance:g})"
@@ -146,8 +147,8 @@ def _counted(settings: MixinSettings, *where: str) -> str:
     )
 
 
-def _merged(whole: str, counted: str, *labels: str) -> str:
-    """Return the sums of some buckets by labels and edge, at the edges that all of them have.
+def _in_all(whole: str, counted: str, *labels: str) -> str:
+    """Return, by labels, the edges that all distributions have.
 
     Args:
         whole: The buckets at +Inf, of which each distribution has one.
@@ -159,9 +160,10 @@ def _merged(whole: str, counted: str, *labels: str) -> str:
 
 
 def _rate(settings: MixinSettings, *where: str) -> str:
+    """Return how fast the buckets of some pods fill together, at the edges that all of them have."""
     counted, whole = _counted(settings, *where), _counted(settings, *where, 'le="+Inf"')
     summed = f"{total(counted, *_MODEL, 'le')} / {seconds(settings.rate_window)}"
-    return f"{summed}\nand\n{_merged(whole, counted, *_MODEL)}"
+    return f"{summed}\nand\n{_in_all(whole, counted, *_MODEL)}"
 
 
 def _cdf(settings: MixinSettings) -> str:
@@ -184,12 +186,12 @@ def _baseline(settings: MixinSettings) -> str:
 
 def _bound() -> str:
     """Return the largest mass of the baseline between neighbouring edges, where the edges are those that the catalogue has."""
-    steps = {point: [f"{edge!r}" for edge in edges] + ["+Inf"] for point, edges in catalog.EDGES.items()}
+    steps = {point: [*(repr(edge) for edge in edges), "+Inf"] for point, edges in catalog.EDGES.items()}
     selected = f'{BASELINE}{{point="%s",le="%s"}}'
     below = [
         f'label_replace({selected % (point, lower)}, "le", "{upper}", "", "")'
         for point, texts in steps.items()
-        for lower, upper in zip(texts, texts[1:], strict=False)
+        for lower, upper in pairwise(texts)
     ]
     first = [selected % (point, texts[0]) for point, texts in steps.items()]
     joined = "\n  or ".join(below)
@@ -208,12 +210,14 @@ def _bracketed(expression: str) -> str:
 
 
 def _week(settings: MixinSettings) -> str:
+    """Return how far a model version is from itself a week before, at the same edges."""
     then = f"{CDF} offset {settings.compare_offset}"
     covered = f"({number(f'{CDF} - {then}', *_MODEL)} == {EDGES}) > 1"
     return f"{_farthest_apart(CDF, '-', then)}\nand\n  ({covered})"
 
 
 def _pods(settings: MixinSettings) -> str:
+    """Return how far each pod is from the stable pods of its version."""
     labels = (*POD, *_PLACE)
     own, whole = total(_counted(settings), *labels, "le"), total(_counted(settings, 'le="+Inf"'), *labels, "le")
     shares = chain(own, _SHARE_OF, f"({whole} >= {LEAST_VALUES})")
@@ -221,6 +225,7 @@ def _pods(settings: MixinSettings) -> str:
 
 
 def _farthest_stable(settings: MixinSettings) -> str:
+    """Return the largest distance of a stable pod from its fleet, over all versions and jobs of a model."""
     canaries = series(catalog.ATTACHED, settings.selector, settings.canary)
     return largest(chain(POD_KS, f"unless on ({', '.join(POD)})", canaries), *SERVICE, *_PLACE)
 
@@ -230,7 +235,7 @@ def _stable(settings: MixinSettings) -> str:
     rate, labels = rate_name(settings), (*SERVICE, *_PLACE)
     beside = f"and on ({', '.join(SERVICE)}) {CANARY_RATE}{_ALL}"
     counted, whole = (f"(({rate}{where} - {CANARY_RATE}{where}) or {rate}{where}) {beside}" for where in ("", _ALL))
-    return f"{total(counted, *labels, 'le')}\nand\n{_merged(whole, counted, *labels)}"
+    return f"{total(counted, *labels, 'le')}\nand\n{_in_all(whole, counted, *labels)}"
 
 
 def _canary(settings: MixinSettings) -> str:

@@ -45,6 +45,7 @@ def cases(_: Alert, scale: Scale) -> tuple[Case, ...]:
         stories.restart(),
         stories.restart_with_fewer_edges(),
         stories.edges_of_one_pod(),
+        stories.edges_of_one_job(),
     )
 
 
@@ -182,6 +183,14 @@ class _Stories(Episode):
         more = self.fill.pod(OTHER_POD, {**_CALM, "0.5": 0.7})
         return Case(
             "is silent where one stable pod has more edges than the other: no share is read off the edges of some",
+            {**self.agent, **self.fill.pod(POD, _CALM), **more, **self.canary({**_CALM, "0.5": 0.7})},
+            silent(self.due, self.end - 1),
+        )
+
+    def edges_of_one_job(self) -> Case:
+        more = self.fill.pod({**OTHER_POD, "job": "batch"}, {**_CALM, "0.5": 0.7})
+        return Case(
+            "is silent where the stable pods of one job have more edges than those of another",
             {**self.agent, **self.fill.pod(POD, _CALM), **more, **self.canary({**_CALM, "0.5": 0.7})},
             silent(self.due, self.end - 1),
         )

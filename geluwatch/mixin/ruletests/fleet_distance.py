@@ -22,6 +22,7 @@ def cases(_: Alert, scale: Scale) -> tuple[Case, ...]:
     return (
         stories.both_pods(),
         stories.young_pod(),
+        stories.restarted_pod(),
         stories.mixed_baselines(),
         stories.edge_without_baseline(),
         stories.edges_of_one_pod(),
@@ -70,6 +71,15 @@ class _Stories:
             {**self.fill.pod(POD, _CALM), **young, **self.baseline(_CALM)},
             (),
             (self.reads(fleet.FLEET_KS, {_FLEET_KS: 0.05}),),
+        )
+
+    def restarted_pod(self) -> Case:
+        anew = self.fill.restarted(OTHER_POD, self.now - self.window // 2, at_zero(0.1), at_zero(0.2))
+        return Case(
+            "stands on a distance in which a pod that came up anew counts for what it has seen since",
+            {**self.fill.pod(POD, _CALM, values=3000), **anew, **self.baseline(_CALM)},
+            (),
+            (self.reads(fleet.FLEET_KS, {_FLEET_KS: 0.15}),),
         )
 
     def mixed_baselines(self) -> Case:
