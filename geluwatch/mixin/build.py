@@ -12,7 +12,7 @@ from pathlib import Path
 from geluwatch.errors import MixinError
 from geluwatch.mixin.dashboards import overview
 from geluwatch.mixin.rulefile import GENERATED, dump, rule_file
-from geluwatch.mixin.ruletests import RULE_FILE, rule_tests
+from geluwatch.mixin.ruletests import RULE_FILE, long_rule_tests, rule_tests
 from geluwatch.mixin.runbooks import names, runbook
 from geluwatch.mixin.settings import MixinSettings
 
@@ -30,6 +30,7 @@ def render_all(settings: MixinSettings) -> dict[str, bytes]:
     }
     if not settings.selector and not settings.expected_targets:
         rendered["alerts/tests/geluwatch.rules.test.yaml"] = dump(rule_tests(settings))
+        rendered["alerts/tests/geluwatch.rules.long.test.yaml"] = dump(long_rule_tests(settings))
     return dict(sorted(rendered.items()))
 
 

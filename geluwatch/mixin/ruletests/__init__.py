@@ -13,23 +13,31 @@ from typing import Any
 from geluwatch.mixin.rules import alerts
 from geluwatch.mixin.rules.alerting import Alert
 from geluwatch.mixin.ruletests import (
+    accuracy,
     agent_missing,
     baseline_missing,
+    budget,
+    cost,
     drift,
     gross,
     kernel,
+    latency,
+    memory,
     nonfinite,
     out_of_memory,
     overflow,
+    quantized,
     stray,
     training,
 )
-from geluwatch.mixin.ruletests.grammar import Case, Expected, Scale
+from geluwatch.mixin.ruletests.grammar import Case, Expected, Reading, Scale
 from geluwatch.mixin.settings import MixinSettings
 
 RULE_FILE = "geluwatch.rules.yaml"
 
-_STORIES: Mapping[str, Callable[[Alert, Scale], tuple[Case, ...]]] = {
+_Stories = Mapping[str, Callable[[Alert, Scale], tuple[Case, ...]]]
+
+_STORIES: _Stories = {
     "GeluwatchNonFiniteActivations": nonfinite.cases,
     "GeluwatchOutOfMemory": out_of_memory.cases,
     "GeluwatchGrossFault": gross.cases,
@@ -40,7 +48,18 @@ _STORIES: Mapping[str, Callable[[Alert, Scale], tuple[Case, ...]]] = {
     "GeluwatchTrainingFault": training.cases,
     "GeluwatchAgentMissing": agent_missing.cases,
     "GeluwatchBaselineMissing": baseline_missing.cases,
+    "GeluwatchErrorBudgetBurn": budget.cases,
+    "GeluwatchQuantizedAccuracy": quantized.cases,
+    "GeluwatchMemoryPressure": memory.cases,
 }
+
+_LONG_STORIES: _Stories = {
+    "GeluwatchErrorBudgetBurn": budget.long_cases,
+    "GeluwatchLatencySpike": latency.cases,
+    "GeluwatchAccuracyDrop": accuracy.cases,
+    "GeluwatchCostUp": cost.cases,
+}
+"""Stories that take days, told on a coarser grid and in a file of their own: each moment is an evaluation of every rule."""
 
 
 def rule_tests(settings: MixinSettings) -> dict[str, Any]:
@@ -48,12 +67,20 @@ def rule_tests(settings: MixinSettings) -> dict[str, Any]:
 
     The settings must select all targets, because the stories could not know how to please a selector.
     """
-    scale = Scale(settings)
-    by_name = {alert.name: alert for alert in alerts(settings)}
+    return _document(_STORIES, Scale(settings))
+
+
+def long_rule_tests(settings: MixinSettings) -> dict[str, Any]:
+    """Return the test file of the rules that compare with days gone by, to lie beside the other."""
+    return _document(_LONG_STORIES, Scale(settings, coarse=True))
+
+
+def _document(stories: _Stories, scale: Scale) -> dict[str, Any]:
+    by_name = {alert.name: alert for alert in alerts(scale.settings)}
     return {
         "rule_files": [f"../{RULE_FILE}"],
         "evaluation_interval": f"{scale.step}s",
-        "tests": [_test(alert, case, scale) for alert in by_name.values() for case in _STORIES[alert.name](alert, scale)],
+        "tests": [_test(by_name[name], case, scale) for name, cases in stories.items() for case in cases(by_name[name], scale)],
     }
 
 
@@ -70,7 +97,13 @@ def _test(alert: Alert, case: Case, scale: Scale) -> dict[str, Any]:
             }
             for check in case.checks
         ],
+        **({"promql_expr_test": [_reading(reading, scale) for reading in case.readings]} if case.readings else {}),
     }
+
+
+def _reading(reading: Reading, scale: Scale) -> dict[str, Any]:
+    samples = [{"labels": labels, "value": value} for labels, value in reading.samples.items()]
+    return {"expr": reading.expr, "eval_time": f"{reading.step * scale.step}s", "exp_samples": samples}
 
 
 def _expected(alert: Alert, expected: Expected, settings: MixinSettings) -> dict[str, Any]:
