@@ -15,7 +15,7 @@ from geluwatch.mixin.handbook import files
 from geluwatch.mixin.kubernetes import KubernetesSettings, render_kubernetes
 from geluwatch.mixin.metrics_page import metrics_page
 from geluwatch.mixin.rulefile import GENERATED, dump, rule_file
-from geluwatch.mixin.ruletests import RULE_FILE, rule_tests
+from geluwatch.mixin.ruletests import RULE_FILE, long_rule_tests, rule_tests
 from geluwatch.mixin.settings import MixinSettings
 
 
@@ -33,6 +33,7 @@ def render_all(settings: MixinSettings) -> dict[str, bytes]:
     }
     if not settings.selector and not settings.expected_targets:
         rendered["alerts/tests/geluwatch.rules.test.yaml"] = dump(rule_tests(settings))
+        rendered["alerts/tests/geluwatch.rules.long.test.yaml"] = dump(long_rule_tests(settings))
     rendered["docs/metrics.md"] = metrics_page(settings, list(drawn.values()))
     return dict(sorted(rendered.items()))
 
