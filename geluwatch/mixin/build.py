@@ -10,6 +10,7 @@ import tempfile
 from pathlib import Path
 
 from geluwatch.errors import MixinError
+from geluwatch.mixin.alertmanager import EXAMPLE_FILE, example
 from geluwatch.mixin.dashboards import overview
 from geluwatch.mixin.rulefile import GENERATED, dump, rule_file
 from geluwatch.mixin.ruletests import RULE_FILE, rule_tests
@@ -26,6 +27,7 @@ def render_all(settings: MixinSettings) -> dict[str, bytes]:
     rendered = {
         "dashboards/geluwatch-overview.json": overview(settings),
         f"alerts/{RULE_FILE}": rule_file(settings),
+        f"alerts/{EXAMPLE_FILE}": example(settings),
         **{f"runbooks/{name}.md": _page(name, settings) for name in names()},
     }
     if not settings.selector and not settings.expected_targets:

@@ -27,7 +27,9 @@ def earlier_recording(settings: MixinSettings) -> Recording:
 
     It looks back over a range, so that a pod that was starting over at that very moment does not count as new.
     """
-    agent = f"last_over_time({queries.series(catalog.BUILD_INFO, settings.selector)}[{settings.rate_window}] offset {settings.rollout_window})"
+    agent = (
+        f"last_over_time({queries.series(catalog.BUILD_INFO, settings.selector)}[{settings.rate_window}] offset {settings.rollout_window})"
+    )
     return Recording(name=f"model:{catalog.BUILD_INFO.series}:earlier", expr=queries.largest(agent, *GROUP))
 
 

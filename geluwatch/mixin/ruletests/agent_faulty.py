@@ -67,7 +67,11 @@ class _Stories(_Told):
         return {name(metric, **pod, **labels): values}
 
     def parts(self) -> Case:
-        pods = {**self.part(self.during(0, 1), "rows", OTHER_POD), **self.part(self.during(0, 1), "sink"), **self.part(flat(0, self.run), "guard")}
+        pods = {
+            **self.part(self.during(0, 1), "rows", OTHER_POD),
+            **self.part(self.during(0, 1), "sink"),
+            **self.part(flat(0, self.run), "guard"),
+        }
         said = self.says(f"{FIRST_HOST}: sink is switched off", f"{SECOND_HOST}: rows is switched off")
         return Case(
             "opens one ticket that names pods and parts after the wait, not before, and resolves once all work again",

@@ -61,7 +61,9 @@ class _Stories(Episode):
 
     def tickets_after_the_wait(self) -> Case:
         said = self.says(2, f"{LAYERS[2]}: blind on 2 pods", f"{LAYERS[5]}: blind on 1 pod")
-        pods = merged((self.site(LAYERS[2]), self.site(LAYERS[2], OTHER_POD), self.site(LAYERS[5]), self.traffic(), self.traffic(OTHER_POD)))
+        pods = merged(
+            (self.site(LAYERS[2]), self.site(LAYERS[2], OTHER_POD), self.site(LAYERS[5]), self.traffic(), self.traffic(OTHER_POD))
+        )
         return Case(
             "opens one ticket for all pods and layers after the wait, not before, and resolves once they are seen",
             {**self.agent, **pods},
