@@ -125,12 +125,11 @@ _COMMENTS = {
     "route": f"""\
 By owner and severity. Notices are told to nobody. Every ticket goes into the digest as well, which is sent on Monday
 morning and lists what fires then; what fired during the week is on the dashboards. A group is a model in a region:
-whatever goes wrong there at once is one notification. Maintenance keeps tickets quiet, and pages of the
-infrastructure, which is what is being worked on; pages about a model go out. Alerts without "{PREFIX}" in
-their names go wherever they went before.""",
+whatever goes wrong there at once is one notification. Maintenance keeps tickets quiet and never a page: hours that
+come back by themselves must not hide an outage. Alerts without "{PREFIX}" in their names go wherever they went before.""",
     "time_intervals": """\
-Set maintenance to the times that you have planned, in a zone of your own. For work that was not planned:
-amtool silence add --duration=2h --comment=WHY namespace=NAMESPACE owner=infrastructure""",
+Set maintenance to the hours that you have planned, in a zone of your own. For work that pages would get in the way of:
+amtool silence add --duration=2h --author=NAME --comment=WHY alertname=~"Geluwatch.+" namespace=NAMESPACE owner=infrastructure""",
     "inhibit_rules": """\
 An alert at the top of a rule keeps those below it quiet where all labels of `equal` agree. A label that both lack agrees
 as well, which is what a setup without clusters or regions needs; no rule compares labels that only one side can have.""",
@@ -216,7 +215,7 @@ def _route(settings: MixinSettings) -> dict[str, Any]:
         "routes": [
             {"matchers": [severity["notice"]], "receiver": "nobody"},
             _digest(severity),
-            {"matchers": ['owner="infrastructure"'], "routes": _tier_routes("infrastructure", severity, quiet=True)},
+            {"matchers": ['owner="infrastructure"'], "routes": _tier_routes("infrastructure", severity)},
             {"matchers": [f'model="{_EXAMPLE_MODEL}"'], "routes": _tier_routes(_EXAMPLE_MODEL, severity)},
             *_tier_routes("model", severity),
         ],
@@ -235,11 +234,10 @@ def _digest(severity: Mapping[Tier, str]) -> dict[str, Any]:
     }
 
 
-def _tier_routes(owner: str, severity: Mapping[Tier, str], *, quiet: bool = False) -> list[dict[str, Any]]:
-    """Return the routes of an owner's pages and tickets; `quiet` says whether maintenance silences the pages too."""
-    page = {"matchers": [severity["page"]], "receiver": f"{owner}-pages", **_PAGE_TIMES}
+def _tier_routes(owner: str, severity: Mapping[Tier, str]) -> list[dict[str, Any]]:
+    """Return the routes of an owner's pages and tickets."""
     return [
-        {**page, "mute_time_intervals": [MAINTENANCE]} if quiet else page,
+        {"matchers": [severity["page"]], "receiver": f"{owner}-pages", **_PAGE_TIMES},
         {"matchers": [severity["ticket"]], "receiver": f"{owner}-tickets", "mute_time_intervals": [MAINTENANCE]},
     ]
 

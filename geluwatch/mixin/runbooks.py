@@ -72,6 +72,7 @@ def _facts(tiers: tuple[Alert, ...], settings: MixinSettings) -> dict[str, str]:
         "window": settings.rate_window,
         "grace": settings.grace,
         "memory": settings.agent_memory,
+        "rollout": settings.rollout_window,
         "memory_step": f"{memory_step(settings)}s",
     }
 
