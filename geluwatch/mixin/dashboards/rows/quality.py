@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 from geluwatch import catalog
-from geluwatch.mixin.dashboards.parts import OF_MODEL, ONLY_THIS_MODEL, Queries, amounts
+from geluwatch.mixin.dashboards.parts import OF_MODEL, ONLY_THIS_MODEL, Queries, Row, amounts
 from geluwatch.mixin.dashboards.rows.latency import failure_share
 from geluwatch.mixin.panels import LINE_AT_THRESHOLD, NEUTRAL, RED, Stat, TimeSeries, dashed, judged, steps, target
 from geluwatch.mixin.queries import GROUP, mean, smallest, total
 
 _NOT_REPORTED = "Not reported"
+
+
+def row(ask: Queries) -> Row:
+    """Return the row of how often the models are right."""
+    return Row("Quality", (accuracy(ask), errors(ask), _predictions(ask)), collapsed=True)
 
 
 def lost(ask: Queries) -> Stat:
@@ -62,8 +67,7 @@ def errors(ask: Queries) -> TimeSeries:
     )
 
 
-def predictions(ask: Queries) -> TimeSeries:
-    """Return how many predictions the application has judged."""
+def _predictions(ask: Queries) -> TimeSeries:
     known, wrong = (total(ask.rate(metric), *GROUP) for metric in (catalog.PREDICTIONS, catalog.WRONG_PREDICTIONS))
     return amounts(
         "Judged predictions",
@@ -71,6 +75,7 @@ def predictions(ask: Queries) -> TimeSeries:
         target(known, f"{OF_MODEL} judged"),
         target(wrong, f"{OF_MODEL} wrong"),
         unit="cps",
+        size=(8, 8),
     )
 
 
