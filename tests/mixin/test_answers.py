@@ -30,6 +30,14 @@ END = 1_700_000_000
 STEP, STEPS = 60, 40
 LAYERS = ("encoder.layer.0.act", "encoder.layer.1.act")
 LIMITS = {"ticket": 6.0, "page": 7.5}
+PLACE = {"region": "eu", "shard": "0"}
+"""What users label their agents with; most alerts keep the region."""
+
+FIRING = {
+    "GeluwatchNonFiniteActivations": {"severity": "critical", "owner": "model", "job": "inference", "region": "eu"},
+    "GeluwatchActivationDrift": {"severity": "warning", "owner": "model", "job": "inference", "region": "eu"},
+    "GeluwatchRollout": {"severity": "info", "owner": "model", "job": "inference", "region": "eu"},
+}
 Ask = Callable[[str], list[Any]]
 Series = tuple[dict[str, str], Callable[[int], float]]
 
@@ -178,13 +186,16 @@ def exposition() -> Iterator[str]:
         yield f"# TYPE {metric.name} {'unknown' if kind in {'gaugehistogram', 'info'} else kind}"
         for pod in FLEET:
             for labels, value in pod.series(metric):
-                yield from _samples(metric.series, {**pod.target, **labels}, value, pod.steps)
+                yield from _samples(metric.series, {**pod.target, **PLACE, **labels}, value, pod.steps)
     yield "# TYPE up gauge"
     for pod in FLEET:
         yield from _samples("up", pod.target, lambda _: 1.0, range(STEPS))
     yield "# TYPE ALERTS gauge"
-    alert = {"alertname": "GeluwatchActivationDrift", "alertstate": "firing", "severity": "warning", "job": "inference"}
-    yield from _samples("ALERTS", {**alert, **FLEET[0].model}, lambda _: 1.0, range(STEPS))
+    for name, labels in FIRING.items():
+        yield from _samples("ALERTS", {"alertname": name, "alertstate": "firing", **labels, **FLEET[0].model}, lambda _: 1.0, range(STEPS))
+    yield "# TYPE ALERTS_FOR_STATE gauge"
+    for name, labels in FIRING.items():
+        yield from _samples("ALERTS_FOR_STATE", {"alertname": name, **labels, **FLEET[0].model}, lambda _: END - 600.0, range(STEPS))
     yield "# EOF"
 
 

@@ -19,9 +19,10 @@ Nodes = Callable[[str], list[Any]]
 TARGET_LABELS = {"cluster", "namespace", "job", "instance", "region", "shard", "track"}
 KNOWN: dict[str, set[str]] = {
     **{metric.series: {*MODEL_LABELS, *metric.labels} | ({"le"} if metric.kind == "histogram" else set()) for metric in METRICS},
-    **{recording.name: {*MODEL_LABELS, "layer", "point"} for recording in recordings(MixinSettings())},
+    **{recording.name: {*MODEL_LABELS, "layer", "point", "le", "slo"} for recording in recordings(MixinSettings())},
     "up": set(),
     "ALERTS": {"alertname", "alertstate", "severity", *MODEL_LABELS},
+    "ALERTS_FOR_STATE": {"alertname", "severity", *MODEL_LABELS},
 }
 LABELS = TARGET_LABELS.union(*KNOWN.values())
 
@@ -52,7 +53,7 @@ def test_expressions_of_every_kind_were_looked_at(queries: list[Any]) -> None:
     """The test above has not passed for want of expressions."""
     kinds = [query.source.split()[0] for query in queries]
     assert all(kinds.count(kind) > 5 for kind in ("rule", "annotation", "panel", "runbook")), kinds
-    assert 5 == kinds.count("variable")
+    assert 9 == kinds.count("variable")
 
 
 @pytest.mark.parametrize(
