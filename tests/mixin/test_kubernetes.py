@@ -6,7 +6,8 @@ import copy
 import json
 import re
 import subprocess
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -229,20 +230,14 @@ def allowed(policy: Manifest, namespace: str, protocol: str, port: int) -> bool:
     return False
 
 
-def asked(ports: Iterator[int] | range) -> Iterator[tuple[str, int]]:
-    """Yield every protocol with each of the ports."""
-    for port in ports:
-        for protocol in ("TCP", "UDP", "SCTP"):
-            yield protocol, port
-
-
 def test_network_policies_keep_all_but_prometheus_from_the_agents(everything: dict[str, Manifest]) -> None:
     """Of all ports and protocols, others are kept from the agents' TCP ports and from nothing else; Prometheus reaches all."""
     for namespace in EVERYTHING.pod_namespaces:
         policy = everything[f"networkpolicy-{namespace}"]
         assert (namespace, ["Ingress"]) == (policy["metadata"]["namespace"], policy["spec"]["policyTypes"])
         assert EVERYTHING.pod_labels == policy["spec"]["podSelector"]["matchLabels"]
-        refused = {(protocol, port) for protocol, port in asked(range(1, 65536)) if not allowed(policy, "shop", protocol, port)}
+        asked = product(("TCP", "UDP", "SCTP"), range(1, 65536))
+        refused = {(protocol, port) for protocol, port in asked if not allowed(policy, "shop", protocol, port)}
         assert {("TCP", port) for port in EVERYTHING.ports.values()} == refused
         assert all(allowed(policy, "prometheus", "TCP", port) for port in EVERYTHING.ports.values())
 
