@@ -91,7 +91,7 @@ def validate(root: Path) -> Callable[[Manifest], None]:
 
 @pytest.fixture(scope="module")
 def documented(root: Path) -> list[Manifest]:
-    """Return the YAML of docs/deploy.md."""
+    """Return the YAML of docs/deploy.md: Prometheus with addresses, Prometheus with discovery, a Deployment."""
     page = (root / "docs/deploy.md").read_text()
     return [yaml.safe_load(fence) for fence in re.findall(r"```yaml\n(.*?)```", page, re.DOTALL)]
 
@@ -99,8 +99,7 @@ def documented(root: Path) -> list[Manifest]:
 @pytest.fixture(scope="module")
 def deployment(documented: list[Manifest]) -> Manifest:
     """Return the Deployment that docs/deploy.md shows."""
-    (found,) = [document for document in documented if document.get("kind") == "Deployment"]
-    return found
+    return documented[2]
 
 
 def test_every_resource_is_valid(
@@ -294,17 +293,11 @@ def test_writing_makes_the_check_pass(tmp_path: Path) -> None:
     assert [] == check(tmp_path, SETTINGS, PLAIN)
 
 
-def prometheus_configuration(documented: list[Manifest], mechanism: str) -> Manifest:
-    """Return the Prometheus configuration of docs/deploy.md that discovers its targets by one mechanism."""
-    (found,) = [document for document in documented if mechanism in document.get("scrape_configs", [{}])[0]]
-    return found
-
-
 def test_the_documented_configuration_is_taken_by_promtool(documented: list[Manifest], promtool: str, tmp_path: Path) -> None:
     """The Prometheus configuration of docs/deploy.md is one, beside the rendered alerts."""
     write(tmp_path, SETTINGS)
     file = tmp_path / "prometheus.yml"
-    file.write_text(yaml.safe_dump(prometheus_configuration(documented, "static_configs")))
+    file.write_text(yaml.safe_dump(documented[0]))
     told(promtool, "check", "config", file)
 
 
@@ -326,7 +319,7 @@ def test_the_documented_relabelling_keeps_watched_pods(documented: list[Manifest
         "10.0.0.3:9464": {**pod, "__meta_kubernetes_pod_label_geluwatch": ""},
         "10.0.0.4:9464": {**pod, "__meta_kubernetes_pod_label_app_kubernetes_io_name": ""},
     }
-    configuration = copy.deepcopy(prometheus_configuration(documented, "kubernetes_sd_configs"))
+    configuration = copy.deepcopy(documented[1])
     (job,) = configuration["scrape_configs"]
     assert [{"role": "pod"}] == job.pop("kubernetes_sd_configs")  # Debian builds promtool without it
     job["static_configs"] = [{"targets": [address], "labels": labels} for address, labels in found.items()]
