@@ -121,9 +121,9 @@ def test_a_lean_exposition_is_quicker_to_make(make_report: ReportBuilder) -> Non
         report = worst(make_report, profile, 48)
         times = []
         for _ in range(3):
-            began = time.perf_counter()
+            began = time.thread_time()
             size[profile] = len(render(report)[0])
-            times.append(time.perf_counter() - began)
+            times.append(time.thread_time() - began)
         taken[profile] = min(times)
     assert 2 * taken["lean"] < taken["standard"]
     assert 3 * size["lean"] < size["standard"]
