@@ -225,13 +225,13 @@ class Watch:
         """
         from geluwatch.export.listener import Listener
         from geluwatch.export.pages import routes
-        from geluwatch.mixin import runbooks
+        from geluwatch.mixin import handbook
 
         with self._lock:
             self._refuse_if_detached()
             if self._listener is None:
-                texts = {name: runbooks.runbook(name) for name in runbooks.names()}
-                pages = routes(lambda: self._report, texts, _RUNBOOKS)
+                texts = {group: {name: handbook.page(name) for name in names} for group, names in handbook.contents().items()}
+                pages = routes(lambda: self._report, texts["Runbooks"], _RUNBOOKS, texts["Playbooks"])
                 listener = Listener(pages, host=host, port=port, allow_remote=allow_remote, on_error=self._inbox.page_failed)
                 listener.start()
                 self._listener = listener

@@ -66,6 +66,7 @@ class Monitor:
         self._follower: Follower | None = None
         self._judged = Judged()
         self._gross: Mapping[PointKey, Gross] = {}
+        self._wrong = False
         self._kernels = Kernels()
         self._parity: Mapping[str, Parity] = {}
         self._headrooms = Headrooms()
@@ -135,8 +136,11 @@ class Monitor:
         self._parity = self._kernels.measure(self._sites)
         self._headrooms.add(window, self._config.minimum_rows, self._calm())
         self._judged = Judged()
+        # The window behind a spoilt one holds what was left of the fault when that one was closed.
+        wrong = bool(self._gross) or window.first_nonfinite is not None
+        spoilt, self._wrong = wrong or self._wrong, wrong
         if self._judge:
-            self._judged = self._judge.judge(window)
+            self._judged = self._judge.judge(window, spoilt=spoilt)
         elif self._follower:
             self._judged = self._follower.judge(window, {site.layer: site.position for site in self._sites})
 

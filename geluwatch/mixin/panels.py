@@ -14,21 +14,20 @@ from typing import Any, ClassVar
 
 from grafanalib import core
 
-from geluwatch.mixin import queries
-from geluwatch.mixin.links import ONCALL
+from geluwatch.mixin.queries import METRIC_PREFIX
 
 Json = dict[str, Any]
 
 DATASOURCE = {"type": "prometheus", "uid": "${datasource}"}
-DRILL_DOWN = (
-    f"/d/{ONCALL}?${{datasource:queryparam}}&${{job:queryparam}}&${{instance:queryparam}}&${{model:queryparam}}"
-    "&${point:queryparam}&var-layer=${__field.labels.layer}&${__url_time_range}"
-)
-"""The same dashboard, for the layer of the series that was clicked."""
 
-GREEN, ORANGE, RED, PURPLE, BLUE, NEUTRAL = "green", "orange", "red", "purple", "blue", "transparent"
+GREEN, YELLOW, ORANGE, RED, PURPLE, BLUE, NEUTRAL = "green", "yellow", "orange", "red", "purple", "blue", "transparent"
+DASHES: Json = {"fill": "dash", "dash": [6, 6]}
+LINE_AT_THRESHOLD: Json = {"thresholdsStyle": {"mode": "line"}}
 
-_METRIC = re.compile(rf"\b(?:{queries.METRIC_PREFIX}\w+|ALERTS)\b")
+_METRIC = re.compile(rf"(?:\b[a-z_]+:)?\b{METRIC_PREFIX}\w+(?::\w+)?|\bALERTS(?:_FOR_STATE)?\b")
+_TABLE_LEGEND: Json = {"displayMode": "table", "placement": "bottom", "showLegend": True, "calcs": ["lastNotNull", "max"]}
+_LIST_LEGEND: Json = {"displayMode": "list", "placement": "bottom", "showLegend": True, "calcs": []}
+_ONE: Json = {"calcs": ["lastNotNull"], "fields": "", "values": False}
 
 
 def target(expr: str, legend: str, *, instant: bool = False, form: str = "time_series") -> core.Target:
@@ -36,9 +35,19 @@ def target(expr: str, legend: str, *, instant: bool = False, form: str = "time_s
     return core.Target(expr=expr, legendFormat=legend, instant=instant, format=form, datasource=DATASOURCE)
 
 
+def cells(expr: str) -> core.Target:
+    """Return one query of a table."""
+    return target(expr, "", instant=True, form="table")
+
+
 def steps(first: str, *above: tuple[float, str]) -> Json:
     """Return thresholds: the first colour below all values, then (value, colour) upwards."""
     return {"mode": "absolute", "steps": [{"color": first, "value": None}, *({"color": c, "value": v} for v, c in above)]}
+
+
+def judged(*above: tuple[float, str]) -> Json:
+    """Return thresholds of what is never negative: no colour without a reading, green from zero, then (value, colour) upwards."""
+    return steps(NEUTRAL, (0, GREEN), *above)
 
 
 def override(matcher: str, pattern: str, **properties: object) -> Json:
@@ -47,9 +56,25 @@ def override(matcher: str, pattern: str, **properties: object) -> Json:
     return {"matcher": {"id": matcher, "options": pattern}, "properties": listed}
 
 
-def columns(hide: tuple[str, ...], rename: Mapping[str, str] | None = None) -> Json:
-    """Return the transformation that hides and renames columns of a table."""
-    return {"id": "organize", "options": {"excludeByName": dict.fromkeys(hide, True), "renameByName": dict(rename or {})}}
+def painted(pattern: str, colour: str, **properties: object) -> Json:
+    """Return the settings that give the series of a pattern one colour, whatever else is drawn."""
+    return override("byRegexp", pattern, color={"mode": "fixed", "fixedColor": colour}, **properties)
+
+
+def dashed(pattern: str) -> Json:
+    """Return the settings that draw the series of a pattern, which are limits, as dashes."""
+    return override("byRegexp", pattern, custom__lineStyle=DASHES, custom__lineWidth=2)
+
+
+def texts(words: Mapping[int, tuple[str, str]]) -> list[Json]:
+    """Return the mappings that show numbers as words in colours."""
+    return [{"type": "value", "options": {str(value): {"text": text, "color": colour} for value, (text, colour) in words.items()}}]
+
+
+def columns(hide: Sequence[str] = (), rename: Mapping[str, str] | None = None, order: Sequence[str] = ()) -> Json:
+    """Return the transformation that hides, renames and orders columns of a table; an order names columns as they come."""
+    options: Json = {"excludeByName": dict.fromkeys(hide, True), "renameByName": dict(rename or {})}
+    return {"id": "organize", "options": {**options, "indexByName": {name: place for place, name in enumerate(order)}}}
 
 
 class Panel(core.Panel):  # type: ignore[misc]  # grafanalib ships no types
@@ -74,7 +99,7 @@ class Panel(core.Panel):  # type: ignore[misc]  # grafanalib ships no types
         transformations: Sequence[Json] = (),
         links: Sequence[Json] = (),
     ) -> None:
-        for letter, asked in zip("ABCDEFGH", targets, strict=False):
+        for letter, asked in zip("ABCDEFGHIJ", targets, strict=False):
             asked.refId = letter
         super().__init__(
             title=title,
@@ -100,15 +125,20 @@ class TimeSeries(Panel):
     """Lines over time."""
 
     kind = "timeseries"
-    options: ClassVar[Mapping[str, Any]] = {
-        "legend": {"displayMode": "table", "placement": "bottom", "showLegend": True, "calcs": ["lastNotNull", "max"]},
-        "tooltip": {"mode": "multi", "sort": "desc"},
-    }
+    options: ClassVar[Mapping[str, Any]] = {"legend": _TABLE_LEGEND, "tooltip": {"mode": "multi", "sort": "desc"}}
     custom: ClassVar[Mapping[str, Any]] = {"drawStyle": "line", "lineWidth": 1, "fillOpacity": 0, "showPoints": "auto", "spanNulls": False}
 
 
+class Trend(Panel):
+    """Lines over a number instead of time, which is the field that `on` names; drawn by Grafana 10 and later."""
+
+    kind = "trend"
+    options: ClassVar[Mapping[str, Any]] = {"legend": _LIST_LEGEND, "tooltip": {"mode": "multi", "sort": "none"}}
+    custom: ClassVar[Mapping[str, Any]] = {"drawStyle": "line", "lineWidth": 2, "fillOpacity": 0, "showPoints": "never", "spanNulls": True}
+
+
 class Stat(Panel):
-    """One tile for each series, or one tile."""
+    """Tiles that judge: one for each series, or one, in the colour of the verdict."""
 
     kind = "stat"
     options: ClassVar[Mapping[str, Any]] = {
@@ -116,9 +146,15 @@ class Stat(Panel):
         "graphMode": "none",
         "justifyMode": "center",
         "orientation": "auto",
-        "reduceOptions": {"calcs": ["lastNotNull"], "fields": "", "values": False},
+        "reduceOptions": _ONE,
         "textMode": "auto",
     }
+
+
+class Figure(Stat):
+    """Tiles that tell and do not judge, so they have no colour."""
+
+    options: ClassVar[Mapping[str, Any]] = {**Stat.options, "colorMode": "none"}
 
 
 class Bars(Panel):
@@ -128,7 +164,7 @@ class Bars(Panel):
     options: ClassVar[Mapping[str, Any]] = {
         "displayMode": "basic",
         "orientation": "horizontal",
-        "reduceOptions": {"calcs": ["lastNotNull"], "fields": "", "values": False},
+        "reduceOptions": _ONE,
         "showUnfilled": True,
         "valueMode": "color",
         "minVizHeight": 8,
@@ -142,6 +178,35 @@ class Table(Panel):
     kind = "table"
     options: ClassVar[Mapping[str, Any]] = {"showHeader": True, "cellHeight": "sm"}
     custom: ClassVar[Mapping[str, Any]] = {"align": "auto", "cellOptions": {"type": "auto"}, "filterable": False}
+
+
+class StateTimeline(Panel):
+    """A bar for each series, in the colour of its state, as long as the state lasted."""
+
+    kind = "state-timeline"
+    options: ClassVar[Mapping[str, Any]] = {
+        "alignValue": "left",
+        "legend": {**_LIST_LEGEND, "showLegend": False},
+        "mergeValues": True,
+        "rowHeight": 0.9,
+        "showValue": "auto",
+        "tooltip": {"mode": "single", "sort": "none"},
+    }
+    custom: ClassVar[Mapping[str, Any]] = {"fillOpacity": 80, "lineWidth": 0, "spanNulls": False}
+
+
+class StatusHistory(Panel):
+    """A row of cells for each series, each in the colour of its value."""
+
+    kind = "status-history"
+    options: ClassVar[Mapping[str, Any]] = {
+        "colWidth": 0.95,
+        "legend": {**_LIST_LEGEND, "showLegend": False},
+        "rowHeight": 0.9,
+        "showValue": "never",
+        "tooltip": {"mode": "single", "sort": "none"},
+    }
+    custom: ClassVar[Mapping[str, Any]] = {"fillOpacity": 80, "lineWidth": 0}
 
 
 class Heatmap(Panel):

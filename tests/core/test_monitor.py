@@ -491,3 +491,15 @@ def test_a_layer_that_dies_after_the_baseline_pages() -> None:
     seen = traffic.report()
     assert ("page", "dead") == (seen.verdict, seen.sites[LAYERS[1], "post"].gross)
     assert LAYERS[1] in seen.drifting
+
+
+def test_no_drift_is_left_of_a_gross_fault_that_is_mended() -> None:
+    """The window in which the fault is mended still holds some of it; the one behind it is calm at every horizon."""
+    traffic = Traffic()
+    traffic.armed()
+    for _ in range(5):
+        traffic.minute(dead(traffic))
+    traffic.minute(dead(traffic), traffic.batch())
+    assert LAYERS[1] in traffic.report().drifting
+    traffic.minute()
+    assert ("ok", ()) == (traffic.report().verdict, traffic.report().drifting)

@@ -14,8 +14,9 @@ import promql_parser
 import pytest
 import yaml
 
-from geluwatch.mixin import build, runbooks
+from geluwatch.mixin import build, handbook
 from geluwatch.mixin import rules as mixin_rules
+from geluwatch.mixin.links import DASHBOARDS
 from geluwatch.mixin.settings import MixinSettings
 
 _GRAFANA = {"$__rate_interval": "5m", "$__range": "20m"}
@@ -39,6 +40,12 @@ def program(name: str) -> str:
             pytest.fail(f"{name} is not installed")
         pytest.skip(f"{name} is not installed")
     return found
+
+
+@pytest.fixture(scope="session")
+def programs() -> Callable[[str], str]:
+    """Return the function that finds an external program."""
+    return program
 
 
 @pytest.fixture(scope="session")
@@ -66,10 +73,9 @@ def rendered() -> dict[str, bytes]:
 
 
 @pytest.fixture(scope="session")
-def dashboard(rendered: dict[str, bytes]) -> dict[str, Any]:
-    """Return the overview dashboard."""
-    parsed: dict[str, Any] = json.loads(rendered["dashboards/geluwatch-overview.json"])
-    return parsed
+def dashboards(rendered: dict[str, bytes]) -> dict[str, dict[str, Any]]:
+    """Return every dashboard by its uid."""
+    return {uid: json.loads(rendered[f"dashboards/{uid}.json"]) for uid in DASHBOARDS}
 
 
 @pytest.fixture(scope="session")
@@ -80,9 +86,10 @@ def rules(rendered: dict[str, bytes]) -> list[dict[str, Any]]:
 
 
 @pytest.fixture(scope="session")
-def queries(rules: list[dict[str, Any]], dashboard: dict[str, Any]) -> list[Query]:
-    """Return every expression of rules, annotations, dashboard and runbooks."""
-    return [*_of_rules(rules), *_of_dashboard(dashboard), *_of_runbooks()]
+def queries(rules: list[dict[str, Any]], dashboards: dict[str, dict[str, Any]]) -> list[Query]:
+    """Return every expression of rules, annotations, dashboards and runbooks, those that several dashboards share once."""
+    shown = dict.fromkeys(query for dashboard in dashboards.values() for query in _of_dashboard(dashboard))
+    return [*_of_rules(rules), *shown, *_of_runbooks()]
 
 
 @pytest.fixture(scope="session")
@@ -106,28 +113,35 @@ def _of_rules(rules: list[dict[str, Any]]) -> Iterator[Query]:
                 yield Query(f"annotation of {name}", re.sub(r"%(?:\[\d\])?s", "", asked).replace("%q", '"x"').replace("{,", "{"))
 
 
+def shown_panels(dashboard: dict[str, Any]) -> list[dict[str, Any]]:
+    """Return the panels of a dashboard that show something, those in collapsed rows included."""
+    listed = [panel for shown in dashboard["panels"] for panel in (shown, *shown.get("panels", ()))]
+    return [panel for panel in listed if panel["type"] != "row"]
+
+
 def _of_dashboard(dashboard: dict[str, Any]) -> Iterator[Query]:
-    for panel in dashboard["panels"]:
-        for target in panel.get("targets", ()):
-            yield Query(f"panel {panel['title']}", _filled(target["expr"]), target["legendFormat"])
+    everything = {variable["name"]: variable.get("allValue") for variable in dashboard["templating"]["list"]}
+    for panel in shown_panels(dashboard):
+        for target in panel["targets"]:
+            yield Query(f"panel {panel['title']}", _filled(target["expr"], everything), target["legendFormat"])
     for annotation in dashboard["annotations"]["list"]:
-        yield Query(f"annotation {annotation['name']}", _filled(annotation["expr"]), annotation["textFormat"])
+        yield Query(f"annotation {annotation['name']}", _filled(annotation["expr"], everything), annotation["textFormat"])
     for variable in dashboard["templating"]["list"]:
         asked = re.fullmatch(r"label_values\((.*), (\w+)\)", variable["query"])
         if asked:
-            yield Query(f"variable {variable['name']}", _filled(asked[1]), f"{{{{{asked[2]}}}}}")
+            yield Query(f"variable {variable['name']}", _filled(asked[1], everything), f"{{{{{asked[2]}}}}}")
 
 
 def _of_runbooks() -> Iterator[Query]:
-    for name in runbooks.names():
-        for fence in re.findall(r"```promql\n(.*?)```", runbooks.runbook(name), re.DOTALL):
-            yield Query(f"runbook {name}", fence)
+    for path, text in handbook.files(MixinSettings()).items():
+        for fence in re.findall(r"```promql\n(.*?)```", text, re.DOTALL):
+            yield Query(f"runbook {Path(path).stem}", fence)
 
 
-def _filled(expr: str) -> str:
+def _filled(expr: str, everything: dict[str, str | None]) -> str:
     for name, value in _GRAFANA.items():
         expr = expr.replace(name, value)
-    return re.sub(r'"\$\w+"', '".+"', expr)
+    return re.sub(r"\$(\w+)", lambda variable: str(everything[variable[1]]), expr)
 
 
 @pytest.fixture(scope="session")

@@ -48,9 +48,10 @@ class Pod:
         stray: bool = False,
         crude: bool = False,
         heavy: bool = False,
+        **labels: str,
     ) -> None:
         self.target = {"job": "inference", "namespace": "serving", "instance": instance}
-        self.model = {"model": model, "model_version": "1"}
+        self.model = {"model": model, "model_version": "1", **labels}
         self.steps, self.bad, self.armed, self.dead, self.stray = steps, bad, armed, dead, stray
         self.crude = crude
         self.heavy = heavy
@@ -140,6 +141,7 @@ def _share(labels: dict[str, str]) -> float:
 FLEET = (
     Pod("bad", "a:9464", range(STEPS), bad=True),
     Pod("calm", "b:9464", range(STEPS)),
+    Pod("calm", "k:9464", range(STEPS), track="canary"),
     Pod("bare", "c:9464", range(STEPS), armed=False),
     Pod("new", "d:9464", range(STEPS - 3, STEPS)),
     Pod("gone", "e:9464", range(STEPS - 12)),

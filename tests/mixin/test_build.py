@@ -61,12 +61,12 @@ def test_writing_makes_the_check_pass(tmp_path: Path) -> None:
 def test_a_changed_a_missing_and_a_stale_file_are_each_found(tmp_path: Path) -> None:
     """The check names a file that was edited, one that is gone, and one of ours that is no longer rendered."""
     write(tmp_path, SETTINGS)
-    edited, gone = tmp_path / "alerts/geluwatch.rules.yaml", tmp_path / "dashboards/geluwatch-overview.json"
+    edited, gone = tmp_path / "alerts/geluwatch.rules.yaml", tmp_path / "dashboards/geluwatch-agents.json"
     stale = tmp_path / "runbooks/GeluwatchRetired.md"
     stale.write_bytes((tmp_path / "runbooks/GeluwatchAgentMissing.md").read_bytes())
     edited.write_bytes(edited.read_bytes().replace(b"for: 15m", b"for: 15s"))
     gone.unlink()
-    expected = ["alerts/geluwatch.rules.yaml", "dashboards/geluwatch-overview.json", "runbooks/GeluwatchRetired.md"]
+    expected = ["alerts/geluwatch.rules.yaml", "dashboards/geluwatch-agents.json", "runbooks/GeluwatchRetired.md"]
     assert expected == check(tmp_path, SETTINGS)
     write(tmp_path, SETTINGS)
     assert [] == check(tmp_path, SETTINGS)

@@ -11,6 +11,7 @@ import pytest
 from geluwatch.cli import mixin, runbook
 from geluwatch.errors import ConfigError
 from geluwatch.mixin.build import check
+from geluwatch.mixin.playbooks import SUMMARIES, playbook
 from geluwatch.mixin.runbooks import names
 from geluwatch.mixin.runbooks import runbook as page
 from geluwatch.mixin.settings import MixinSettings
@@ -64,18 +65,21 @@ def test_unusable_options_are_refused(tmp_path: Path) -> None:
     assert [] == list(tmp_path.iterdir())
 
 
-def test_runbooks_are_listed_one_a_line(capsys: pytest.CaptureFixture[str]) -> None:
-    """Without a name every runbook is listed, with what it is about."""
+def test_runbooks_and_playbooks_are_listed_one_a_line(capsys: pytest.CaptureFixture[str]) -> None:
+    """Without a name every runbook and every playbook is listed, each in its block, with what it is about."""
     assert 0 == run("runbook")
-    lines = capsys.readouterr().out.splitlines()
-    assert list(names()) == [line.split()[0] for line in lines]
-    assert all(line.endswith(".") for line in lines)
+    *blocks, hint = capsys.readouterr().out.split("\n\n")
+    listed = {block.splitlines()[0]: [line.split()[0] for line in block.splitlines()[1:]] for block in blocks}
+    assert {"Runbooks:": list(names()), "Playbooks:": list(SUMMARIES)} == listed
+    assert all(line.endswith(".") for block in blocks for line in block.splitlines()[1:])
+    assert "To read one: geluwatch runbook NAME\n" == hint
 
 
-def test_a_runbook_is_printed(capsys: pytest.CaptureFixture[str]) -> None:
-    """A name in any form prints the page."""
-    assert 0 == run("runbook", "activationdrift")
-    assert page("GeluwatchActivationDrift") == capsys.readouterr().out
+@pytest.mark.parametrize(("asked", "expected"), [("activationdrift", page("GeluwatchActivationDrift")), ("rollback", playbook("Rollback"))])
+def test_a_page_is_printed_as_it_is(asked: str, expected: str, capsys: pytest.CaptureFixture[str]) -> None:
+    """A name in any form prints the Markdown where the output is no terminal."""
+    assert 0 == run("runbook", asked)
+    assert expected == capsys.readouterr().out
 
 
 def test_an_unknown_runbook_is_refused() -> None:

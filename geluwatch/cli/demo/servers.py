@@ -19,7 +19,7 @@ import socket
 import subprocess
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Any, ClassVar, Self
@@ -195,13 +195,14 @@ class Prometheus(Server):
         page = f"{self.url}/alerts"
         return page if get(page)[0] == 200 else f"{self.url}/classic/alerts"
 
-    def scrape(self, targets: Mapping[str, str]) -> None:
+    def scrape(self, targets: Mapping[str, str | Sequence[str]]) -> None:
         """Scrape these from now on, and nothing else; Prometheus notices within a second or so.
 
         Args:
-            targets: Base URL of each target, as `Watch.serve` returns it, by the value of its `job` label.
+            targets: Base URLs, as `Watch.serve` returns them, one or several for each value of the `job` label.
         """
-        groups = [{"targets": [urlsplit(url).netloc], "labels": {"job": job}} for job, url in targets.items()]
+        listed = {job: [urls] if isinstance(urls, str) else urls for job, urls in targets.items()}
+        groups = [{"targets": [urlsplit(url).netloc for url in urls], "labels": {"job": job}} for job, urls in listed.items()]
         draft = self.folder / "targets.draft"
         draft.write_text(json.dumps(groups))
         draft.replace(self.folder / "targets.json")

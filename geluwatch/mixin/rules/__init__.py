@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Protocol
 
-from geluwatch.mixin.rules import agents, baselines, drift, memory, nonfinite, numerics, training
+from geluwatch.mixin.rules import agents, baselines, drift, fleet, memory, nonfinite, numerics, rollout, saturation, training
 from geluwatch.mixin.rules.alerting import Alert, Recording
 from geluwatch.mixin.settings import TIERS, MixinSettings
 
@@ -24,7 +24,8 @@ class _Family(Protocol):
 
 
 GROUPS: Mapping[str, tuple[_Family, ...]] = {
-    "geluwatch": (nonfinite, memory, drift, numerics, training, agents, baselines),
+    "geluwatch": (nonfinite, memory, drift, numerics, training, agents, baselines, saturation, rollout),
+    "geluwatch-fleet": (fleet,),
 }
 """The families of each rule group, which Prometheus evaluates in order; groups do not wait for each other."""
 

@@ -45,7 +45,6 @@ def _runbook_url(alert: Alert, settings: MixinSettings) -> str:
 
 def _dashboard_url(alert: Alert, settings: MixinSettings) -> str:
     base = (settings.dashboard_base or "").rstrip("/")
-    return (
-        f"{base}/d/{alert.dashboard}?var-job={{{{ $labels.job | urlquery }}}}"
-        "{{ with $labels.model }}&var-model={{ . | urlquery }}{{ end }}"
-    )
+    model = "{{ with $labels.model }}&var-model={{ . | urlquery }}{{ end }}"
+    selected = f"var-job={{{{ $labels.job | urlquery }}}}{model}" if "job" in alert.labels else "var-model={{ $labels.model | urlquery }}"
+    return f"{base}/d/{alert.dashboard}?{selected}"

@@ -13,18 +13,27 @@ from typing import Any
 from geluwatch.mixin.rules import alerts
 from geluwatch.mixin.rules.alerting import Alert
 from geluwatch.mixin.ruletests import (
+    agent_faulty,
     agent_missing,
     baseline_missing,
+    baseline_mixed,
+    baseline_stale,
+    canary,
     drift,
+    fleet_distance,
     gross,
     kernel,
     nonfinite,
     out_of_memory,
+    over_budget,
     overflow,
+    rollout,
+    saturation,
+    sites_blind,
     stray,
     training,
 )
-from geluwatch.mixin.ruletests.grammar import Case, Expected, Scale
+from geluwatch.mixin.ruletests.grammar import Answer, Case, Expected, Scale
 from geluwatch.mixin.settings import MixinSettings
 
 RULE_FILE = "geluwatch.rules.yaml"
@@ -40,6 +49,14 @@ _STORIES: Mapping[str, Callable[[Alert, Scale], tuple[Case, ...]]] = {
     "GeluwatchTrainingFault": training.cases,
     "GeluwatchAgentMissing": agent_missing.cases,
     "GeluwatchBaselineMissing": baseline_missing.cases,
+    "GeluwatchBaselineMixed": baseline_mixed.cases,
+    "GeluwatchBaselineStale": baseline_stale.cases,
+    "GeluwatchCanaryDivergence": lambda alert, scale: (*canary.cases(alert, scale), *fleet_distance.cases(alert, scale)),
+    "GeluwatchSitesBlind": sites_blind.cases,
+    "GeluwatchAgentFaulty": agent_faulty.cases,
+    "GeluwatchAgentOverBudget": over_budget.cases,
+    "GeluwatchSaturation": saturation.cases,
+    "GeluwatchRollout": rollout.cases,
 }
 
 
@@ -70,12 +87,17 @@ def _test(alert: Alert, case: Case, scale: Scale) -> dict[str, Any]:
             }
             for check in case.checks
         ],
+        **({"promql_expr_test": [_answer(answer, scale) for answer in case.answers]} if case.answers else {}),
     }
 
 
+def _answer(answer: Answer, scale: Scale) -> dict[str, Any]:
+    found = [{"labels": labels, "value": value} for labels, value in answer.found.items()]
+    return {"expr": answer.query, "eval_time": f"{answer.step * scale.step}s", "exp_samples": found}
+
+
 def _expected(alert: Alert, expected: Expected, settings: MixinSettings) -> dict[str, Any]:
-    model = expected.labels.get("model")
-    selected = f"var-job={expected.labels['job']}" + (f"&var-model={model}" if model else "")
+    selected = "&".join(f"var-{label}={expected.labels[label]}" for label in ("job", "model") if label in expected.labels)
     return {
         "exp_labels": {**expected.labels, "severity": settings.severities[expected.tier or alert.tier], "owner": alert.owner},
         "exp_annotations": {

@@ -44,13 +44,23 @@ class Check:
 
 
 @dataclass(frozen=True, slots=True)
+class Answer:
+    """What a query finds at one moment: the value of each series, by its name and labels; nothing if `found` is empty."""
+
+    step: int
+    query: str
+    found: Mapping[str, float] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
 class Case:
-    """One story told by series, and what its alert makes of it."""
+    """One story told by series, and what its alert and the recording rules make of it."""
 
     name: str
     """What the alert does, to be read after its name."""
     series: Mapping[str, str]
     checks: tuple[Check, ...]
+    answers: tuple[Answer, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,0 +1,74 @@
+"""Drift: which layers, which of them first, how surprising, against which limits."""
+
+from __future__ import annotations
+
+from geluwatch import catalog
+from geluwatch.mixin.dashboards.parts import (
+    BY_LAYER,
+    LAYERS,
+    LAYERS_FROM_ZERO,
+    OF_LAYER,
+    OF_MODEL,
+    OF_POINT,
+    ONLY_THIS_LAYER,
+    Queries,
+)
+from geluwatch.mixin.panels import GREEN, LINE_AT_THRESHOLD, NEUTRAL, ORANGE, RED, Stat, TimeSeries, dashed, steps, target
+from geluwatch.mixin.queries import GROUP, largest, number, smallest
+
+
+def began(ask: Queries) -> Stat:
+    """Return the layer where the present drift began."""
+    return Stat(
+        "Where drift began",
+        "The layer where the present drift began, by number of pods. Scope traffic: most layers moved alike, look at the input. "
+        "Scope model: this layer moved and the others did not, look at the model there.",
+        [target(number(f"{ask.gauge(catalog.FIRST_DRIFT)} == 1", *BY_LAYER, "scope"), f"{{{{scope}}}}: {OF_LAYER}", instant=True)],
+        size=(12, 5),
+        unit="none",
+        field={**ONLY_THIS_LAYER, "noValue": "No drift", "thresholds": steps(GREEN, (0, ORANGE))},
+        options={"textMode": "value_and_name", "orientation": "horizontal"},
+        links=ask.runbook("ActivationDrift"),
+    )
+
+
+def since(ask: Queries) -> Stat:
+    """Return how long layers have been drifting."""
+    return Stat(
+        "Drifting for",
+        "How long each layer has been drifting, as far as the windows tell; the pod that drifts longest.",
+        [target(largest(f"time() - {ask.gauge(catalog.ONSET, LAYERS)}", *BY_LAYER), OF_LAYER, instant=True)],
+        size=(12, 5),
+        unit="s",
+        field={**ONLY_THIS_LAYER, "noValue": "No drift", "thresholds": steps(GREEN, (0, ORANGE))},
+        options={"textMode": "value_and_name", "orientation": "horizontal"},
+    )
+
+
+def evidence(ask: Queries) -> TimeSeries:
+    """Return the evidence of drift over time."""
+    return TimeSeries(
+        "Drift evidence by layer",
+        "Surprise over the ticket's limit, averaged over pods: drift from the line at 1 on. Look at the earliest layer first.",
+        [target(ask.of_pods(catalog.EVIDENCE), OF_POINT)],
+        size=(12, 9),
+        unit="none",
+        field={**LAYERS_FROM_ZERO, "thresholds": steps(NEUTRAL, (1, RED))},
+        custom=LINE_AT_THRESHOLD,
+        links=ask.runbook("ActivationDrift"),
+    )
+
+
+def surprise(ask: Queries) -> TimeSeries:
+    """Return the surprise against the limits of both tiers."""
+    limit = smallest(ask.gauge(catalog.LIMIT), *GROUP, "tier")
+    return TimeSeries(
+        "Surprise and limits",
+        "Negative decimal logarithm of the probability in calm traffic, averaged over pods: 3 is once in a thousand looks. "
+        "Dashed: from where it is a ticket, and a page; a baseline too short to page has no limit for it.",
+        [target(ask.of_pods(catalog.SURPRISE), OF_POINT), target(limit, f"{OF_MODEL} {{{{tier}}}} limit")],
+        size=(12, 9),
+        unit="none",
+        field=LAYERS_FROM_ZERO,
+        overrides=[dashed(".* limit$")],
+    )

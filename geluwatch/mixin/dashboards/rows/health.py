@@ -1,0 +1,155 @@
+"""What the agents cost, where they fail, and what they export."""
+
+from __future__ import annotations
+
+from geluwatch import catalog
+from geluwatch.mixin.dashboards.parts import OF_AGENT, PODS_FROM_ZERO, Queries, Row, amounts
+from geluwatch.mixin.panels import (
+    GREEN,
+    LINE_AT_THRESHOLD,
+    NEUTRAL,
+    ORANGE,
+    RED,
+    Json,
+    Stat,
+    StateTimeline,
+    TimeSeries,
+    judged,
+    steps,
+    target,
+    texts,
+)
+from geluwatch.mixin.queries import POD, largest, number, total
+
+_PART = ("model", "instance", "part")
+_OF_PART = f"{OF_AGENT} {{{{part}}}}"
+
+
+def broken(ask: Queries) -> Stat:
+    """Return the tile with the parts that breakers have switched off."""
+    off = f"{ask.gauge(catalog.PART_DISABLED)} == 1"
+    return _tile(
+        "Parts switched off",
+        "Parts of agents that their breakers have switched off after failing again and again: what they would have seen goes unseen.",
+        ask.or_zero(number(off), catalog.PART_DISABLED),
+        ask.runbook("AgentFaulty"),
+    )
+
+
+def dear(ask: Queries) -> Stat:
+    """Return the tile with the agents that cost more than they may."""
+    over = f"{ask.rate(catalog.HOOK_SECONDS)} > {ask.gauge(catalog.COST_BUDGET)}"
+    return _tile(
+        "Agents over budget",
+        "Agents whose capture takes a larger share of the model's time than its budget allows.",
+        ask.or_zero(number(over), catalog.BUILD_INFO),
+        ask.runbook("AgentOverBudget"),
+    )
+
+
+def _tile(title: str, description: str, expr: str, links: list[Json]) -> Stat:
+    field = {"noValue": "No agent", "decimals": 0, "thresholds": judged((0.5, ORANGE))}
+    return Stat(title, description, [target(expr, title)], size=(3, 4), field=field, options={"textMode": "value"}, links=links)
+
+
+def row(ask: Queries) -> Row:
+    """Return the row of what agents cost and where they fail."""
+    return Row("Agent health", (cost(ask), budget(ask), errors(ask), parts(ask), _dropped(ask)))
+
+
+def export_row(ask: Queries) -> Row:
+    """Return the row of what agents export."""
+    return Row("Export", (_series(ask), _profiles(ask), _rendering(ask)))
+
+
+def cost(ask: Queries) -> TimeSeries:
+    """Return what agents cost."""
+    return amounts(
+        "Cost",
+        "Share of one thread's time: capture runs in the model's threads and is kept within the budget, flushing runs beside.",
+        target(ask.rate(catalog.HOOK_SECONDS), f"{OF_AGENT} capture"),
+        target(ask.rate(catalog.FLUSH_SECONDS), f"{OF_AGENT} flush"),
+        unit="percentunit",
+        size=(8, 8),
+        field=PODS_FROM_ZERO,
+        links=ask.runbook("AgentOverBudget"),
+    )
+
+
+def budget(ask: Queries, size: tuple[int, int] = (8, 8)) -> TimeSeries:
+    """Return how much of their budgets agents use."""
+    return TimeSeries(
+        "Cost against budget",
+        "Time of capture over what the budget allows. Above the line at 100 % for long it is a ticket; an agent samples less by itself.",
+        [target(f"{ask.rate(catalog.HOOK_SECONDS)} / ({ask.gauge(catalog.COST_BUDGET)} > 0)", OF_AGENT)],
+        size=size,
+        unit="percentunit",
+        field={**PODS_FROM_ZERO, "noValue": "No budget set", "thresholds": steps(NEUTRAL, (1, ORANGE))},
+        custom=LINE_AT_THRESHOLD,
+        links=ask.runbook("AgentOverBudget"),
+    )
+
+
+def errors(ask: Queries, size: tuple[int, int] = (8, 8)) -> TimeSeries:
+    """Return where agents fail."""
+    return amounts(
+        "Errors by part",
+        "Failures inside the agent, caught before they reach the model. A part that goes on failing is switched off.",
+        target(total(ask.rate(catalog.ERRORS), *_PART), _OF_PART),
+        unit="cps",
+        size=size,
+        field=PODS_FROM_ZERO,
+        links=ask.runbook("AgentFaulty"),
+    )
+
+
+def parts(ask: Queries) -> StateTimeline:
+    """Return which parts were switched off, and when."""
+    return StateTimeline(
+        "Parts over time",
+        "Each part of each agent: red while its breaker has switched it off.",
+        [target(largest(ask.gauge(catalog.PART_DISABLED), *_PART), _OF_PART)],
+        size=(16, 8),
+        unit="none",
+        field={**PODS_FROM_ZERO, "max": 1, "mappings": texts({0: ("on", GREEN), 1: ("off", RED)}), "noValue": "No agent"},
+        links=ask.runbook("AgentFaulty"),
+    )
+
+
+def _dropped(ask: Queries) -> TimeSeries:
+    rows = target(ask.rate(catalog.DROPPED_ROWS), OF_AGENT)
+    return amounts(
+        "Dropped rows", "Captured rows dropped because too many were waiting.", rows, unit="cps", size=(8, 8), field=PODS_FROM_ZERO
+    )
+
+
+def _by_profile(ask: Queries) -> str:
+    """Return the series that each agent exports, labelled with its profile."""
+    exported, profile = ask.gauge(catalog.EXPORTED_SERIES), ask.gauge(catalog.PROFILE_INFO)
+    return f"{exported} * on ({', '.join(POD)}) group_left (profile) {profile}"
+
+
+def _series(ask: Queries) -> TimeSeries:
+    return amounts(
+        "Exported series",
+        "Series each agent exports, which is what it costs Prometheus, and its profile: lean, standard or full.",
+        target(largest(_by_profile(ask), "model", "instance", "profile"), f"{OF_AGENT} {{{{profile}}}}"),
+        unit="short",
+        size=(8, 8),
+        field=PODS_FROM_ZERO,
+    )
+
+
+def _profiles(ask: Queries) -> TimeSeries:
+    return amounts(
+        "Series by profile",
+        "All series of ours by profile: what a move from one profile to another would save.",
+        target(total(_by_profile(ask), "profile"), "{{profile}}"),
+        unit="short",
+        size=(8, 8),
+    )
+
+
+def _rendering(ask: Queries) -> TimeSeries:
+    seconds = target(ask.gauge(catalog.COLLECT_SECONDS), OF_AGENT)
+    return amounts("Time to render", "Time the last exposition took.", seconds, unit="s", size=(8, 8), field=PODS_FROM_ZERO)

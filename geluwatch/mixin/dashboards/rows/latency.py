@@ -1,0 +1,147 @@
+"""Service: how long passes take, where, how much they carry, how they fail."""
+
+from __future__ import annotations
+
+from geluwatch import catalog
+from geluwatch.mixin.dashboards.parts import BY_POD, OF_AGENT, OF_MODEL, PODS_FROM_ZERO, RATE, Queries, Row, amounts
+from geluwatch.mixin.panels import (
+    GREEN,
+    LINE_AT_THRESHOLD,
+    NEUTRAL,
+    ORANGE,
+    RED,
+    YELLOW,
+    Heatmap,
+    StatusHistory,
+    TimeSeries,
+    dashed,
+    painted,
+    steps,
+    target,
+)
+from geluwatch.mixin.queries import GROUP, largest, quantile, total
+
+_COLOURS = {"p50": GREEN, "p95": ORANGE, "p99": RED}
+_PLACE = (*GROUP, "shard")
+_OF_PLACE = f"{OF_MODEL} {{{{shard}}}}"
+
+
+def quantiles(ask: Queries, size: tuple[int, int] = (12, 8)) -> TimeSeries:
+    """Return the recorded quantiles of latency."""
+    limit = ask.settings.thresholds.latency_seconds
+    return TimeSeries(
+        "Forward latency",
+        f"Quantiles of the time a forward pass takes, over all pods, exact to a bucket; users are content up to {limit:g} s, the "
+        "line. On an accelerator it is the time until the call returned.",
+        [target(ask.rule(ask.recorded.latency(name)), f"{OF_MODEL} {name}") for name in _COLOURS],
+        size=size,
+        unit="s",
+        field={"min": 0, "thresholds": steps(NEUTRAL, (limit, RED))},
+        custom=LINE_AT_THRESHOLD,
+        overrides=[painted(f".* {name}$", colour) for name, colour in _COLOURS.items()],
+        links=ask.runbook("LatencySpike", "ErrorBudgetBurn"),
+    )
+
+
+def spike(ask: Queries) -> TimeSeries:
+    """Return the 95 % quantile against what it usually is."""
+    now, usual = (ask.rule(ask.recorded.latency(name)) for name in ("p95", "usual"))
+    factor = ask.settings.thresholds.latency_factor
+    return TimeSeries(
+        "Latency against its usual",
+        f"The 95 % quantile of each model version. Dashed: {factor:g} times what it has usually been in the last "
+        f"{ask.settings.usual_range}, from where it is a spike.",
+        [target(now, f"{OF_MODEL} p95"), target(f"{factor:g} * {usual}", f"{OF_MODEL} limit")],
+        size=(8, 8),
+        unit="s",
+        field={"min": 0},
+        overrides=[painted(".* p95$", ORANGE), dashed(".* limit$")],
+        links=ask.runbook("LatencySpike"),
+    )
+
+
+def heatmap(ask: Queries) -> Heatmap:
+    """Return the latency of all passes by bucket."""
+    grown = total(ask.increase(catalog.FORWARD_SECONDS, RATE), "le")
+    return Heatmap(
+        "Latency of all passes",
+        "Forward passes by how long they took; a row is named by its upper edge. Choose a region or a shard above to see theirs. A "
+        "second band is a second kind of pod or of request.",
+        [target(grown, "{{le}}", form="heatmap")],
+        size=(10, 9),
+        unit="s",
+        options={"yAxis": {"axisPlacement": "left", "reverse": False, "unit": "s"}},
+        links=ask.runbook("LatencySpike"),
+    )
+
+
+def places(ask: Queries) -> StatusHistory:
+    """Return the 95 % quantile of latency by region and shard, as colours."""
+    limit = ask.settings.thresholds.latency_seconds
+    colours = steps(GREEN, (limit / 2, YELLOW), (limit, ORANGE), (2 * limit, RED))
+    return StatusHistory(
+        "Latency p95 by region and shard",
+        f"The 95 % quantile in each region and shard. Orange from {limit:g} s on, which is what users are promised; red from twice that.",
+        [target(quantile(0.95, total(ask.rate(catalog.FORWARD_SECONDS), "le", *_PLACE)), _OF_PLACE)],
+        size=(14, 9),
+        unit="s",
+        field={"thresholds": colours, "noValue": "No traffic"},
+        links=ask.runbook("LatencySpike", "ErrorBudgetBurn"),
+    )
+
+
+def load_row(ask: Queries) -> Row:
+    """Return the row of what passes carry and how pods start."""
+    return Row("Latency and load", (quantiles(ask), _tokens(ask), _batches(ask), _pods(ask), first(ask)), collapsed=True)
+
+
+def _tokens(ask: Queries) -> TimeSeries:
+    tokens = target(total(ask.rate(catalog.TOKENS), *GROUP), OF_MODEL)
+    return amounts("Tokens", "Valid tokens a second, padding left out where the mask can be read.", tokens, unit="cps", size=(12, 8))
+
+
+def _batches(ask: Queries) -> TimeSeries:
+    buckets = total(ask.rate(catalog.BATCH_SIZE), "le", *GROUP)
+    return amounts(
+        "Batch size",
+        "Median and largest batch, as bounds that are powers of two.",
+        *(target(quantile(share, buckets), f"{OF_MODEL} p{share * 100:g}") for share in (0.5, 1.0)),
+        unit="short",
+    )
+
+
+def _pods(ask: Queries) -> TimeSeries:
+    buckets = total(ask.rate(catalog.FORWARD_SECONDS), "le", *BY_POD)
+    p95 = target(quantile(0.95, buckets), OF_AGENT)
+    return amounts("Latency p95 by pod", "The 95 % quantile of each pod: one slow pod is a slow node.", p95, unit="s", field=PODS_FROM_ZERO)
+
+
+def failures(ask: Queries) -> TimeSeries:
+    """Return the passes that raised."""
+    failed, memory = (total(ask.rate(metric), *GROUP) for metric in (catalog.FAILED_FORWARDS, catalog.OUT_OF_MEMORY))
+    return TimeSeries(
+        "Failed passes",
+        "Forward passes that raised, and those of them that ran out of memory, which page.",
+        [target(failed, f"{OF_MODEL} failed"), target(memory, f"{OF_MODEL} out of memory")],
+        size=(8, 8),
+        unit="cps",
+        field={"min": 0},
+        overrides=[painted(".* failed$", ORANGE), painted(".* out of memory$", RED)],
+        links=ask.runbook("OutOfMemory", "ErrorBudgetBurn"),
+    )
+
+
+def failure_share(ask: Queries) -> str:
+    """Return the share of forward passes that raised, by model version."""
+    return f"{total(ask.rate(catalog.FAILED_FORWARDS), *GROUP)} / ({total(ask.rate(catalog.FORWARDS), *GROUP)} > 0)"
+
+
+def first(ask: Queries) -> TimeSeries:
+    """Return how long pods take until they have answered once."""
+    return amounts(
+        "Cold start",
+        "From attaching to the end of the first pass, and what that pass took.",
+        target(largest(ask.gauge(catalog.COLD_START), *BY_POD), f"{OF_AGENT} ready after"),
+        target(largest(ask.gauge(catalog.FIRST_FORWARD), *BY_POD), f"{OF_AGENT} first pass"),
+        unit="s",
+    )
