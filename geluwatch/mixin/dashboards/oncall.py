@@ -14,6 +14,7 @@ from geluwatch.mixin.dashboards.rows import (
     nonfinite,
     numerics,
     objectives,
+    pods,
     process,
     quality,
     rollout,
@@ -30,7 +31,7 @@ def page(ask: Queries) -> Page:
     return Page(
         uid=ONCALL,
         title="geluwatch on call",
-        description="What fires, which model is in trouble, where and since when. Alerts open their runbooks, the rest the debug dashboard.",
+        description="What fires, which model is in trouble, where and since when. Alerts open their runbooks, the rest opens in debug.",
         rows=(
             _now(ask),
             Row("NaN, Inf and memory", (nonfinite.passes(ask), nonfinite.first(ask), latency.failures(ask))),
@@ -64,7 +65,7 @@ def _latency(ask: Queries) -> Row:
 def _anomalies(ask: Queries) -> Row:
     """Return the row of what is odd about the activations, layer by layer."""
     tables = (numerics.faults(ask), numerics.overflows(ask), numerics.mismatches(ask))
-    return Row("Activations by layer", (drift.began(ask), drift.since(ask), drift.evidence(ask), drift.surprise(ask), *tables))
+    return Row("Activations by layer", (drift.began(ask), drift.since(ask), drift.evidence(ask), pods.evidence(ask), *tables))
 
 
 def _watching(ask: Queries) -> Row:

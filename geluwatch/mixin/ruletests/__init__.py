@@ -13,20 +13,26 @@ from typing import Any
 from geluwatch.mixin.rules import alerts
 from geluwatch.mixin.rules.alerting import Alert
 from geluwatch.mixin.ruletests import (
+    accuracy,
     agent_faulty,
     agent_missing,
     baseline_missing,
     baseline_mixed,
     baseline_stale,
+    budget,
     canary,
+    cost,
     drift,
     fleet_distance,
     gross,
     kernel,
+    latency,
+    memory,
     nonfinite,
     out_of_memory,
     over_budget,
     overflow,
+    quantized,
     rollout,
     saturation,
     sites_blind,
@@ -38,7 +44,9 @@ from geluwatch.mixin.settings import MixinSettings
 
 RULE_FILE = "geluwatch.rules.yaml"
 
-_STORIES: Mapping[str, Callable[[Alert, Scale], tuple[Case, ...]]] = {
+_Stories = Mapping[str, Callable[[Alert, Scale], tuple[Case, ...]]]
+
+_STORIES: _Stories = {
     "GeluwatchNonFiniteActivations": nonfinite.cases,
     "GeluwatchOutOfMemory": out_of_memory.cases,
     "GeluwatchGrossFault": gross.cases,
@@ -57,7 +65,18 @@ _STORIES: Mapping[str, Callable[[Alert, Scale], tuple[Case, ...]]] = {
     "GeluwatchAgentOverBudget": over_budget.cases,
     "GeluwatchSaturation": saturation.cases,
     "GeluwatchRollout": rollout.cases,
+    "GeluwatchErrorBudgetBurn": budget.cases,
+    "GeluwatchQuantizedAccuracy": quantized.cases,
+    "GeluwatchMemoryPressure": memory.cases,
 }
+
+_LONG_STORIES: _Stories = {
+    "GeluwatchErrorBudgetBurn": budget.long_cases,
+    "GeluwatchLatencySpike": latency.cases,
+    "GeluwatchAccuracyDrop": accuracy.cases,
+    "GeluwatchCostUp": cost.cases,
+}
+"""Stories that take days, told on a coarser grid and in a file of their own: each moment is an evaluation of every rule."""
 
 
 def rule_tests(settings: MixinSettings) -> dict[str, Any]:
@@ -65,12 +84,20 @@ def rule_tests(settings: MixinSettings) -> dict[str, Any]:
 
     The settings must select all targets, because the stories could not know how to please a selector.
     """
-    scale = Scale(settings)
-    by_name = {alert.name: alert for alert in alerts(settings)}
+    return _document(_STORIES, Scale(settings))
+
+
+def long_rule_tests(settings: MixinSettings) -> dict[str, Any]:
+    """Return the test file of the rules that compare with days gone by, to lie beside the other."""
+    return _document(_LONG_STORIES, Scale(settings, coarse=True))
+
+
+def _document(stories: _Stories, scale: Scale) -> dict[str, Any]:
+    by_name = {alert.name: alert for alert in alerts(scale.settings)}
     return {
         "rule_files": [f"../{RULE_FILE}"],
         "evaluation_interval": f"{scale.step}s",
-        "tests": [_test(alert, case, scale) for alert in by_name.values() for case in _STORIES[alert.name](alert, scale)],
+        "tests": [_test(by_name[name], case, scale) for name, cases in stories.items() for case in cases(by_name[name], scale)],
     }
 
 
