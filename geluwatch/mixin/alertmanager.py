@@ -80,9 +80,14 @@ EXPLANATIONS = (
         why="A layer that is dead or wrong has left its baseline, and so have those behind it.",
     ),
     Explanation(
+        cause="GeluwatchOverflowAhead",
+        explained=("GeluwatchActivationDrift", "GeluwatchPodDrift", "GeluwatchCanaryDivergence", "GeluwatchSaturation"),
+        why="Values that grow towards an overflow leave their baseline on the way.",
+    ),
+    Explanation(
         cause="GeluwatchOutOfMemory",
-        explained=("GeluwatchMemoryPressure",),
-        why="Memory that has run out was short before.",
+        explained=("GeluwatchMemoryPressure", "GeluwatchErrorBudgetBurn"),
+        why="Memory that has run out was short before, and the passes that it ended are the errors that burn the budget.",
     ),
     Explanation(
         cause="GeluwatchErrorBudgetBurn",
