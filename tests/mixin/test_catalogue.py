@@ -19,7 +19,7 @@ Nodes = Callable[[str], list[Any]]
 TARGET_LABELS = {"cluster", "namespace", "job", "instance", "region", "shard", "track"}
 KNOWN: dict[str, set[str]] = {
     **{metric.series: {*MODEL_LABELS, *metric.labels} | ({"le"} if metric.kind == "histogram" else set()) for metric in METRICS},
-    **{recording.name: {*MODEL_LABELS, "layer", "point"} for recording in recordings(MixinSettings())},
+    **{recording.name: {*MODEL_LABELS, "layer", "point", "le"} for recording in recordings(MixinSettings())},
     "up": set(),
     "ALERTS": {"alertname", "alertstate", "severity", *MODEL_LABELS},
 }
