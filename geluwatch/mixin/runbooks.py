@@ -72,6 +72,11 @@ def _facts(tiers: tuple[Alert, ...], settings: MixinSettings) -> dict[str, str]:
         "window": settings.rate_window,
         "grace": settings.grace,
         "memory": settings.agent_memory,
+        "usual": settings.usual_range,
+        "week": settings.compare_offset,
+        "shortest": settings.burn_windows[0],
+        "hour": settings.burn_windows[2],
+        "longest": settings.burn_windows[-1],
         "memory_step": f"{memory_step(settings)}s",
     }
 

@@ -135,7 +135,7 @@ def inlined() -> Callable[[str], str]:
     """Return the function that writes recorded series out as the expressions they are recorded from."""
 
     def write_out(expr: str) -> str:
-        for recording in mixin_rules.recordings(MixinSettings()):
+        for recording in reversed(mixin_rules.recordings(MixinSettings())):
             expr = expr.replace(recording.name, f"({recording.expr})")
         return expr
 
