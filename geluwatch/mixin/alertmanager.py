@@ -143,22 +143,16 @@ as well, which is what a setup without clusters or regions needs; no rule compar
 
 
 def example(settings: MixinSettings) -> bytes:
-    """Return the example configuration as YAML, with a comment before each section."""
-    written = {key: _yaml({key: value}) for key, value in configuration(settings).items()}
+    """Return the example configuration as YAML, with a comment before each section and each inhibition."""
     rules = "".join(f"  # {why}\n{indent(_yaml([rule]), '  ')}" for why, rule in _explained(settings))
-    written["inhibit_rules"] = f"inhibit_rules:\n{rules}"
+    written = {
+        "route": _yaml({"route": _route(settings)}),
+        "time_intervals": _yaml({"time_intervals": _time_intervals()}),
+        "inhibit_rules": f"inhibit_rules:\n{rules}",
+        "receivers": _yaml({"receivers": _receivers()}),
+    }
     sections = (f"\n{indent(_COMMENTS[key], '# ')}\n{text}" for key, text in written.items())
     return "".join([_HEAD, *sections]).encode()
-
-
-def configuration(settings: MixinSettings) -> dict[str, Any]:
-    """Return the example configuration as plain data."""
-    return {
-        "route": _route(settings),
-        "time_intervals": _time_intervals(),
-        "inhibit_rules": inhibit_rules(settings),
-        "receivers": _receivers(),
-    }
 
 
 def inhibit_rules(settings: MixinSettings) -> list[dict[str, Any]]:

@@ -88,7 +88,6 @@ def stage(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stage]:
     """The processes, the servers and the inbox, each pod with traffic and a baseline."""
     folder = tmp_path_factory.mktemp("incidents")
     store = f"sqlite:///{folder / 'baselines.db'}"
-    import os
 
     example = alertmanager_example(SCALED)
     with ExitStack() as stack:

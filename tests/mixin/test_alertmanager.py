@@ -294,6 +294,31 @@ def test_a_page_of_nan_explains_drift_of_the_same_model_alone(weekday: Example) 
     assert "ActivationDrift one 1 eu" not in inbox.all("model-tickets")
 
 
+def test_a_page_of_nan_explains_whatever_follows_from_it(weekday: Example) -> None:
+    """Beside NaN nobody is told of gross faults, drift, saturation, an overflow or training, in any tier; a wrong kernel is told."""
+    inbox = weekday.inbox
+    weekday.post(labels_of(find("NonFiniteActivations"), model="nan"))
+    settle()
+    follow = ("GrossFault", "ActivationDrift", "PodDrift", "Saturation", "OverflowAhead", "TrainingFault")
+    weekday.post(*(labels_of(alert, model="nan") for alert in ALERTS if alert.name.removeprefix("Geluwatch") in follow))
+    weekday.post(labels_of(find("KernelMismatch"), model="nan"))
+    assert inbox.wait(lambda: "KernelMismatch nan 1 eu" in inbox.all("model-tickets"))
+    settle()
+    told = (alert for receiver in ("model-pages", "model-tickets") for alert in inbox.all(receiver) if " nan " in alert)
+    assert {"NonFiniteActivations nan 1 eu", "KernelMismatch nan 1 eu"} == set(told)
+
+
+def test_a_page_makes_its_own_ticket_needless(weekday: Example) -> None:
+    """A model that pages for drift has no ticket for it; another version's ticket is told."""
+    inbox, (page, ticket) = weekday.inbox, (find("ActivationDrift", tier) for tier in ("page", "ticket"))
+    weekday.post(labels_of(page, model="far"))
+    settle()
+    weekday.post(labels_of(ticket, model="far"), labels_of(ticket, model="far", model_version="2"))
+    assert inbox.wait(lambda: "ActivationDrift far 2 eu" in inbox.all("model-tickets"))
+    settle()
+    assert "ActivationDrift far 1 eu" not in inbox.all("model-tickets")
+
+
 def test_every_explanation_holds_for_its_model_and_no_other(weekday: Example) -> None:
     """Whatever is explained is kept back beside its cause, in every tier that it should be, and is told of a neighbour."""
     pairs = [
@@ -311,6 +336,8 @@ def test_every_explanation_holds_for_its_model_and_no_other(weekday: Example) ->
         causes.append({**labels, **{name: VALUES[name] for name in found.labels}, "alertname": found.cause, **extra, **job})
         kept.append({**labels_of(alert), **job})
         told.append({**labels_of(alert), "job": f"told-{place}"})
+        if extra:
+            causes.append({**causes[-1], **dict.fromkeys(extra, "other"), "job": f"told-{place}"})
     weekday.post(*causes)
     settle()
     weekday.post(*kept, *told)

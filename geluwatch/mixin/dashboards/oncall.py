@@ -70,13 +70,22 @@ def _anomalies(ask: Queries) -> Row:
 
 def _watching(ask: Queries) -> Row:
     """Return the row of whether anything would be seen."""
-    tiles = (verdict.blind(ask), verdict.baseline(ask), firing.missing(ask), health.broken(ask), health.dear(ask))
+    tiles = (
+        verdict.blind(ask),
+        verdict.baseline(ask),
+        pods.unmatched(ask),
+        firing.missing(ask),
+        health.broken(ask),
+        health.dear(ask),
+        pods.count(ask),
+        pods.versions(ask),
+    )
     panels = (
         traffic.ages(ask, size=(8, 8)),
-        health.errors(ask),
+        health.errors(ask, size=(8, 8)),
         health.budget(ask),
-        mix.ages(ask, size=(8, 8)),
-        mix.baselines(ask, size=(8, 8)),
+        mix.ages(ask, size=(12, 8)),
+        mix.baselines(ask, size=(12, 8)),
     )
     return Row("Is the watch itself awake", (*tiles, *panels), collapsed=True)
 
