@@ -224,14 +224,16 @@ def ask(promtool: str, prometheus: str, tmp_path_factory: pytest.TempPathFactory
         yield lambda expr: _answer(address, expr)
 
 
-def _levels() -> list[list[dict[str, str]]]:
+def _levels() -> list[list[dict[str, Any]]]:
     """Return the recording rules, those that read others after those."""
     left = list(recordings(MixinSettings()))
     levels = []
     while left:
         ready = [rule for rule in left if not any(other.name in rule.expr for other in left)]
         assert ready, "recording rules read each other in a circle"
-        levels.append([{"record": rule.name, "expr": rule.expr, **({"labels": dict(rule.labels)} if rule.labels else {})} for rule in ready])
+        levels.append(
+            [{"record": rule.name, "expr": rule.expr, **({"labels": dict(rule.labels)} if rule.labels else {})} for rule in ready]
+        )
         left = [rule for rule in left if rule not in ready]
     return levels
 
@@ -282,7 +284,9 @@ def _answer(address: str, expr: str) -> list[Any]:
 
 def test_every_query_finds_something_finite(ask: Ask, queries: list[Any]) -> None:
     """No query is empty, fails, or answers with NaN or Inf, and each label of a legend is there."""
-    answers = {query: ask(re.sub(r"{[^}]*}", "", query.expr) if query.source.startswith("annotation of ") else query.expr) for query in queries}
+    answers = {
+        query: ask(re.sub(r"{[^}]*}", "", query.expr) if query.source.startswith("annotation of ") else query.expr) for query in queries
+    }
     assert [] == [query for query, found in answers.items() if not found]
     for query, found in answers.items():
         assert all(math.isfinite(float(sample["value"][1])) for sample in found), query
