@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 
-.PHONY: help demo test test-full check render bench-overhead bench-calibration bench-real bench-scoring build clean
+.PHONY: help demo page test test-full check render bench-overhead bench-calibration bench-real bench-scoring build clean
 
 help: ## list what can be made
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | expand -t 18
@@ -34,6 +34,9 @@ tools/grafana/node_modules: tools/grafana/package-lock.json
 
 demo: $(VENV)/.demo ## the main job, live: baseline, drift, NaN, alerts, runbooks
 	$(BIN)/geluwatch demo
+
+page: $(VENV)/.demo ## one drift page, from the baseline to its end
+	$(BIN)/geluwatch demo --page
 
 test: $(VENV)/.dev $(VENV)/.sdk tools/grafana/node_modules ## every test that belongs to each change
 	$(BIN)/pytest

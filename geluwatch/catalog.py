@@ -167,7 +167,7 @@ KERNEL_ERROR = Metric("geluwatch_kernel_error_ulps", "gauge", "Error against the
 HEADROOM = Metric("geluwatch_headroom_doublings", "gauge", "How often the largest magnitude of the last window can double before it exceeds its dtype; a binary logarithm, in bits.", "1", _POINT)
 OVERFLOW_TIME = Metric("geluwatch_predicted_overflow_seconds", "gauge", "Time until values overflow if they go on growing at the rate of the last windows; absent without a sure trend.", "s", _POINT)
 OVERFLOW = Metric("geluwatch_overflow_alarm", "gauge", "1 while an overflow lies ahead (ticket) or is near (page).", "1", ("layer", "point", "tier"))
-BASELINE_CDF = Metric("geluwatch_baseline_cdf_ratio", "gauge", "The armed baseline's cumulative share at each edge of geluwatch_activation_value.", "1", ("layer", "point", "le"), profile="standard")
+BASELINE_CDF = Metric("geluwatch_baseline_cdf_ratio", "gauge", "The armed baseline's cumulative share at each edge of geluwatch_activation_value; in the lean profile at +Inf alone, which tells that the baseline has the layer.", "1", ("layer", "point", "le"))
 VERDICT = Metric("geluwatch_verdict", "gauge", "1 for the verdict that holds now, 0 for the others.", "1", ("verdict",))
 
 # Census and baseline
@@ -182,7 +182,7 @@ BUILD_INFO = Metric("geluwatch_build", "info", "Version of geluwatch and of the 
 
 # The agent itself
 ATTACHED = Metric("geluwatch_attached_timestamp_seconds", "gauge", "When the agent was attached.", "s")
-GELU_SECONDS = Metric("geluwatch_gelu_seconds", "counter", "Time of this GELU itself in timed passes, in the model's thread; on an accelerator the time to launch it. None is taken once torch.compile has been loaded.", "s", ("layer",), profile="standard")
+GELU_SECONDS = Metric("geluwatch_gelu_seconds", "counter", "Time of this GELU itself in timed passes, in the model's thread; on an accelerator the time to launch it. None is taken once torch.compile has been loaded.", "s", ("layer",))
 TIMED_SECONDS = Metric("geluwatch_timed_pass_seconds", "counter", "Duration of the passes in which the time of every GELU was taken: sampled ones, in processes without a compiler.", "s")
 HOOK_SECONDS = Metric("geluwatch_hook_seconds", "counter", "Time that row capture took in the model's own threads.", "s")
 COST_BUDGET = Metric("geluwatch_hook_budget_ratio", "gauge", "Share of wall time that row capture may cost the model's threads; absent where no budget is set.", "1")

@@ -11,7 +11,11 @@ from geluwatch.records import POINTS, Point, PointReport
 
 # The live histogram and the baseline's gauge are joined by Prometheus on this text, so it is made once for both.
 _FULL: Mapping[Point, tuple[str, ...]] = {point: le_texts(FULL_EDGES[point]) for point in POINTS}
-_STANDARD: Mapping[Point, frozenset[str]] = {point: frozenset(le_texts(EDGES[point])) for point in POINTS}
+_PICKED: Mapping[Profile, Mapping[Point, frozenset[str]]] = {
+    "lean": {point: frozenset(le_texts(())) for point in POINTS},
+    "standard": {point: frozenset(le_texts(EDGES[point])) for point in POINTS},
+    "full": {point: frozenset(_FULL[point]) for point in POINTS},
+}
 
 
 def buckets(seen: PointReport, profile: Profile) -> Iterator[tuple[str, float]]:
@@ -25,6 +29,5 @@ def shares(seen: PointReport, profile: Profile) -> Iterator[tuple[str, float]]:
 
 
 def _picked(point: Point, values: Sequence[float], profile: Profile) -> Iterator[tuple[str, float]]:
-    for le, value in zip(_FULL[point], values, strict=True):
-        if profile == "full" or le in _STANDARD[point]:
-            yield le, value
+    picked = _PICKED[profile][point]
+    return ((le, value) for le, value in zip(_FULL[point], values, strict=True) if le in picked)

@@ -10,6 +10,7 @@ import tempfile
 from pathlib import Path
 
 from geluwatch.errors import MixinError
+from geluwatch.mixin.alertmanager import EXAMPLE_FILE, example
 from geluwatch.mixin.dashboards import dashboards
 from geluwatch.mixin.handbook import files
 from geluwatch.mixin.kubernetes import KubernetesSettings, render_kubernetes
@@ -30,6 +31,7 @@ def render_all(settings: MixinSettings) -> dict[str, bytes]:
         **{f"dashboards/{uid}.json": content for uid, content in drawn.items()},
         f"alerts/{RULE_FILE}": rule_file(settings),
         **{f"runbooks/{path}": _marked(text) for path, text in files(settings).items()},
+        f"alerts/{EXAMPLE_FILE}": example(settings),
     }
     if not settings.selector and not settings.expected_targets:
         rendered["alerts/tests/geluwatch.rules.test.yaml"] = dump(rule_tests(settings))

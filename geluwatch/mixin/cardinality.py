@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from math import prod
 
 from geluwatch import catalog
@@ -20,6 +21,13 @@ _VALUES = {
 }
 """Values that a label has; those of `layer` and `device` are the model's, and any other has one at a time."""
 
+_EDGES: Mapping[Profile, tuple[tuple[float, ...], ...]] = {
+    "lean": ((), ()),
+    "standard": tuple(EDGES.values()),
+    "full": tuple(FULL_EDGES.values()),
+}
+"""Edges at both points; to each +Inf is added."""
+
 _SUM_COUNT_AND_INFINITY = 3
 _STEP = 1000
 
@@ -35,8 +43,7 @@ def series(metric: Metric, profile: Profile, layers: int, devices: int = 1) -> i
     if metric is catalog.BATCH_SIZE:
         return len(BATCH_EDGES) + _SUM_COUNT_AND_INFINITY
     if metric in (catalog.VALUES, catalog.BASELINE_CDF):
-        edges = FULL_EDGES if profile == "full" else EDGES
-        return layers * sum(len(each) + 1 for each in edges.values())
+        return layers * sum(len(each) + 1 for each in _EDGES[profile])
     values = {**_VALUES, "layer": layers, "device": devices}
     return prod(values.get(label, 1) for label in metric.labels)
 

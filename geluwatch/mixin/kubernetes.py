@@ -18,8 +18,6 @@ from geluwatch.errors import ConfigError
 from geluwatch.mixin.rulefile import dump, groups
 from geluwatch.mixin.settings import MixinSettings, seconds
 
-FOLDER = "kubernetes"
-
 _NAME = "geluwatch"
 _OWN_LABELS = {"app.kubernetes.io/name": _NAME}
 _SIDECAR_LABEL = {"grafana_dashboard": "1"}
@@ -102,7 +100,7 @@ def render_kubernetes(settings: MixinSettings, kubernetes: KubernetesSettings, d
         **{f"networkpolicy-{namespace}": _network_policy(namespace, kubernetes) for namespace in kubernetes.pod_namespaces},
         **{f"dashboard-{uid}": _dashboard(uid, content, kubernetes) for uid, content in named.items()},
     }
-    return {f"{FOLDER}/{name}.yaml": dump(manifest) for name, manifest in sorted(manifests.items())}
+    return dict(sorted((f"kubernetes/{name}.yaml", dump(manifest)) for name, manifest in manifests.items()))
 
 
 def _prometheus_rule(settings: MixinSettings, kubernetes: KubernetesSettings) -> Manifest:

@@ -81,6 +81,8 @@ class Panel(core.Panel):  # type: ignore[misc]  # grafanalib ships no types
     """A panel of a given kind and size, whose description names the metrics it reads."""
 
     kind: ClassVar[str]
+    colour: ClassVar[str] = "thresholds"
+    """How values get their colours; Grafana's own default depends on the kind of panel, and has changed."""
     options: ClassVar[Mapping[str, Any]] = MappingProxyType({})
     custom: ClassVar[Mapping[str, Any]] = MappingProxyType({})
 
@@ -112,7 +114,13 @@ class Panel(core.Panel):  # type: ignore[misc]  # grafanalib ships no types
             maxDataPoints=None,
         )
         self._options = {**self.options, **(options or {})}
-        defaults = {"thresholds": steps(GREEN), "unit": unit, **(field or {}), "custom": {**self.custom, **(custom or {})}}
+        defaults = {
+            "color": {"mode": self.colour},
+            "thresholds": steps(GREEN),
+            "unit": unit,
+            **(field or {}),
+            "custom": {**self.custom, **(custom or {})},
+        }
         self._field_config = {"defaults": defaults, "overrides": list(overrides)}
 
     def to_json_data(self) -> Json:
@@ -125,6 +133,7 @@ class TimeSeries(Panel):
     """Lines over time."""
 
     kind = "timeseries"
+    colour = "palette-classic"
     options: ClassVar[Mapping[str, Any]] = {"legend": _TABLE_LEGEND, "tooltip": {"mode": "multi", "sort": "desc"}}
     custom: ClassVar[Mapping[str, Any]] = {"drawStyle": "line", "lineWidth": 1, "fillOpacity": 0, "showPoints": "auto", "spanNulls": False}
 
@@ -133,6 +142,7 @@ class Trend(Panel):
     """Lines over a number instead of time, which is the field that `on` names; drawn by Grafana 10 and later."""
 
     kind = "trend"
+    colour = "palette-classic"
     options: ClassVar[Mapping[str, Any]] = {"legend": _LIST_LEGEND, "tooltip": {"mode": "multi", "sort": "none"}}
     custom: ClassVar[Mapping[str, Any]] = {"drawStyle": "line", "lineWidth": 2, "fillOpacity": 0, "showPoints": "never", "spanNulls": True}
 

@@ -71,7 +71,9 @@ class ExampleAlertmanager(Alertmanager):
         """Write the configuration; return the command line's arguments."""
         arguments = super().arguments()
         config = yaml.safe_load(self._example)
-        config.pop("templates", None)
+        # What is told must not depend on the hour of the week at which the test runs.
+        for interval in config["time_intervals"]:
+            interval["time_intervals"] = [{"years": ["2000"]}]
         config["receivers"] = [
             {"name": receiver["name"], "webhook_configs": [{"url": self._url, "send_resolved": True}]} if len(receiver) > 1 else receiver
             for receiver in config["receivers"]

@@ -113,15 +113,20 @@ def _of_rules(rules: list[dict[str, Any]]) -> Iterator[Query]:
                 yield Query(f"annotation of {name}", re.sub(r"%(?:\[\d\])?s", "", asked).replace("%q", '"x"').replace("{,", "{"))
 
 
-def shown_panels(dashboard: dict[str, Any]) -> list[dict[str, Any]]:
-    """Return the panels of a dashboard that show something, those in collapsed rows included."""
+@pytest.fixture(scope="session")
+def panels_of() -> Callable[[dict[str, Any]], list[dict[str, Any]]]:
+    """Return the function that lists the panels of a dashboard that show something, those in collapsed rows included."""
+    return _panels_of
+
+
+def _panels_of(dashboard: dict[str, Any]) -> list[dict[str, Any]]:
     listed = [panel for shown in dashboard["panels"] for panel in (shown, *shown.get("panels", ()))]
     return [panel for panel in listed if panel["type"] != "row"]
 
 
 def _of_dashboard(dashboard: dict[str, Any]) -> Iterator[Query]:
     everything = {variable["name"]: variable.get("allValue") for variable in dashboard["templating"]["list"]}
-    for panel in shown_panels(dashboard):
+    for panel in _panels_of(dashboard):
         for target in panel["targets"]:
             yield Query(f"panel {panel['title']}", _filled(target["expr"], everything), target["legendFormat"])
     for annotation in dashboard["annotations"]["list"]:
@@ -149,7 +154,7 @@ def inlined() -> Callable[[str], str]:
     """Return the function that writes recorded series out as the expressions they are recorded from."""
 
     def write_out(expr: str) -> str:
-        for recording in mixin_rules.recordings(MixinSettings()):
+        for recording in reversed(mixin_rules.recordings(MixinSettings())):
             expr = expr.replace(recording.name, f"({recording.expr})")
         return expr
 

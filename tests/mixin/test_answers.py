@@ -1,7 +1,8 @@
 """Every query of dashboard, rules and runbooks, asked of a real Prometheus that holds a small fleet's day.
 
 The fleet has a model that misbehaves in many ways, one that is calm, one without a baseline, one that has just come,
-one whose agent is gone, one with a dead layer, one with wrong arithmetic and one with a stray pod, so each query has something to find.
+one whose agent is gone, one with a dead layer, one with wrong arithmetic, one with an agent out of order, and one with a
+stray pod and a second version that has just come up, so each query has something to find.
 """
 
 from __future__ import annotations
@@ -34,6 +35,14 @@ STEP, STEPS = 60, 40
 WEEK = 7 * 86400
 LAYERS = ("encoder.layer.0.act", "encoder.layer.1.act")
 LIMITS = {"ticket": 6.0, "page": 7.5}
+PLACE = {"region": "eu", "shard": "0"}
+"""What users label their agents with; most alerts keep the region."""
+
+FIRING = {
+    "GeluwatchNonFiniteActivations": {"severity": "critical", "owner": "model", "job": "inference", "region": "eu"},
+    "GeluwatchActivationDrift": {"severity": "warning", "owner": "model", "job": "inference", "region": "eu"},
+    "GeluwatchRollout": {"severity": "info", "owner": "model", "job": "inference", "region": "eu"},
+}
 Ask = Callable[[str], list[Any]]
 Series = tuple[dict[str, str], Callable[[int], float]]
 
@@ -53,15 +62,18 @@ class Pod:
         stray: bool = False,
         crude: bool = False,
         heavy: bool = False,
+        faulty: bool = False,
+        version: str = "1",
         shift: float = 0.0,
         baseline_age: float = 90.0,
         **labels: str,
     ) -> None:
         self.target = {"job": "inference", "namespace": "serving", "instance": instance}
-        self.model = {"model": model, "model_version": "1", **labels}
+        self.model = {"model": model, "model_version": version, **labels}
         self.steps, self.bad, self.armed, self.dead, self.stray = steps, bad, armed, dead, stray
         self.crude = crude
         self.heavy = heavy
+        self.faulty = faulty
         self.shift, self.baseline_age = shift, baseline_age
 
     def series(self, metric: Metric) -> Iterator[Series]:
@@ -97,8 +109,19 @@ class Pod:
             catalog.KERNEL_MISMATCH: float(self.crude and labels.get("layer") == LAYERS[1]),
             catalog.OVERFLOW: float(self.crude and labels.get("layer") == LAYERS[1]),
             catalog.VERDICT: float(labels.get("verdict") == ("page" if self.bad or self.dead else "ok")),
-            catalog.PART_DISABLED: float(worst),
+            catalog.PART_DISABLED: float(self.faulty),
             catalog.ATTACHED: float(END - STEP * (STEPS - self.steps.start)),
+            catalog.WINDOW_END: END - (1800.0 if self.faulty else 30.0),
+            catalog.WINDOWS: 10.0 + 30.0 * (not self.faulty),
+            catalog.GATE_CLOSED: 0.9 if self.dead else 0.02,
+            catalog.GATE_OPEN: 0.02,
+            catalog.COST_BUDGET: 0.01,
+        }
+        slopes = {
+            catalog.HOOK_SECONDS: 3.0 if self.heavy else 0.3,
+            catalog.ERRORS: float(self.faulty),
+            catalog.DROPPED_ROWS: float(self.faulty),
+            catalog.FLUSH_SECONDS: float(not self.faulty),
         }
         if metric is catalog.SKIPPED_IN_A_ROW:
             return lambda _: 30.0 * self.heavy
@@ -111,7 +134,7 @@ class Pod:
         if metric in fixed:
             return lambda _: fixed[metric]
         if metric.kind in {"counter", "histogram"}:
-            slope = (3.0 * share if worst else 0.0) if "nonfinite" in metric.name else 600.0 * share
+            slope = (3.0 * share if worst else 0.0) if "nonfinite" in metric.name else slopes.get(metric, 600.0 * share)
             return lambda step: slope * (step - self.steps.start)
         return lambda _: 1.0
 
@@ -162,6 +185,8 @@ FLEET = (
     Pod("flock", "g:9464", range(STEPS), stray=True),
     Pod("flock", "h:9464", range(STEPS)),
     Pod("flock", "i:9464", range(STEPS)),
+    Pod("flock", "k:9464", range(STEPS - 3, STEPS), version="2"),
+    Pod("faulty", "z:9464", range(STEPS), faulty=True),
     Pod("trial", "l:9464", range(STEPS)),
     Pod("trial", "m:9464", range(STEPS)),
     Pod("trial", "n:9464", range(STEPS), shift=0.5, track="canary"),
@@ -186,13 +211,16 @@ def exposition() -> Iterator[str]:
         yield _type_of(metric)
         for pod in FLEET:
             for labels, value in pod.series(metric):
-                yield from _samples(metric.series, {**pod.target, **labels}, value, pod.steps)
+                yield from _samples(metric.series, {**pod.target, **PLACE, **labels}, value, pod.steps)
     yield "# TYPE up gauge"
     for pod in FLEET:
         yield from _samples("up", pod.target, lambda _: 1.0, range(STEPS))
     yield "# TYPE ALERTS gauge"
-    alert = {"alertname": "GeluwatchActivationDrift", "alertstate": "firing", "severity": "warning", "job": "inference"}
-    yield from _samples("ALERTS", {**alert, **FLEET[0].model}, lambda _: 1.0, range(STEPS))
+    for name, labels in FIRING.items():
+        yield from _samples("ALERTS", {"alertname": name, "alertstate": "firing", **labels, **FLEET[0].model}, lambda _: 1.0, range(STEPS))
+    yield "# TYPE ALERTS_FOR_STATE gauge"
+    for name, labels in FIRING.items():
+        yield from _samples("ALERTS_FOR_STATE", {"alertname": name, **labels, **FLEET[0].model}, lambda _: END - 600.0, range(STEPS))
     yield "# EOF"
 
 
@@ -311,6 +339,11 @@ def test_the_alerts_find_the_model_that_is_theirs(ask: Ask, rules: list[dict[str
         ("GeluwatchTrainingFault", "warning"): {"bad", "heavy"},
         ("GeluwatchAgentMissing", "warning"): {"gone"},
         ("GeluwatchBaselineMissing", "warning"): {"bare"},
+        ("GeluwatchSitesBlind", "warning"): {"bad"},
+        ("GeluwatchAgentFaulty", "warning"): {"faulty"},
+        ("GeluwatchAgentOverBudget", "warning"): {"heavy"},
+        ("GeluwatchSaturation", "warning"): {"dead"},
+        ("GeluwatchRollout", "info"): {"flock"},
         ("GeluwatchBaselineMixed", "warning"): {"mixed"},
         ("GeluwatchBaselineStale", "warning"): {"stale"},
         ("GeluwatchCanaryDivergence", "warning"): {"trial"},

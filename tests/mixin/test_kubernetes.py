@@ -6,7 +6,8 @@ import copy
 import json
 import re
 import subprocess
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -90,7 +91,7 @@ def validate(root: Path) -> Callable[[Manifest], None]:
 
 @pytest.fixture(scope="module")
 def documented(root: Path) -> list[Manifest]:
-    """Return the YAML of docs/deploy.md."""
+    """Return the YAML of docs/deploy.md: Prometheus with addresses, Prometheus with discovery, a Deployment."""
     page = (root / "docs/deploy.md").read_text()
     return [yaml.safe_load(fence) for fence in re.findall(r"```yaml\n(.*?)```", page, re.DOTALL)]
 
@@ -98,8 +99,7 @@ def documented(root: Path) -> list[Manifest]:
 @pytest.fixture(scope="module")
 def deployment(documented: list[Manifest]) -> Manifest:
     """Return the Deployment that docs/deploy.md shows."""
-    (found,) = [document for document in documented if document.get("kind") == "Deployment"]
-    return found
+    return documented[2]
 
 
 def test_every_resource_is_valid(
@@ -229,20 +229,14 @@ def allowed(policy: Manifest, namespace: str, protocol: str, port: int) -> bool:
     return False
 
 
-def asked(ports: Iterator[int] | range) -> Iterator[tuple[str, int]]:
-    """Yield every protocol with each of the ports."""
-    for port in ports:
-        for protocol in ("TCP", "UDP", "SCTP"):
-            yield protocol, port
-
-
 def test_network_policies_keep_all_but_prometheus_from_the_agents(everything: dict[str, Manifest]) -> None:
     """Of all ports and protocols, others are kept from the agents' TCP ports and from nothing else; Prometheus reaches all."""
     for namespace in EVERYTHING.pod_namespaces:
         policy = everything[f"networkpolicy-{namespace}"]
         assert (namespace, ["Ingress"]) == (policy["metadata"]["namespace"], policy["spec"]["policyTypes"])
         assert EVERYTHING.pod_labels == policy["spec"]["podSelector"]["matchLabels"]
-        refused = {(protocol, port) for protocol, port in asked(range(1, 65536)) if not allowed(policy, "shop", protocol, port)}
+        asked = product(("TCP", "UDP", "SCTP"), range(1, 65536))
+        refused = {(protocol, port) for protocol, port in asked if not allowed(policy, "shop", protocol, port)}
         assert {("TCP", port) for port in EVERYTHING.ports.values()} == refused
         assert all(allowed(policy, "prometheus", "TCP", port) for port in EVERYTHING.ports.values())
 
@@ -299,17 +293,11 @@ def test_writing_makes_the_check_pass(tmp_path: Path) -> None:
     assert [] == check(tmp_path, SETTINGS, PLAIN)
 
 
-def prometheus_configuration(documented: list[Manifest], mechanism: str) -> Manifest:
-    """Return the Prometheus configuration of docs/deploy.md that discovers its targets by one mechanism."""
-    (found,) = [document for document in documented if mechanism in document.get("scrape_configs", [{}])[0]]
-    return found
-
-
 def test_the_documented_configuration_is_taken_by_promtool(documented: list[Manifest], promtool: str, tmp_path: Path) -> None:
     """The Prometheus configuration of docs/deploy.md is one, beside the rendered alerts."""
     write(tmp_path, SETTINGS)
     file = tmp_path / "prometheus.yml"
-    file.write_text(yaml.safe_dump(prometheus_configuration(documented, "static_configs")))
+    file.write_text(yaml.safe_dump(documented[0]))
     told(promtool, "check", "config", file)
 
 
@@ -331,7 +319,7 @@ def test_the_documented_relabelling_keeps_watched_pods(documented: list[Manifest
         "10.0.0.3:9464": {**pod, "__meta_kubernetes_pod_label_geluwatch": ""},
         "10.0.0.4:9464": {**pod, "__meta_kubernetes_pod_label_app_kubernetes_io_name": ""},
     }
-    configuration = copy.deepcopy(prometheus_configuration(documented, "kubernetes_sd_configs"))
+    configuration = copy.deepcopy(documented[1])
     (job,) = configuration["scrape_configs"]
     assert [{"role": "pod"}] == job.pop("kubernetes_sd_configs")  # Debian builds promtool without it
     job["static_configs"] = [{"targets": [address], "labels": labels} for address, labels in found.items()]

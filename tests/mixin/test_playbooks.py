@@ -53,6 +53,14 @@ def test_a_playbook_says_what_it_is_for(name: str) -> None:
 
 
 @pytest.mark.parametrize("path", FILES)
+def test_what_is_pasted_fits_into_a_terminal(path: str) -> None:
+    """No line of shell or Python is so long that a terminal of a hundred columns breaks it, which a shell would take for its end."""
+    assert [] == [
+        line for language in ("shell", "python") for fence in fences(FILES[path], language) for line in fence.splitlines() if len(line) > 92
+    ]
+
+
+@pytest.mark.parametrize("path", FILES)
 def test_links_lead_somewhere_wherever_they_are_read(path: str) -> None:
     """On disk and below a published address every link is a file that is rendered; on the listener it is a page's name."""
     names = {Path(other).stem for other in FILES}
@@ -145,7 +153,8 @@ def amtool(programs: Callable[[str], str], tmp_path_factory: pytest.TempPathFact
 
 def test_maintenance_can_be_followed(amtool: Amtool) -> None:
     """Each silence of the playbook is accepted, the first keeps the alert back that it is for, and expiring ends it."""
-    commands = [line for fence in fences(playbook("Maintenance"), "shell") for line in fence.splitlines()]
+    shell = "".join(fences(playbook("Maintenance"), "shell")).replace("\\\n", "")
+    commands = shell.splitlines()
     first, *others = [command for command in commands if "silence add" in command]
     (ask,) = [command for command in commands if "alert query" in command]
     (expire,) = [command for command in commands if "silence expire" in command]

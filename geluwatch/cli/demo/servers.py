@@ -131,10 +131,11 @@ class Alertmanager(Server):
     def arguments(self) -> list[str]:
         """Write the configuration; return the command line's arguments."""
         route = {"group_by": ["alertname", "model"], "group_wait": "1s", "group_interval": "2s", "repeat_interval": "1h"}
-        names = ("page", "ticket")
+        routes = (("critical", "page"), ("info", "nobody"))
+        webhook = {"webhook_configs": [{"url": self._webhook_url, "send_resolved": True}]}
         config = {
-            "route": {**route, "receiver": "ticket", "routes": [{"matchers": ['severity="critical"'], "receiver": "page"}]},
-            "receivers": [{"name": name, "webhook_configs": [{"url": self._webhook_url, "send_resolved": True}]} for name in names],
+            "route": {**route, "receiver": "ticket", "routes": [{"matchers": [f'severity="{s}"'], "receiver": r} for s, r in routes]},
+            "receivers": [{"name": "nobody"}, *({"name": name, **webhook} for name in ("page", "ticket"))],
             "inhibit_rules": [
                 {"source_matchers": ['severity="critical"'], "target_matchers": ['severity="warning"'], "equal": ["job", "model"]}
             ],

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from geluwatch.mixin.dashboards.page import Page
 from geluwatch.mixin.dashboards.parts import Queries, Row
-from geluwatch.mixin.dashboards.rows import census, firing, health, mix, traffic, verdict
+from geluwatch.mixin.dashboards.rows import census, firing, health, mix, pods, traffic, verdict
 from geluwatch.mixin.links import AGENTS
 
 
@@ -17,6 +17,7 @@ def page(ask: Queries) -> Page:
         verdict.baseline(ask),
         health.broken(ask),
         health.dear(ask),
+        pods.count(ask),
     )
     return Page(
         uid=AGENTS,

@@ -68,7 +68,7 @@ def _all(variable: core.Template) -> core.Template:
     return variable
 
 
-def annotations(settings: MixinSettings) -> list[Json]:
+def events(settings: MixinSettings) -> list[Json]:
     """Return what is marked on the time axis of every panel."""
     selected, subject = where(settings), "{{model}} {{model_version}} {{region}}"
     versions = _appeared(series(catalog.BUILD_INFO, selected), settings, *GROUP)

@@ -14,6 +14,7 @@ from geluwatch.mixin.dashboards.rows import (
     nonfinite,
     numerics,
     objectives,
+    pods,
     process,
     quality,
     rollout,
@@ -30,7 +31,7 @@ def page(ask: Queries) -> Page:
     return Page(
         uid=ONCALL,
         title="geluwatch on call",
-        description="What fires, which model is in trouble, where and since when. Alerts open their runbooks, the rest the debug dashboard.",
+        description="What fires, which model is in trouble, where and since when. Alerts open their runbooks, the rest opens in debug.",
         rows=(
             _now(ask),
             Row("NaN, Inf and memory", (nonfinite.passes(ask), nonfinite.first(ask), latency.failures(ask))),
@@ -64,18 +65,27 @@ def _latency(ask: Queries) -> Row:
 def _anomalies(ask: Queries) -> Row:
     """Return the row of what is odd about the activations, layer by layer."""
     tables = (numerics.faults(ask), numerics.overflows(ask), numerics.mismatches(ask))
-    return Row("Activations by layer", (drift.began(ask), drift.since(ask), drift.evidence(ask), drift.surprise(ask), *tables))
+    return Row("Activations by layer", (drift.began(ask), drift.since(ask), drift.evidence(ask), pods.evidence(ask), *tables))
 
 
 def _watching(ask: Queries) -> Row:
     """Return the row of whether anything would be seen."""
-    tiles = (verdict.blind(ask), verdict.baseline(ask), firing.missing(ask), health.broken(ask), health.dear(ask))
+    tiles = (
+        verdict.blind(ask),
+        verdict.baseline(ask),
+        pods.unmatched(ask),
+        firing.missing(ask),
+        health.broken(ask),
+        health.dear(ask),
+        pods.count(ask),
+        pods.versions(ask),
+    )
     panels = (
         traffic.ages(ask, size=(8, 8)),
-        health.errors(ask),
+        health.errors(ask, size=(8, 8)),
         health.budget(ask),
-        mix.ages(ask, size=(8, 8)),
-        mix.baselines(ask, size=(8, 8)),
+        mix.ages(ask, size=(12, 8)),
+        mix.baselines(ask, size=(12, 8)),
     )
     return Row("Is the watch itself awake", (*tiles, *panels), collapsed=True)
 

@@ -10,7 +10,7 @@ from typing import Any
 from grafanalib import core
 from grafanalib._gen import DashboardEncoder
 
-from geluwatch.mixin.dashboards.controls import TAG, annotations, links, variables
+from geluwatch.mixin.dashboards.controls import TAG, events, links, variables
 from geluwatch.mixin.dashboards.parts import Row
 from geluwatch.mixin.panels import Json
 from geluwatch.mixin.rulefile import GENERATED
@@ -58,7 +58,7 @@ def render(page: Page, settings: MixinSettings) -> bytes:
         schemaVersion=SCHEMA_VERSION,
         version=1,
         templating=core.Templating(variables(settings, by_layer=page.by_layer)),
-        annotations=core.Annotations(annotations(settings)),
+        annotations=core.Annotations(events(settings)),
         links=links(),
         panels=_flow(page.rows),
     )

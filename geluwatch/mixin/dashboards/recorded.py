@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from geluwatch import catalog
+from geluwatch.catalog import Metric
 from geluwatch.mixin.settings import MixinSettings
 
 _DISTANCE = catalog.KS.name
@@ -101,6 +102,10 @@ class Recorded:
     def edges_matched(self) -> str:
         """How many of them the baseline has as well."""
         return "model_layer_point:geluwatch_cdf_edges:matched"
+
+    def excess(self, gate: Metric) -> str:
+        """Return by how much more of a layer's gates are closed, or open, than in the baseline."""
+        return f"model_layer:{gate.name}:excess"
 
     @property
     def fleet_cdf(self) -> str:

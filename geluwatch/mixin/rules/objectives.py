@@ -5,12 +5,14 @@ that raised. All pods and shards of a model version are summed: each shard's par
 
 Burn rate is the share of errors over the share that the objective allows; at 1 a budget lasts just as long as its range.
 The ratios over the three shortest windows come from the counters. The longer ones are put together from tiles, the
-recorded rates of one shortest window after the other: errors and passes are summed apart and divided then, so an hour
+recorded rates of one short window after the other: errors and passes are summed apart and divided then, so an hour
 counts for as much as it had traffic, however uneven that is, and pods may come and go. A mean of the recorded ratios
 would let a night of few passes weigh as much as the day. Where a range had no passes there is no ratio.
 """
 
 from __future__ import annotations
+
+from collections.abc import Callable
 
 from geluwatch import catalog
 from geluwatch.mixin import queries
@@ -24,7 +26,8 @@ SLO = "slo"
 _SHORTEST, _HALF_HOUR, _HOUR, _TWO_HOURS, _QUARTER, _DAY, _LONGEST = range(7)
 """Places in `MixinSettings.burn_windows`, named after what the default has there."""
 
-_FROM_COUNTERS = (_SHORTEST, _HALF_HOUR, _HOUR)
+_TILES = {_HOUR: _SHORTEST, _TWO_HOURS: _SHORTEST, _QUARTER: _SHORTEST, _DAY: _HALF_HOUR, _LONGEST: _HALF_HOUR}
+"""The window whose recorded rates a longer one is put together from: short enough to end near now, long enough to be few."""
 _BURNS: dict[Tier, tuple[tuple[float, int, int], ...]] = {
     "page": ((14.4, _HOUR, _SHORTEST), (6, _QUARTER, _HALF_HOUR)),
     "ticket": ((2, _HOUR, _SHORTEST), (3, _DAY, _TWO_HOURS), (1, _LONGEST, _QUARTER)),
@@ -42,8 +45,9 @@ _LEAST_ERRORS = 10
 
 def recordings(settings: MixinSettings) -> tuple[Recording, ...]:
     """Return the recording rules."""
-    rates = (passes_recording(settings), errors_recording(settings), objective_recording(settings))
-    return (*rates, *(ratio_recording(settings, place) for place in range(len(settings.burn_windows))), remaining_recording(settings))
+    rates = [record(settings, place) for place in (_SHORTEST, _HALF_HOUR) for record in (passes_recording, errors_recording)]
+    ratios = [ratio_recording(settings, place) for place in range(len(settings.burn_windows))]
+    return (*rates, objective_recording(settings), *ratios, remaining_recording(settings))
 
 
 def alerts(settings: MixinSettings) -> tuple[Alert, ...]:
@@ -51,15 +55,15 @@ def alerts(settings: MixinSettings) -> tuple[Alert, ...]:
     return (_burn(settings, "page"), _burn(settings, "ticket"))
 
 
-def passes_recording(settings: MixinSettings) -> Recording:
-    """Return the rule that records the passes a second that an objective is about."""
-    window = settings.burn_windows[_SHORTEST]
+def passes_recording(settings: MixinSettings, place: int = _SHORTEST) -> Recording:
+    """Return the rule that records the passes a second that an objective is about, over the burn window at a place."""
+    window = settings.burn_windows[place]
     return Recording(name=f"model_slo:geluwatch_passes:rate{window}", expr=_passes(settings, window))
 
 
-def errors_recording(settings: MixinSettings) -> Recording:
+def errors_recording(settings: MixinSettings, place: int = _SHORTEST) -> Recording:
     """Return the rule that records those of them that were errors."""
-    window = settings.burn_windows[_SHORTEST]
+    window = settings.burn_windows[place]
     return Recording(name=f"model_slo:geluwatch_errors:rate{window}", expr=_errors(settings, window))
 
 
@@ -76,12 +80,13 @@ def objective_recording(settings: MixinSettings) -> Recording:
 def ratio_recording(settings: MixinSettings, place: int) -> Recording:
     """Return the rule that records the share of errors over the burn window at a place."""
     window = settings.burn_windows[place]
-    passes, errors = passes_recording(settings).name, errors_recording(settings).name
-    if place != _SHORTEST:
-        counted = place in _FROM_COUNTERS
-        passes = _passes(settings, window) if counted else _tiled(passes, settings, window)
-        errors = _errors(settings, window) if counted else _tiled(errors, settings, window)
-    return Recording(name=f"model_slo:geluwatch_errors:ratio{window}", expr=f"(\n{errors}\n)\n/\n((\n{passes}\n) > 0)")
+    if place in (_SHORTEST, _HALF_HOUR):
+        errors, passes = errors_recording(settings, place).name, passes_recording(settings, place).name
+    elif place == _HOUR:
+        errors, passes = f"(\n{_errors(settings, window)}\n)", f"(\n{_passes(settings, window)}\n)"
+    else:
+        errors, passes = _tiled(errors_recording, settings, place), _tiled(passes_recording, settings, place)
+    return Recording(name=f"model_slo:geluwatch_errors:ratio{window}", expr=queries.chain(errors, "/", f"({passes} > 0)"))
 
 
 def remaining_recording(settings: MixinSettings) -> Recording:
@@ -114,13 +119,13 @@ def _burn(settings: MixinSettings, tier: Tier) -> Alert:
 
 def _too_fast(settings: MixinSettings, factor: float, long: int, short: int) -> str:
     """Return the burn rate over a long window where it is too high there, over a short window, and for more than a few errors."""
-    errors = _tiled(errors_recording(settings).name, settings, settings.burn_windows[long])
+    errors = f"{_tiled(errors_recording, settings, long)} * {seconds(settings.burn_windows[_TILES[long]])}"
     return queries.chain(
         f"({burn_rate(settings, long)} > {factor:g})",
         "and",
         f"({burn_rate(settings, short)} > {factor:g})",
         "and",
-        f"({errors} * {seconds(settings.burn_windows[_SHORTEST])} >= {_LEAST_ERRORS})",
+        f"({errors} >= {_LEAST_ERRORS})",
     )
 
 
@@ -184,6 +189,7 @@ def _both(latency: str, availability: str) -> str:
     )
 
 
-def _tiled(recorded: str, settings: MixinSettings, window: str) -> str:
-    """Return the sum of a recorded rate over a window, looked at once for each shortest window, so that each pass counts once."""
-    return f"sum_over_time({recorded}[{window}:{settings.burn_windows[_SHORTEST]}])"
+def _tiled(record: Callable[[MixinSettings, int], Recording], settings: MixinSettings, place: int) -> str:
+    """Return the sum of a recorded rate over a burn window, looked at once for each of its tiles, so that each pass counts once."""
+    tile = _TILES[place]
+    return f"sum_over_time({record(settings, tile).name}[{settings.burn_windows[place]}:{settings.burn_windows[tile]}])"

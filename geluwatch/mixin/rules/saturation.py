@@ -38,6 +38,7 @@ def _saturation(settings: MixinSettings) -> Alert:
     recorded = {"closed": closed_recording(settings).name, "open": open_recording(settings).name}
     gates = {"closed": catalog.GATE_CLOSED, "open": catalog.GATE_OPEN}
     found = " or ".join(f"({name}{{%[1]s}} >= {settings.thresholds.saturation:g})" for name in recorded.values())
+    compared = "Shares of closed and of open gates, with their change since the baseline, by the model's order:"
     shares = ", ".join(f"{state} {_share(gates[state], name)}" for state, name in recorded.items())
     return Alert(
         name="GeluwatchSaturation",
@@ -47,8 +48,7 @@ def _saturation(settings: MixinSettings) -> Alert:
         description="\n".join(
             [
                 f"{{{{- $layers := {asked(f'sort(0 * ({found}) + {BY_INDEX})')} -}}}}",
-                f"{SUBJECT} saturates in {{{{ len $layers }}}} of its layers. Shares of closed and of open gates, "
-                "with their change since the baseline, by the model's order:",
+                f"{SUBJECT} saturates in {{{{ len $layers }}}} of its layers. {compared}",
                 f"{{{{- range $place, $layer := $layers }}}}{{{{ if lt $place {LISTED_LAYERS} }}}}",
                 f"{{{{ $layer.Labels.layer }}}}: {shares}",
                 "{{- end }}{{ end }}",

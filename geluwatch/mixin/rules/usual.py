@@ -9,7 +9,7 @@ from geluwatch.mixin.settings import MixinSettings, seconds
 MODEL = (*MODEL_GROUP, "region")
 """What a model is in one region over all its versions: what a new version has to stand comparison with."""
 
-_STEPS = 288
+_STEPS = 48
 
 
 def usual(recorded: str, settings: MixinSettings) -> str:
@@ -30,10 +30,10 @@ def usual(recorded: str, settings: MixinSettings) -> str:
 
 def _level(expression: str, settings: MixinSettings) -> str:
     """Return the median of an expression over the range, where the expression had a value before the range as well."""
-    stretch = f"{expression}[{settings.usual_range}:{step(settings.usual_range)}s]"
+    stretch = f"{expression}[{settings.usual_range}:{_step(settings.usual_range)}s]"
     return f"quantile_over_time(0.5, {stretch}) and count_over_time({stretch} offset {settings.usual_range})"
 
 
-def step(duration: str) -> int:
+def _step(duration: str) -> int:
     """Return the seconds between two looks at a series over a long stretch, at every sample of which would cost too much."""
     return max(1, seconds(duration) // _STEPS)

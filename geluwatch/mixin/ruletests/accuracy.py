@@ -33,12 +33,8 @@ def cases(_: Alert, scale: Scale) -> tuple[Case, ...]:
         stories.evaluation_drops(),
         stories.resolves(),
         stories.more_wrong(),
-        stories.by_chance(),
-        stories.small_drop(),
         stories.new_version(),
-        stories.first_day(),
-        stories.silence(),
-        stories.restart(),
+        stories.no_drops(),
     )
 
 
@@ -97,20 +93,6 @@ class _Stories:
             (Answer(self.end - 1, f"round({_WRONG}, 0.0001)", {name("", **INCIDENT): 0.25}),),
         )
 
-    def by_chance(self) -> Case:
-        return Case(
-            "is silent where so few predictions may be wrong by chance, also for one that never was wrong",
-            {**self.agent, **self.predictions(10, 1, 2), **self.predictions(1, 0, 0.25, {**OTHER_POD, "model": "other"})},
-            silent(self.start, self.due, self.end - 1, self.run - 1),
-        )
-
-    def small_drop(self) -> Case:
-        return Case(
-            "is silent for a drop that is within what is allowed",
-            {**self.agent, **self.accuracy(0.9375, 0.921875), **self.predictions(1e6, 1e5, 1.15e5)},
-            silent(self.start, self.due, self.run - 1),
-        )
-
     def new_version(self) -> Case:
         old = {name(catalog.ACCURACY, **POD): flat(0.9375, self.start)}
         pod = {**INCIDENT, "model_version": "2", "instance": FIRST_HOST}
@@ -121,32 +103,23 @@ class _Stories:
             (Check(self.due - 1), Check(self.due, self.evaluated("2"))),
         )
 
-    def first_day(self) -> Case:
-        early = self.usual - (self.due - self.start) - 4
-        values = f"{flat(0.9375, early)} {flat(0.5, self.usual - early)}"
+    def no_drops(self) -> Case:
+        few, never, small, young, idle, restarted = ({**POD, "model": model} for model in ("few", "never", "small", "young", "idle", "restarted"))
+        left, born = self.run - self.start, self.run - self.usual + 2
+        known = f"{absent(born)} {flat(0.9375, self.start - born)} {flat(0.5, left)}"
+        told = ((catalog.PREDICTIONS, 100), (catalog.WRONG_PREDICTIONS, 10))
         return Case(
-            "is silent while nobody knows yet what is usual",
-            {**self.agent, name(catalog.ACCURACY, **POD): values},
-            silent(self.usual - 2, self.usual - 1),
-        )
-
-    def silence(self) -> Case:
-        told = {name(catalog.PREDICTIONS, **POD): climb((100, self.start), (0, self.run - self.start))}
-        wrong = {name(catalog.WRONG_PREDICTIONS, **POD): climb((10, self.start), (0, self.run - self.start))}
-        return Case(
-            "is silent for an idle model of which nothing is learned any more",
-            {**self.agent, **told, **wrong, **self.accuracy(0.9375, 0.9375)},
-            silent(self.start, self.due, self.run - 1),
-        )
-
-    def restart(self) -> Case:
-        lives = {name(metric, **POD): slope for metric, slope in ((catalog.PREDICTIONS, 100), (catalog.WRONG_PREDICTIONS, 10))}
-        series = {
-            counter: f"{climb((slope, self.start))} {climb((slope, self.run - self.start), start=0)}" for counter, slope in lives.items()
-        }
-        gauge = f"{flat(0.9375, self.start)} {absent(2)} {flat(0.9375, self.run - self.start - 2)}"
-        return Case(
-            "is silent after a restart that forgets what was told",
-            {**self.agent, **series, name(catalog.ACCURACY, **POD): gauge},
-            silent(self.start, self.due, self.run - 1),
+            "is silent for what chance may do, for a small drop, while nobody knows yet what is usual, while idle, and after a restart",
+            {
+                **self.agent,
+                **self.predictions(10, 1, 2, few),
+                **self.predictions(1, 0, 0.25, never),
+                **self.predictions(1e6, 1e5, 1.15e5, small),
+                **self.accuracy(0.9375, 0.921875, small),
+                name(catalog.ACCURACY, **young): known,
+                **{name(metric, **idle): climb((slope, self.start), (0, left)) for metric, slope in told},
+                **{name(metric, **restarted): f"{climb((slope, self.start))} {climb((slope, left), start=0)}" for metric, slope in told},
+                name(catalog.ACCURACY, **restarted): f"{flat(0.9375, self.start)} {absent(2)} {flat(0.9375, left - 2)}",
+            },
+            silent(self.start, self.due, self.end - 1, self.run - 1),
         )

@@ -106,9 +106,9 @@ class _Stories:
         )
 
     def resolves(self) -> Case:
-        end = 4 * self.tile
-        page_over, over = end + self.hour + self.tile, end + self.windows[4] + self.kept + 2
-        ticket = self.told("ticket", "latency", f"{400 / (page_over / self.tile):.1f}", "0%")
+        end = 6 * self.tile
+        page_over, over = end + self.hour, end + self.windows[4] + self.kept + 2
+        ticket = self.told("ticket", "latency", f"{100 * end / page_over:.1f}", "0%")
         return Case(
             "ends the page soon after passes are in time again, and the ticket when the longer windows have forgotten",
             {**self.agent(over + 2), **served((0, 60, end + 1), (60, 0, over + 2 - end))},
@@ -122,22 +122,22 @@ class _Stories:
         kept = tuple(self.told(tier, "latency", "100.0", "100%") for tier in ("page", "ticket"))
         return Case(
             "keeps the page firing for a while after the traffic has gone, then ends it",
-            {**self.agent(page_over + 4), **served((0, 60, end))},
+            {**self.agent(page_over + 4), **served((0, 60, end), (0, 0, page_over + 4 - end))},
             (Check(page_over - 4, kept), Check(page_over + 2, (self.told("ticket", "latency", "100.0", forgotten),))),
         )
 
     def twice_for_an_hour(self) -> Case:
-        good, bad = 26, 15
+        good, bad = 36, 18
         start, at = good * self.tile, (good + bad) * self.tile
-        left = 1 - 2.5 * bad / (good + bad)
-        lasts = _duration(seconds(self.longest) * left / 2.5)
+        left = 1 - 2.3 * bad / (good + bad)
+        lasts = _duration(seconds(self.longest) * left / 2.3)
         rest = f"{left * 100:.4g}% of the budget of {self.longest} is left; at the rate of the last {self.settings.burn_windows[2]} that is gone in {lasts}."
-        series = served((40, 0, start + 1), (39, 1, bad * self.tile + 2))
+        series = served((1000, 0, start + 1), (977, 23, bad * self.tile + 2))
         early = start + self.hour * 3 // 4 + self.ticket // 2
         return Case(
             "opens a ticket, and does not page, where the budget is burnt at twice its rate for an hour, and says how much is left",
             {**self.agent(at + 2), **series},
-            (Check(early), Check(at, (self.told("ticket", "latency", "2.5", "2.5%", rest),))),
+            (Check(early), Check(at, (self.told("ticket", "latency", "2.3", "2.3%", rest),))),
             (Answer(at, f'round({_REMAINING}{{slo="latency"}}, 0.0001)', {self.of("latency"): round(left, 4)}),),
         )
 
@@ -159,7 +159,7 @@ class _Stories:
         )
 
     def uneven_traffic(self) -> Case:
-        busy = quiet = 10 * self.tile
+        busy = quiet = 12 * self.tile
         recorded = f'round({_RATIO}{self.longest}{{slo="latency"}}, 0.0001)'
         return Case(
             "weighs the hours by their traffic: many errors of few passes at night are few of the day's",
@@ -213,7 +213,7 @@ class _Stories:
         return Case(
             "opens a ticket for short bursts that no hour is bad enough for, by the day, weighed by their traffic",
             {**self.agent(2 * day), **served(*stretches)},
-            (*silent(day, day + day // 2), Check(now, (self.told("ticket", "latency", "5.0", "0%"),))),
+            (*silent(day, day + day // 8), Check(now, (self.told("ticket", "latency", "5.0", "0%"),))),
         )
 
     def slow_burn(self) -> Case:

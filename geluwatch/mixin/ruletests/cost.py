@@ -37,11 +37,7 @@ def cases(_: Alert, scale: Scale) -> tuple[Case, ...]:
     return (
         stories.upgrade(),
         stories.resolves(),
-        stories.little_more(),
-        stories.every_night(),
-        stories.weekend(),
-        stories.first_week(),
-        stories.idle(),
+        stories.no_upgrades(),
         stories.shards(),
     )
 
@@ -109,13 +105,6 @@ class _Stories:
             (Check(self.due, self.says(16, 2, self.same_version())), Check(last + 3)),
         )
 
-    def little_more(self) -> Case:
-        return Case(
-            "is silent for a price that is up a little",
-            {**self.agents(), **self.pod(self.price(2, 2.375), self.steady())},
-            silent(self.due, self.end - 1),
-        )
-
     def quiet_at(self, *moments: int) -> str:
         """Return the samples of a day that is quiet around some moments, while the pods cost the same."""
         half = self.hold + self.window + 2
@@ -126,36 +115,23 @@ class _Stories:
             at = moment + half
         return climb(*stretches, (_SAMPLES_A_STEP, max(1, self.run - at)))
 
-    def every_night(self) -> Case:
-        night = self.due + self.hold
+    def no_upgrades(self) -> Case:
+        night, left = self.due + self.hold, self.run - self.start
+        born = self.run - self.week + 2
+        dearer, unborn = f"{flat(2, self.start - born)} {flat(16, left)}", absent(born)
+        models = {
+            "a little dearer": (self.price(2, 2.375), self.steady()),
+            "every night": (flat(2, self.run), self.quiet_at(night - self.week, night - self.day, night)),
+            "quiet week ago": (flat(2, self.run), self.quiet_at(night - self.week, night)),
+            "quiet yesterday": (flat(2, self.run), self.quiet_at(night - self.day, night)),
+            "young": (f"{unborn} {dearer}", f"{unborn} {climb((_SAMPLES_A_STEP, self.run - born))}"),
+            "idle": (self.price(2, 16), climb((_SAMPLES_A_STEP, self.start), (0, left))),
+        }
+        series = merged(self.pod(cost, samples, {**POD, "model": model}) for model, (cost, samples) in models.items())
         return Case(
-            "is silent in a night of few samples and idle pods that is like every night",
-            {**self.agents(), **self.pod(flat(2, self.run), self.quiet_at(night - self.week, night - self.day, night))},
-            silent(night - self.hold, night, night + self.hold),
-        )
-
-    def weekend(self) -> Case:
-        night = self.due + self.hold
-        return Case(
-            "is silent on a quiet day after a busy one where a week ago it was quiet as well",
-            {**self.agents(), **self.pod(flat(2, self.run), self.quiet_at(night - self.week, night))},
-            silent(night - self.hold, night, night + self.hold),
-        )
-
-    def first_week(self) -> Case:
-        born = self.due - self.week + self.hold + self.window
-        young = self.pod(f"{absent(born)} {self.later(born)}", f"{absent(born)} {climb((_SAMPLES_A_STEP, self.run - born))}")
-        return Case("is silent while there is no week before", {**self.agents(), **young}, silent(self.due, self.end - 1))
-
-    def later(self, born: int) -> str:
-        return f"{flat(2, self.start - born)} {flat(16, self.run - self.start)}"
-
-    def idle(self) -> Case:
-        samples = climb((_SAMPLES_A_STEP, self.start), (0, self.run - self.start))
-        return Case(
-            "is silent for a model without traffic, whatever its pods cost",
-            {**self.agents(), **self.pod(self.price(2, 16), samples)},
-            silent(self.due, self.end - 1, self.run - 1),
+            "is silent for a little more, in a quiet night that is like others, without a week before, and without traffic",
+            {**self.agents(), **series},
+            silent(self.due, self.end - 1, night - self.hold, night, night + self.hold, self.run - 1),
         )
 
     def shards(self) -> Case:

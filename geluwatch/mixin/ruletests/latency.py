@@ -16,6 +16,7 @@ from geluwatch.mixin.ruletests.grammar import (
     Expected,
     Labels,
     Scale,
+    absent,
     agent,
     climb,
     flat,
@@ -39,10 +40,7 @@ def cases(_: Alert, scale: Scale) -> tuple[Case, ...]:
         stories.resolves(),
         stories.slow_pod(),
         stories.new_version(),
-        stories.always_slow(),
-        stories.few_passes(),
-        stories.first_day(),
-        stories.restart(),
+        stories.no_spikes(),
     )
 
 
@@ -105,41 +103,29 @@ class _Stories:
     def new_version(self) -> Case:
         pod = {**NEXT, "instance": FIRST_HOST}
         before = passes((_MANY, 0, self.start))
-        born = {series: f"_x{self.start} {values}" for series, values in passes((0, _MANY, self.run - self.start), pod=pod).items()}
+        born = {series: f"{absent(self.start)} {values}" for series, values in passes((0, _MANY, self.run - self.start), pod=pod).items()}
         return Case(
             "holds a new version to what its model usually was: one that is slow from its first minute is told",
             {**agent(flat(1, self.run), pod), **before, **born},
             (Check(self.start), Check(self.told + 2, self.says(version="2"))),
         )
 
-    def always_slow(self) -> Case:
-        slow = passes((0, _MANY, self.run), pod={**NEXT, "instance": SECOND_HOST})
-        return Case(
-            "is silent for a version that always was slower than the other",
-            {**self.agent, **passes((_MANY, 0, self.run)), **slow},
-            silent(self.usual - 1, self.start, self.due, self.run - 1),
-        )
-
-    def few_passes(self) -> Case:
-        return Case(
-            "is silent for a handful of slow passes",
-            {**self.agent, **self.spike(many=_FEW)},
-            silent(self.due, self.run - 1),
-        )
-
-    def first_day(self) -> Case:
-        early, left = self.usual - (self.due - self.start) - 4, self.due - self.start + 3
-        return Case(
-            "is silent while nobody knows yet what is usual",
-            {**self.agent, **passes((_MANY, 0, early), (0, _MANY, left))},
-            silent(self.usual - 2, self.usual - 1),
-        )
-
-    def restart(self) -> Case:
-        lives = (passes((_MANY, 0, steps)) for steps in (self.start, self.run - self.start))
+    def no_spikes(self) -> Case:
+        born = self.run - self.usual + 2
+        prompt = self.start - born + 2
+        young = passes((_MANY, 0, prompt), (0, _MANY, self.run - born - prompt), pod={**POD, "model": "young"})
+        lives = (passes((_MANY, 0, steps), pod={**POD, "model": "restarted"}) for steps in (self.start, self.run - self.start))
         first, second = lives
         return Case(
-            "is silent after a restart that sets the counters back",
-            {**self.agent, **{series: f"{values} {second[series]}" for series, values in first.items()}},
-            silent(self.start, self.due, self.run - 1),
+            "is silent for a version that always was slower than the other, for a handful of slow passes, "
+            "while nobody knows yet what is usual, and after a restart that sets the counters back",
+            {
+                **self.agent,
+                **passes((_MANY, 0, self.run)),
+                **passes((0, _MANY, self.run), pod={**NEXT, "instance": SECOND_HOST}),
+                **self.spike({**POD, "model": "rare"}, many=_FEW),
+                **{series: f"{absent(born)} {values}" for series, values in young.items()},
+                **{series: f"{values} {second[series]}" for series, values in first.items()},
+            },
+            silent(self.usual - 1, self.start, self.due, self.told + 2, self.run - 1),
         )

@@ -36,9 +36,10 @@ def differences(dashboard: Json) -> Iterator[tuple[str, str]]:
     for panel in dashboard["panels"]:
         inner = panel.get("panels", [])
         for one in [{**panel, "panels": []} if panel["type"] == "row" else panel, *inner]:
+            yield from _fields(one)
+            one.get("fieldConfig", {"defaults": {}})["defaults"].pop("custom", None)
             model = models.RowPanel if one["type"] == "row" else models.Panel
             yield from compare(one, written(model.from_json(one)), one["type"])
-            yield from _fields(one)
 
 
 def _fields(panel: Json) -> Iterator[tuple[str, str]]:

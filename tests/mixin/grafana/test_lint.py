@@ -31,11 +31,14 @@ UNITS = {
 """Those of Grafana's units that could be meant here."""
 
 EXCLUDED = {
-    ("target-instance-rule", r".*: ALERTS"): "an alert is about a model, not a pod",
+    ("target-instance-rule", r".*: \w+:\w+:\w+"): "recorded over all pods of a model",
+    ("target-instance-rule", r".*: ALERTS\w*"): "an alert is about a model, not a pod",
+    ("target-job-rule", r".*: ALERTS\w*"): "an alert that has no job, such as one about absence, is shown whatever is chosen",
+    ("target-job-rule", r".*: model_layer_point:\w+:stable"): "a canary may be a job of its own, and is compared with the stable one's",
     (
         "target-counter-agg-rule",
-        r".*: geluwatch_\w*nonfinite_forward_passes_total",
-    ): "a counter born above zero has no increase yet counts",
+        r".*: geluwatch_\w*(?:nonfinite|out_of_memory)_forward_passes_total",
+    ): "counts from birth, before any increase",
 }
 """What is let through, by rule and pattern of the complaint, and why."""
 
@@ -223,8 +226,8 @@ def excluded(rule: str, complaint: str) -> list[tuple[str, str]]:
 
 def test_no_rule_is_broken(dashboards: dict[str, Json]) -> None:
     """The linter has nothing to say on any dashboard, save what is let through with a reason."""
-    found = [(uid, *said) for uid, dashboard in dashboards.items() for said in complaints(dashboard) if not excluded(*said)]
-    assert [] == found
+    found = [f"{uid}: {said}" for uid, dashboard in dashboards.items() for said in complaints(dashboard) if not excluded(*said)]
+    assert "" == "\n".join(found)
 
 
 def test_every_exclusion_is_needed(dashboards: dict[str, Json]) -> None:

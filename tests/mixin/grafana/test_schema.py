@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import json
+import re
 import subprocess
 from collections.abc import Callable
 from pathlib import Path
@@ -13,6 +14,11 @@ import pytest
 
 Json = dict[str, Any]
 Complaints = Callable[[list[Json]], list[str]]
+
+UNTYPED = {
+    r"1[13]: .*: state-timeline .*'\"spanNulls\"' does not exist.*": "an option of the panel since Grafana 9 that its published types lack",
+}
+"""What the types do not have although Grafana reads it, by pattern of the complaint, and why."""
 
 
 @pytest.fixture(scope="module")
@@ -29,8 +35,11 @@ def complaints(root: Path, node: str) -> Complaints:
 
 
 def test_grafana_11_and_13_know_every_key_and_value(complaints: Complaints, dashboards: dict[str, Json]) -> None:
-    """The compiler has nothing to say of any dashboard, panel, option, field setting or override."""
-    assert [] == complaints(list(dashboards.values()))
+    """The compiler has nothing to say of any dashboard, panel, option, field setting or override, save what is listed and needed."""
+    found = complaints(list(dashboards.values()))
+    let_through = {complaint: pattern for complaint in found for pattern in UNTYPED if re.fullmatch(pattern, complaint)}
+    assert "" == "\n".join(complaint for complaint in found if complaint not in let_through)
+    assert set(UNTYPED) == set(let_through.values())
 
 
 def _first(dashboard: Json, kind: str) -> Json:
@@ -64,9 +73,10 @@ FAULTS: dict[str, Callable[[Json], object]] = {
 
 def test_planted_faults_are_found_by_both_versions(complaints: Complaints, dashboards: dict[str, Json]) -> None:
     """A key or a value that no type allows is told for either version, wherever in a dashboard it stands."""
-    kinds = {"timeseries", "heatmap", "row"}
-    sound = next(dashboard for dashboard in dashboards.values() if kinds <= {panel["type"] for panel in dashboard["panels"]})
-    broken = [{**copy.deepcopy(sound), "uid": name} for name in FAULTS]
+    kinds = ["timeseries", "heatmap", "row"]
+    sound = next(dashboard for dashboard in dashboards.values() if set(kinds) <= {panel["type"] for panel in dashboard["panels"]})
+    small = {**sound, "panels": [_first(sound, kind) for kind in kinds]}
+    broken = [{**copy.deepcopy(small), "uid": name} for name in FAULTS]
     for dashboard, fault in zip(broken, FAULTS.values(), strict=True):
         fault(dashboard)
     found = {tuple(complaint.split(": ")[:2]) for complaint in complaints(broken)}

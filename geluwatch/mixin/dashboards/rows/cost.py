@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from geluwatch import catalog
-from geluwatch.mixin.dashboards.parts import OF_AGENT, OF_MODEL, Queries, amounts
+from geluwatch.mixin.dashboards.parts import OF_AGENT, OF_MODEL, ONLY_THIS_MODEL, Queries, amounts
 from geluwatch.mixin.panels import Figure, TimeSeries, dashed, target
 from geluwatch.mixin.queries import largest, total
 
@@ -39,7 +39,7 @@ def per_million(ask: Queries) -> TimeSeries:
         ],
         size=(8, 8),
         unit="none",
-        field={"min": 0, "noValue": _NOT_REPORTED},
+        field={**ONLY_THIS_MODEL, "min": 0, "noValue": _NOT_REPORTED},
         overrides=[dashed(".* before$")],
         links=ask.runbook("CostUp"),
     )

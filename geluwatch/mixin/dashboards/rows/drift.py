@@ -27,7 +27,7 @@ def began(ask: Queries) -> Stat:
         size=(12, 5),
         unit="none",
         field={**ONLY_THIS_LAYER, "noValue": "No drift", "thresholds": steps(GREEN, (0, ORANGE))},
-        options={"textMode": "value_and_name", "orientation": "horizontal"},
+        options={"textMode": "name", "orientation": "horizontal"},
         links=ask.runbook("ActivationDrift"),
     )
 

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from geluwatch import catalog
-from geluwatch.mixin.dashboards.parts import OF_AGENT, PODS_FROM_ZERO, Queries, Row, amounts
+from geluwatch.mixin.dashboards.parts import OF_AGENT, ONLY_THIS_POD, PODS_FROM_ZERO, Queries, Row, amounts
 from geluwatch.mixin.panels import (
     GREEN,
     LINE_AT_THRESHOLD,
     NEUTRAL,
     ORANGE,
     RED,
+    Bars,
     Json,
     Stat,
     StateTimeline,
@@ -17,12 +18,11 @@ from geluwatch.mixin.panels import (
     judged,
     steps,
     target,
-    texts,
 )
 from geluwatch.mixin.queries import POD, largest, number, total
 
-_PART = ("model", "instance", "part")
-_OF_PART = f"{OF_AGENT} {{{{part}}}}"
+_TOLD = 1.25
+"""The part of the budget from which it is told that an agent costs too much: what it may spend at once makes it go beyond."""
 
 
 def broken(ask: Queries) -> Stat:
@@ -38,10 +38,10 @@ def broken(ask: Queries) -> Stat:
 
 def dear(ask: Queries) -> Stat:
     """Return the tile with the agents that cost more than they may."""
-    over = f"{ask.rate(catalog.HOOK_SECONDS)} > {ask.gauge(catalog.COST_BUDGET)}"
+    over = f"{ask.rate(catalog.HOOK_SECONDS)} > {_TOLD:g} * {ask.gauge(catalog.COST_BUDGET)}"
     return _tile(
         "Agents over budget",
-        "Agents whose capture takes a larger share of the model's time than its budget allows.",
+        f"Agents whose capture takes more than {_TOLD:g} times the share of the model's time that its budget allows.",
         ask.or_zero(number(over), catalog.BUILD_INFO),
         ask.runbook("AgentOverBudget"),
     )
@@ -54,7 +54,7 @@ def _tile(title: str, description: str, expr: str, links: list[Json]) -> Stat:
 
 def row(ask: Queries) -> Row:
     """Return the row of what agents cost and where they fail."""
-    return Row("Agent health", (cost(ask), budget(ask), errors(ask), parts(ask), _dropped(ask)))
+    return Row("Agent health", (_cost(ask), budget(ask), _dropped(ask), errors(ask), _errors_by_part(ask), _parts(ask), _switched_off(ask)))
 
 
 def export_row(ask: Queries) -> Row:
@@ -62,8 +62,7 @@ def export_row(ask: Queries) -> Row:
     return Row("Export", (_series(ask), _profiles(ask), _rendering(ask)))
 
 
-def cost(ask: Queries) -> TimeSeries:
-    """Return what agents cost."""
+def _cost(ask: Queries) -> TimeSeries:
     return amounts(
         "Cost",
         "Share of one thread's time: capture runs in the model's threads and is kept within the budget, flushing runs beside.",
@@ -80,22 +79,22 @@ def budget(ask: Queries, size: tuple[int, int] = (8, 8)) -> TimeSeries:
     """Return how much of their budgets agents use."""
     return TimeSeries(
         "Cost against budget",
-        "Time of capture over what the budget allows. Above the line at 100 % for long it is a ticket; an agent samples less by itself.",
+        f"Time of capture over what the budget allows. Above the line at {_TOLD:.0%} for long it is a ticket.",
         [target(f"{ask.rate(catalog.HOOK_SECONDS)} / ({ask.gauge(catalog.COST_BUDGET)} > 0)", OF_AGENT)],
         size=size,
         unit="percentunit",
-        field={**PODS_FROM_ZERO, "noValue": "No budget set", "thresholds": steps(NEUTRAL, (1, ORANGE))},
+        field={**PODS_FROM_ZERO, "noValue": "No budget set", "thresholds": steps(NEUTRAL, (_TOLD, ORANGE))},
         custom=LINE_AT_THRESHOLD,
         links=ask.runbook("AgentOverBudget"),
     )
 
 
-def errors(ask: Queries, size: tuple[int, int] = (8, 8)) -> TimeSeries:
-    """Return where agents fail."""
+def errors(ask: Queries, size: tuple[int, int] = (6, 8)) -> TimeSeries:
+    """Return which agents fail."""
     return amounts(
-        "Errors by part",
-        "Failures inside the agent, caught before they reach the model. A part that goes on failing is switched off.",
-        target(total(ask.rate(catalog.ERRORS), *_PART), _OF_PART),
+        "Errors by agent",
+        "Failures inside each agent, caught before they reach the model. A part that goes on failing is switched off.",
+        target(total(ask.rate(catalog.ERRORS), "model", "instance"), OF_AGENT),
         unit="cps",
         size=size,
         field=PODS_FROM_ZERO,
@@ -103,15 +102,37 @@ def errors(ask: Queries, size: tuple[int, int] = (8, 8)) -> TimeSeries:
     )
 
 
-def parts(ask: Queries) -> StateTimeline:
-    """Return which parts were switched off, and when."""
+def _errors_by_part(ask: Queries) -> TimeSeries:
+    return amounts(
+        "Errors by part",
+        "The same failures by the part of the agent that they are in.",
+        target(total(ask.rate(catalog.ERRORS), "part"), "{{part}}"),
+        unit="cps",
+        size=(6, 8),
+        links=ask.runbook("AgentFaulty"),
+    )
+
+
+def _parts(ask: Queries) -> StateTimeline:
     return StateTimeline(
-        "Parts over time",
-        "Each part of each agent: red while its breaker has switched it off.",
-        [target(largest(ask.gauge(catalog.PART_DISABLED), *_PART), _OF_PART)],
-        size=(16, 8),
+        "Parts off by agent",
+        "How many parts of each agent are switched off, over time.",
+        [target(total(ask.gauge(catalog.PART_DISABLED), "model", "instance"), OF_AGENT)],
+        size=(6, 8),
         unit="none",
-        field={**PODS_FROM_ZERO, "max": 1, "mappings": texts({0: ("on", GREEN), 1: ("off", RED)}), "noValue": "No agent"},
+        field={**ONLY_THIS_POD, "decimals": 0, "noValue": "No agent", "thresholds": steps(GREEN, (1, RED))},
+        links=ask.runbook("AgentFaulty"),
+    )
+
+
+def _switched_off(ask: Queries) -> Bars:
+    return Bars(
+        "Agents without each part",
+        "On how many agents each part is switched off.",
+        [target(total(ask.gauge(catalog.PART_DISABLED), "part"), "{{part}}", instant=True)],
+        size=(6, 8),
+        unit="none",
+        field={"min": 0, "decimals": 0, "noValue": "No agent", "thresholds": steps(GREEN, (1, RED))},
         links=ask.runbook("AgentFaulty"),
     )
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from geluwatch import catalog
-from geluwatch.mixin.dashboards.parts import BY_POD, OF_AGENT, OF_MODEL, PODS_FROM_ZERO, RATE, Queries, Row, amounts
+from geluwatch.mixin.dashboards.parts import BY_POD, OF_AGENT, OF_MODEL, ONLY_THIS_MODEL, PODS_FROM_ZERO, RATE, Queries, Row, amounts
 from geluwatch.mixin.panels import (
     GREEN,
     LINE_AT_THRESHOLD,
@@ -36,7 +36,7 @@ def quantiles(ask: Queries, size: tuple[int, int] = (12, 8)) -> TimeSeries:
         [target(ask.rule(ask.recorded.latency(name)), f"{OF_MODEL} {name}") for name in _COLOURS],
         size=size,
         unit="s",
-        field={"min": 0, "thresholds": steps(NEUTRAL, (limit, RED))},
+        field={**ONLY_THIS_MODEL, "min": 0, "thresholds": steps(NEUTRAL, (limit, RED))},
         custom=LINE_AT_THRESHOLD,
         overrides=[painted(f".* {name}$", colour) for name, colour in _COLOURS.items()],
         links=ask.runbook("LatencySpike", "ErrorBudgetBurn"),

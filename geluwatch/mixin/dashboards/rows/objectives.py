@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from geluwatch.mixin.dashboards.parts import OF_MODEL, Queries
+from geluwatch.mixin.dashboards.parts import OF_MODEL, ONLY_THIS_MODEL, Queries
 from geluwatch.mixin.panels import GREEN, LINE_AT_THRESHOLD, NEUTRAL, ORANGE, RED, Bars, Stat, TimeSeries, steps, target
 from geluwatch.mixin.queries import largest, smallest
 
@@ -38,7 +38,7 @@ def budget(ask: Queries) -> TimeSeries:
         [target(ask.rule(ask.recorded.budget), f"{{{{slo}}}} of {OF_MODEL}")],
         size=(12, 8),
         unit="percentunit",
-        field={"max": 1, "thresholds": steps(RED, (0, NEUTRAL))},
+        field={**ONLY_THIS_MODEL, "max": 1, "thresholds": steps(RED, (0, NEUTRAL))},
         custom=LINE_AT_THRESHOLD,
         links=ask.runbook("ErrorBudgetBurn"),
     )
@@ -81,7 +81,7 @@ def burning(ask: Queries) -> TimeSeries:
         [target(_burn(ask, _HOUR), f"{{{{slo}}}} of {OF_MODEL}")],
         size=(8, 8),
         unit="none",
-        field={"min": 0, "thresholds": steps(NEUTRAL, (factors["ticket"], ORANGE), (factors["page"], RED))},
+        field={**ONLY_THIS_MODEL, "min": 0, "thresholds": steps(NEUTRAL, (factors["ticket"], ORANGE), (factors["page"], RED))},
         custom=LINE_AT_THRESHOLD,
         links=ask.runbook("ErrorBudgetBurn"),
     )

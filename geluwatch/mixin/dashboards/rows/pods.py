@@ -162,15 +162,16 @@ def _week(ask: Queries) -> TimeSeries:
 
 def evidence_row(ask: Queries) -> Row:
     """Return the row of drift as each pod sees it by itself."""
-    return Row("Drift by pod", (_evidence(ask), _alarms(ask), _apart(ask)))
+    return Row("Drift by pod", (evidence(ask, size=(8, 8)), _alarms(ask), _apart(ask)))
 
 
-def _evidence(ask: Queries) -> TimeSeries:
+def evidence(ask: Queries, size: tuple[int, int] = (12, 9)) -> TimeSeries:
+    """Return the evidence of drift as each pod sees it by itself."""
     return TimeSeries(
         "Drift evidence by pod",
         "Each pod's own surprise over the ticket's limit, at its most surprising layer: drift from the line at 1 on.",
         [target(largest(ask.known(catalog.EVIDENCE, LAYERS, POINT), *BY_POD), OF_AGENT)],
-        size=(8, 8),
+        size=size,
         unit="none",
         field={**PODS_FROM_ZERO, "thresholds": steps(NEUTRAL, (1, RED))},
         custom=LINE_AT_THRESHOLD,

@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 from geluwatch import catalog
-from geluwatch.mixin.dashboards.parts import OF_MODEL, Queries, amounts
+from geluwatch.mixin.dashboards.parts import OF_MODEL, ONLY_THIS_MODEL, Queries, Row, amounts
 from geluwatch.mixin.dashboards.rows.latency import failure_share
 from geluwatch.mixin.panels import LINE_AT_THRESHOLD, NEUTRAL, RED, Stat, TimeSeries, dashed, judged, steps, target
 from geluwatch.mixin.queries import GROUP, mean, smallest, total
 
 _NOT_REPORTED = "Not reported"
+
+
+def row(ask: Queries) -> Row:
+    """Return the row of how often the models are right."""
+    return Row("Quality", (accuracy(ask), errors(ask), _predictions(ask)), collapsed=True)
 
 
 def lost(ask: Queries) -> Stat:
@@ -40,7 +45,7 @@ def accuracy(ask: Queries) -> TimeSeries:
         [target(ask.rule(ask.recorded.accuracy("avg")), OF_MODEL), target(f"{usual} - {drop:g}", f"{OF_MODEL} limit")],
         size=(8, 8),
         unit="percentunit",
-        field={"max": 1, "noValue": _NOT_REPORTED},
+        field={**ONLY_THIS_MODEL, "max": 1, "noValue": _NOT_REPORTED},
         overrides=[dashed(".* limit$")],
         links=ask.runbook("AccuracyDrop"),
     )
@@ -56,14 +61,13 @@ def errors(ask: Queries) -> TimeSeries:
         [target(wrong, f"{OF_MODEL} wrong"), target(usual, f"{OF_MODEL} usual"), target(failure_share(ask), f"{OF_MODEL} failed")],
         size=(8, 8),
         unit="percentunit",
-        field={"min": 0, "noValue": _NOT_REPORTED},
+        field={**ONLY_THIS_MODEL, "min": 0, "noValue": _NOT_REPORTED},
         overrides=[dashed(".* usual$")],
         links=ask.runbook("AccuracyDrop", "ErrorBudgetBurn"),
     )
 
 
-def predictions(ask: Queries) -> TimeSeries:
-    """Return how many predictions the application has judged."""
+def _predictions(ask: Queries) -> TimeSeries:
     known, wrong = (total(ask.rate(metric), *GROUP) for metric in (catalog.PREDICTIONS, catalog.WRONG_PREDICTIONS))
     return amounts(
         "Judged predictions",
@@ -71,6 +75,7 @@ def predictions(ask: Queries) -> TimeSeries:
         target(known, f"{OF_MODEL} judged"),
         target(wrong, f"{OF_MODEL} wrong"),
         unit="cps",
+        size=(8, 8),
     )
 
 
@@ -84,7 +89,7 @@ def quantised(ask: Queries) -> TimeSeries:
         [target(mean(ask.known(catalog.QUANTIZED_DELTA), *GROUP), OF_MODEL)],
         size=(8, 8),
         unit="percentunit",
-        field={"noValue": _NOT_REPORTED, "thresholds": steps(RED, (-drop, NEUTRAL))},
+        field={**ONLY_THIS_MODEL, "noValue": _NOT_REPORTED, "thresholds": steps(RED, (-drop, NEUTRAL))},
         custom=LINE_AT_THRESHOLD,
         links=ask.runbook("QuantizedAccuracy"),
     )

@@ -8,8 +8,7 @@ from geluwatch.mixin.dashboards.parts import BY_LAYER, LAYERS, LAYERS_FROM_ZERO,
 from geluwatch.mixin.panels import LINE_AT_THRESHOLD, NEUTRAL, ORANGE, Json, TimeSeries, dashed, steps, target
 from geluwatch.mixin.queries import mean
 
-_CLOSED_BELOW, _OPEN_ABOVE = -3.0, 3.0
-"""Values before the GELU between which its gate is neither closed nor open."""
+_GATES = {"closed": catalog.GATE_CLOSED, "open": catalog.GATE_OPEN}
 
 _WASSERSTEIN = "How far values moved in all, in the baseline's standard deviations."
 _MEAN = "Mean minus the baseline's, in the baseline's standard deviations."
@@ -62,11 +61,11 @@ def _distance(ask: Queries) -> TimeSeries:
 
 
 def _gates(ask: Queries) -> TimeSeries:
-    closed, opened = (mean(ask.known(metric, LAYERS), *BY_LAYER) for metric in (catalog.GATE_CLOSED, catalog.GATE_OPEN))
+    shares = {state: mean(ask.known(gate, LAYERS), *BY_LAYER) for state, gate in _GATES.items()}
     return TimeSeries(
         "Gates closed and open",
         "Share of values before the GELU below -3, where it lets through next to nothing, and above 3, where it is the identity.",
-        [target(closed, f"{OF_LAYER} closed"), target(opened, f"{OF_LAYER} open")],
+        [target(expr, f"{state} at {OF_LAYER}") for state, expr in shares.items()],
         size=(8, 7),
         unit="percentunit",
         field=LAYERS_FROM_ZERO,
@@ -76,23 +75,15 @@ def _gates(ask: Queries) -> TimeSeries:
 def saturation(ask: Queries) -> TimeSeries:
     """Return how far the shares of closed and of open gates are above the baseline's."""
     rise = ask.settings.thresholds.saturation
-    closed, opened = (mean(ask.known(metric, LAYERS), *BY_LAYER) for metric in (catalog.GATE_CLOSED, catalog.GATE_OPEN))
-    below, up_to = (mean(_baseline(ask, edge), *BY_LAYER, "le") for edge in (_CLOSED_BELOW, _OPEN_ABOVE))
+    excess = {state: ask.rule(ask.recorded.excess(gate), LAYERS) for state, gate in _GATES.items()}
     return TimeSeries(
         "Saturation against the baseline",
         f"How far the shares of closed and of open gates are above the baseline's. From the line at {rise:.0%} on it is a ticket: a layer "
         "with closed gates passes nothing on, one with open gates has become linear.",
-        [
-            target(f"{closed} - ignoring (le) {below}", f"closed, {OF_LAYER}"),
-            target(f"{opened} - ignoring (le) (1 - {up_to})", f"open, {OF_LAYER}"),
-        ],
+        [target(expr, f"{state} at {OF_LAYER}") for state, expr in excess.items()],
         size=(8, 7),
         unit="percentunit",
         field={**ONLY_THIS_LAYER, "noValue": "No baseline", "thresholds": steps(NEUTRAL, (rise, ORANGE))},
         custom=LINE_AT_THRESHOLD,
         links=ask.runbook("Saturation"),
     )
-
-
-def _baseline(ask: Queries, edge: float) -> str:
-    return ask.gauge(catalog.BASELINE_CDF, LAYERS, 'point="pre"', f'le="{edge}"')
