@@ -201,7 +201,7 @@ def week_before() -> Iterator[str]:
     for metric in (catalog.VALUES, catalog.ATTACHED):
         yield _type_of(metric)
         for labels, value in FLEET[1].series(metric):
-            yield from _samples(metric.series, {**FLEET[1].target, **labels}, value, FLEET[1].steps, END - WEEK)
+            yield from _samples(metric.series, {**FLEET[1].target, **PLACE, **labels}, value, FLEET[1].steps, END - WEEK)
     yield "# EOF"
 
 
