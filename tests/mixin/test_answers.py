@@ -201,7 +201,7 @@ def week_before() -> Iterator[str]:
     for metric in (catalog.VALUES, catalog.ATTACHED):
         yield _type_of(metric)
         for labels, value in FLEET[1].series(metric):
-            yield from _samples(metric.series, {**FLEET[1].target, **labels}, value, FLEET[1].steps, END - WEEK)
+            yield from _samples(metric.series, {**FLEET[1].target, **PLACE, **labels}, value, FLEET[1].steps, END - WEEK)
     yield "# EOF"
 
 
@@ -252,14 +252,16 @@ def ask(promtool: str, prometheus: str, tmp_path_factory: pytest.TempPathFactory
         yield lambda expr: _answer(address, expr)
 
 
-def _levels() -> list[list[dict[str, str]]]:
+def _levels() -> list[list[dict[str, Any]]]:
     """Return the recording rules, those that read others after those."""
     left = list(recordings(MixinSettings()))
     levels = []
     while left:
         ready = [rule for rule in left if not any(other.name in rule.expr for other in left)]
         assert ready, "recording rules read each other in a circle"
-        levels.append([{"record": rule.name, "expr": rule.expr, **({"labels": dict(rule.labels)} if rule.labels else {})} for rule in ready])
+        levels.append(
+            [{"record": rule.name, "expr": rule.expr, **({"labels": dict(rule.labels)} if rule.labels else {})} for rule in ready]
+        )
         left = [rule for rule in left if rule not in ready]
     return levels
 
@@ -310,7 +312,9 @@ def _answer(address: str, expr: str) -> list[Any]:
 
 def test_every_query_finds_something_finite(ask: Ask, queries: list[Any]) -> None:
     """No query is empty, fails, or answers with NaN or Inf, and each label of a legend is there."""
-    answers = {query: ask(re.sub(r"{[^}]*}", "", query.expr) if query.source.startswith("annotation of ") else query.expr) for query in queries}
+    answers = {
+        query: ask(re.sub(r"{[^}]*}", "", query.expr) if query.source.startswith("annotation of ") else query.expr) for query in queries
+    }
     assert [] == [query for query, found in answers.items() if not found]
     for query, found in answers.items():
         assert all(math.isfinite(float(sample["value"][1])) for sample in found), query
