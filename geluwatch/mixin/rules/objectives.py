@@ -71,7 +71,8 @@ def objective_recording(settings: MixinSettings) -> Recording:
     """Return the rule that records the share of passes that should be no errors."""
     model = queries.by(*GROUP)
     objectives = (
-        f"{objective:g} * group {model} ({queries.series(catalog.FORWARDS, settings.selector)})" for objective in _objectives(settings).values()
+        f"{objective:g} * group {model} ({queries.series(catalog.FORWARDS, settings.selector)})"
+        for objective in _objectives(settings).values()
     )
     return Recording(name="model_slo:geluwatch_objective:ratio", expr=_both(*objectives))
 
@@ -183,7 +184,8 @@ def _edge(value: float) -> str:
 def _both(latency: str, availability: str) -> str:
     """Return the expressions of both objectives as one, told apart by their label."""
     return "\nor\n".join(
-        f'label_replace({expression}, "{SLO}", "{slo}", "", "")' for slo, expression in (("latency", latency), ("availability", availability))
+        f'label_replace({expression}, "{SLO}", "{slo}", "", "")'
+        for slo, expression in (("latency", latency), ("availability", availability))
     )
 
 

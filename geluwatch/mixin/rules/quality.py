@@ -30,7 +30,9 @@ def alerts(settings: MixinSettings) -> tuple[Alert, ...]:
 
 def accuracy_recording(settings: MixinSettings) -> Recording:
     """Return the rule that averages the accuracy of the last evaluation over the pods of a model version."""
-    return Recording(name=f"model:{catalog.ACCURACY.name}:avg", expr=queries.mean(queries.known(catalog.ACCURACY, settings.selector), *GROUP))
+    return Recording(
+        name=f"model:{catalog.ACCURACY.name}:avg", expr=queries.mean(queries.known(catalog.ACCURACY, settings.selector), *GROUP)
+    )
 
 
 def wrong_recording(settings: MixinSettings) -> Recording:

@@ -78,10 +78,7 @@ class _Stories:
     def told(self, tier: Tier, slo: str, burn: str, share: str, rest: str = "") -> Expected:
         hour = f", and in the last {self.settings.burn_windows[2]} {share} did not" if share else ""
         left = rest or f"Nothing of the budget of {self.longest} is left."
-        text = (
-            f"Model minilm version 1 burns its error budget for {slo} {burn} times as fast as it lasts: {_OBJECTIVES[slo]}"
-            f"{hour}. {left}"
-        )
+        text = f"Model minilm version 1 burns its error budget for {slo} {burn} times as fast as it lasts: {_OBJECTIVES[slo]}{hour}. {left}"
         return Expected({**INCIDENT, "slo": slo}, text, FIRST_HOST, tier)
 
     def pages(self) -> Case:
@@ -134,7 +131,8 @@ class _Stories:
         start, at = good * self.tile, (good + bad) * self.tile
         left = 1 - 2.3 * bad / (good + bad)
         lasts = _duration(seconds(self.longest) * left / 2.3)
-        rest = f"{left * 100:.4g}% of the budget of {self.longest} is left; at the rate of the last {self.settings.burn_windows[2]} that is gone in {lasts}."
+        hour = self.settings.burn_windows[2]
+        rest = f"{left * 100:.4g}% of the budget of {self.longest} is left; at the rate of the last {hour} that is gone in {lasts}."
         series = served((1000, 0, start + 1), (977, 23, bad * self.tile + 2))
         early = start + self.hour * 3 // 4 + self.ticket // 2
         return Case(

@@ -10,7 +10,6 @@ from geluwatch.mixin.ruletests.grammar import (
     MODEL,
     OTHER_POD,
     POD,
-    SECOND_HOST,
     Case,
     Check,
     Expected,

@@ -70,7 +70,10 @@ class _Stories:
     def tickets(self) -> Case:
         spent = {name(catalog.GELU_SECONDS, **POD, layer=layer): climb((0.5, self.run)) for layer in ("a", "b")}
         timed = {name(catalog.TIMED_SECONDS, **POD): climb((4, self.run))}
-        rounded = (Reading(self.told, f"round({_P95}, 0.0001)", {name("", **INCIDENT): 0.4875}), Reading(self.told, f"round({_USUAL}, 0.0001)", {name("", **INCIDENT): 0.0975}))
+        rounded = (
+            Reading(self.told, f"round({_P95}, 0.0001)", {name("", **INCIDENT): 0.4875}),
+            Reading(self.told, f"round({_USUAL}, 0.0001)", {name("", **INCIDENT): 0.0975}),
+        )
         return Case(
             "tickets after the wait, not before, and says what is usual and what GELU takes",
             {**self.agent, **self.spike(), **spent, **timed},

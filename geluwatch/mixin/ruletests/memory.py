@@ -109,6 +109,11 @@ class _Stories(Episode):
         )
 
     def without_limit(self) -> Case:
-        used = {name(catalog.RESIDENT, **POD): flat(64 * _GIGABYTE, self.run), name(catalog.DEVICE_MEMORY, **POD, device="cuda:0"): flat(_GIGABYTE, self.run)}
+        used = {
+            name(catalog.RESIDENT, **POD): flat(64 * _GIGABYTE, self.run),
+            name(catalog.DEVICE_MEMORY, **POD, device="cuda:0"): flat(_GIGABYTE, self.run),
+        }
         no_limit = {name(catalog.DEVICE_LIMIT, **POD, device="cuda:0"): flat(0, self.run)}
-        return Case("is silent where no limit is known, or none is set", {**self.agent, **used, **no_limit}, silent(0, self.due, self.run - 1))
+        return Case(
+            "is silent where no limit is known, or none is set", {**self.agent, **used, **no_limit}, silent(0, self.due, self.run - 1)
+        )

@@ -35,8 +35,7 @@ class _Stories(Episode):
 
     def says(self) -> tuple[Expected, ...]:
         text = (
-            "Model minilm version 1 is right in 2.5% fewer of all cases than the original that it was quantised from; "
-            "up to 1% is allowed."
+            "Model minilm version 1 is right in 2.5% fewer of all cases than the original that it was quantised from; up to 1% is allowed."
         )
         return (Expected(INCIDENT, text, FIRST_HOST),)
 
