@@ -111,7 +111,7 @@ class _Stories:
         stretches: list[tuple[float, int]] = []
         at = 0
         for moment in moments:
-            stretches += [(_SAMPLES_A_STEP, moment - half - at), (_SAMPLES_A_STEP / 12, 2 * half)]
+            stretches += [(_SAMPLES_A_STEP, moment - half - at), (_SAMPLES_A_STEP * 0.6, 2 * half)]
             at = moment + half
         return climb(*stretches, (_SAMPLES_A_STEP, max(1, self.run - at)))
 
