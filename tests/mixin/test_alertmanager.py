@@ -129,7 +129,8 @@ def test_the_tables_name_alerts_that_there_are() -> None:
 def test_inhibitions_compare_only_what_both_sides_have() -> None:
     """No rule is without labels to compare, and none compares one that either side lacks: absent on both would count as equal."""
     for rule in inhibit_rules(SETTINGS):
-        assert {"job", "namespace"} <= set(rule["equal"]), rule
+        assert "namespace" in rule["equal"], rule
+        assert {"job", "model"} & set(rule["equal"]), rule
         for side in ("source_matchers", "target_matchers"):
             names = rule[side][0].split('"')[1].split("|")
             compared = set(rule["equal"]) - {"alertname"}
@@ -308,6 +309,23 @@ def test_a_page_of_nan_explains_whatever_follows_from_it(weekday: Example) -> No
     assert {"NonFiniteActivations nan 1 eu", "KernelMismatch nan 1 eu"} == set(told)
 
 
+def test_a_setup_without_clusters_and_regions_is_inhibited_alike(weekday: Example) -> None:
+    """Labels that both sides lack agree, so NaN explains drift without them; an alert without a model is no model's to explain."""
+    inbox = weekday.inbox
+
+    def bare(alert: Alert, *lacking: str, **changed: str) -> Labels:
+        return {name: value for name, value in labels_of(alert, **changed).items() if name not in {"cluster", "region", *lacking}}
+
+    weekday.post(*(bare(find(name), model="lone") for name in ("NonFiniteActivations", "Rollout")))
+    settle()
+    drift = find("ActivationDrift", "ticket")
+    weekday.post(*(bare(drift, model=model) for model in ("lone", "lonely")), bare(find("AgentMissing"), "model"))
+    assert inbox.wait(lambda: "ActivationDrift lonely 1 -" in inbox.all("model-tickets"))
+    assert inbox.wait(lambda: "AgentMissing - - -" in inbox.all("infrastructure-tickets"))
+    settle()
+    assert "ActivationDrift lone 1 -" not in inbox.all("model-tickets")
+
+
 def test_a_page_makes_its_own_ticket_needless(weekday: Example) -> None:
     """A model that pages for drift has no ticket for it; another version's ticket is told."""
     inbox, (page, ticket) = weekday.inbox, (find("ActivationDrift", tier) for tier in ("page", "ticket"))
@@ -330,26 +348,28 @@ def test_every_explanation_holds_for_its_model_and_no_other(weekday: Example) ->
     assert len(pairs) > 12
     causes, kept, told = [], [], []
     for place, (found, alert) in enumerate(pairs):
+        here, there = ({"job": f"{where}-{place}", "model": f"{where}-{place}"} for where in ("explained", "told"))
         extra = {matcher.split("=")[0]: matcher.split('"')[1] for matcher in found.matchers}
-        job = {"job": f"explained-{place}"}
-        labels = dict.fromkeys(found.labels, "") or labels_of(BY_NAME[found.cause])
-        causes.append({**labels, **{name: VALUES[name] for name in found.labels}, "alertname": found.cause, **extra, **job})
-        kept.append({**labels_of(alert), **job})
-        told.append({**labels_of(alert), "job": f"told-{place}"})
+        foreign = {name: VALUES[name] for name in found.labels}
+        labels = foreign or labels_of(BY_NAME[found.cause])
+        cause = {**labels, "alertname": found.cause, **extra}
+        causes.append({**cause, **{name: value for name, value in here.items() if name in labels}})
         if extra:
-            causes.append({**causes[-1], **dict.fromkeys(extra, "other"), "job": f"told-{place}"})
+            causes.append({**cause, **dict.fromkeys(extra, "other"), **there})
+        kept.append(labels_of(alert, **here))
+        told.append(labels_of(alert, **there))
     weekday.post(*causes)
     settle()
     weekday.post(*kept, *told)
     inbox = weekday.inbox
 
-    def jobs() -> set[tuple[str, str]]:
-        seen = [alert["labels"] for notification in inbox.notifications for alert in notification["alerts"]]
-        return {(labels["alertname"], labels["job"]) for labels in seen}
+    def seen() -> set[tuple[str, str]]:
+        labels = [alert["labels"] for notification in inbox.notifications for alert in notification["alerts"]]
+        return {(each["alertname"], each.get("model", "")) for each in labels}
 
-    assert inbox.wait(lambda: {(labels["alertname"], labels["job"]) for labels in told} <= jobs())
+    assert inbox.wait(lambda: {(labels["alertname"], labels["model"]) for labels in told} <= seen())
     settle()
-    assert set() == {(labels["alertname"], labels["job"]) for labels in kept} & jobs()
+    assert set() == {(labels["alertname"], labels["model"]) for labels in kept} & seen()
 
 
 def test_a_rollout_silences_the_ticket_of_drift_and_not_the_page_of_nan(weekday: Example) -> None:
