@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 
-.PHONY: help demo test test-full check render bench-overhead bench-calibration bench-real bench-scoring build clean
+.PHONY: help demo page test test-full check render bench-overhead bench-calibration bench-real bench-scoring build clean
 
 help: ## list what can be made
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | expand -t 18
@@ -19,10 +19,26 @@ $(VENV)/.dev: $(VENV)/.demo
 	$(BIN)/pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[dev]'
 	@touch $@
 
+# Versions of one package that cannot live in one environment: a folder each, for the dashboards' round trip.
+$(VENV)/.sdk: tests/mixin/grafana/sdk.txt $(VENV)/.dev
+	for version in $$(cat $<); do \
+	  $(BIN)/pip install --quiet --disable-pip-version-check --no-deps --upgrade --target $(VENV)/sdk/$${version#*!} \
+	    "grafana-foundation-sdk==$$version" || exit 1; \
+	done
+	@touch $@
+
+# Grafana's own TypeScript; without npm the tests that need it are skipped, save in CI.
+tools/grafana/node_modules: tools/grafana/package-lock.json
+	@if command -v npm >/dev/null; then npm ci --prefix tools/grafana --ignore-scripts --no-audit --no-fund --loglevel=error && touch $@; \
+	else echo "npm is not installed: dashboards are not checked against Grafana's types"; test -z "$$CI"; fi
+
 demo: $(VENV)/.demo ## the main job, live: baseline, drift, NaN, alerts, runbooks
 	$(BIN)/geluwatch demo
 
-test: $(VENV)/.dev ## every test that belongs to each change
+page: $(VENV)/.demo ## one drift page, from the baseline to its end
+	$(BIN)/geluwatch demo --page
+
+test: $(VENV)/.dev $(VENV)/.sdk tools/grafana/node_modules ## every test that belongs to each change
 	$(BIN)/pytest
 
 test-full: test bench-overhead bench-calibration bench-real bench-scoring ## the tests, then what takes long
@@ -53,4 +69,4 @@ build: $(VENV)/.dev ## wheel and sdist
 	$(BIN)/python -m build
 
 clean: ## remove what can be made again
-	rm -rf $(VENV) dist build .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache
+	rm -rf $(VENV) tools/grafana/node_modules dist build .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache

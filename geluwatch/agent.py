@@ -16,7 +16,8 @@ if TYPE_CHECKING:
 
 _RESERVED_LABELS = frozenset({
     "model", "model_version", "layer", "point", "kind", "rank", "le", "sign", "part", "verdict", "baseline",
-    "version", "framework", "tier", "scope", "fault", "device", "job", "instance", "pod", "namespace", "cluster",
+    "version", "framework", "tier", "scope", "fault", "device", "declared", "measured", "profile",
+    "job", "instance", "pod", "namespace", "cluster",
 })  # fmt: skip
 
 

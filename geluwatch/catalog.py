@@ -1,4 +1,4 @@
-"""THE list of metrics: name, kind, unit, labels and help, each exactly once; and the `le` edges.
+"""THE list of metrics: name, kind, unit, labels, help and profile, each exactly once; and the `le` edges.
 
 Exporters take names from here, the mixin writes its queries from here, tests compare both with this list.
 """
@@ -7,6 +7,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from typing import Literal
+
+from geluwatch.profiles import Profile
 
 Kind = Literal["counter", "gauge", "histogram", "info"]
 
@@ -26,6 +28,24 @@ POST_EDGES: tuple[float, ...] = (
 """Bucket edges after the GELU; the first lies below the function's minimum of -0.16997."""
 
 EDGES = {"pre": PRE_EDGES, "post": POST_EDGES}
+"""The edges that every histogram of activations has, by point."""
+
+FULL_EDGES: dict[str, tuple[float, ...]] = {
+    "pre": tuple(sorted((
+        *PRE_EDGES,
+        -16.0, -7.0, -5.0, -3.5, -2.75, -2.25, -1.75, -1.375, -1.125, -0.875, -0.625, -0.375, -0.125,
+        0.125, 0.375, 0.625, 0.875, 1.25, 1.75, 2.5, 3.5, 5.0, 7.0, 16.0,
+    ))),
+    "post": tuple(sorted((
+        *POST_EDGES,
+        -0.140625, -0.109375, -0.078125, -0.046875, -0.0234375, -0.0078125, -0.00390625,
+        0.0078125, 0.015625, 0.046875, 0.09375, 0.1875, 0.375, 0.625, 0.875, 1.25, 1.75, 2.5, 3.5, 5.0, 7.0, 16.0,
+    ))),
+}  # fmt: skip
+"""The edges of the full profile, at which every watch counts: those of `EDGES`, points between them, and the tails.
+
+Each is a point of the coarsest lattice too, which has none between the first two after the GELU. So a histogram at
+`EDGES` is this one with lines left out, and pods of different profiles agree at every edge that they share."""
 
 LATENCY_EDGES: tuple[float, ...] = (
     0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0,
@@ -45,6 +65,8 @@ class Metric:
     help: str
     unit: str = ""
     labels: tuple[str, ...] = ()
+    profile: Profile = "lean"
+    """The smallest profile that has it."""
 
     @property
     def series(self) -> str:
@@ -78,11 +100,11 @@ FIRST_FORWARD = Metric("geluwatch_first_forward_duration_seconds", "gauge", "Wha
 COLD_START = Metric("geluwatch_cold_start_seconds", "gauge", "From attaching to the end of the first forward pass that returned.", "s")
 
 # What the application reports: `Watch.note`
-PREDICTIONS = Metric("geluwatch_predictions", "counter", "Predictions of which the application learned whether they were right.", "{prediction}")
-WRONG_PREDICTIONS = Metric("geluwatch_wrong_predictions", "counter", "Of those, predictions that were wrong.", "{prediction}")
-ACCURACY = Metric("geluwatch_accuracy_ratio", "gauge", "Accuracy of the last evaluation that the application reported.", "1")
-QUANTIZED_DELTA = Metric("geluwatch_quantized_accuracy_delta_ratio", "gauge", "Accuracy of the quantised model minus that of the original on the same calibration set, as last reported; negative where quantising costs accuracy.", "1")
-COST = Metric("geluwatch_cost_per_hour", "gauge", "What an hour of this process costs, in the currency of whoever reports it.", "{currency}")
+PREDICTIONS = Metric("geluwatch_predictions", "counter", "Predictions of which the application learned whether they were right; absent until it first reports some.", "{prediction}")
+WRONG_PREDICTIONS = Metric("geluwatch_wrong_predictions", "counter", "Of those, predictions that were wrong; there from the same moment on.", "{prediction}")
+ACCURACY = Metric("geluwatch_accuracy_ratio", "gauge", "Accuracy of the last evaluation that the application reported; absent until it does.", "1")
+QUANTIZED_DELTA = Metric("geluwatch_quantized_accuracy_delta_ratio", "gauge", "Accuracy of the quantised model minus that of the original on the same calibration set, as last reported; negative where quantising costs accuracy; absent until reported.", "1")
+COST = Metric("geluwatch_cost_per_hour", "gauge", "What an hour of this process costs, in the currency of whoever reports it; absent until reported.", "{currency}")
 
 # Process and devices, as of the last flush
 CPU_SECONDS = Metric("geluwatch_process_cpu_seconds", "counter", "Processor time of all threads of the process.", "s")
@@ -98,11 +120,11 @@ DEVICE_BUSY = Metric("geluwatch_device_utilization_ratio", "gauge", "Share of th
 NONFINITE_FORWARDS = Metric("geluwatch_nonfinite_forward_passes", "counter", "Forward passes with a NaN or an Inf at a valid row of any GELU; every pass is checked.", "{pass}")
 SITE_NONFINITE = Metric("geluwatch_site_nonfinite_forward_passes", "counter", "Forward passes with a NaN or an Inf at a valid row of this GELU.", "{pass}", ("layer",))
 SITE_FIRST_NONFINITE = Metric("geluwatch_site_first_nonfinite_forward_passes", "counter", "Forward passes in which this GELU was the first with a NaN or an Inf.", "{pass}", ("layer",))
-SITE_PADDING_NONFINITE = Metric("geluwatch_site_padding_nonfinite_forward_passes", "counter", "Forward passes with a NaN or an Inf at padding rows only; harmless.", "{pass}", ("layer",))
-NONFINITE_ELEMENTS = Metric("geluwatch_nonfinite_elements", "counter", "NaN and Inf elements of valid rows, on the side of the GELU where they arose.", "{element}", ("layer", "point", "kind"))
+SITE_PADDING_NONFINITE = Metric("geluwatch_site_padding_nonfinite_forward_passes", "counter", "Forward passes with a NaN or an Inf at padding rows only; harmless.", "{pass}", ("layer",), profile="standard")
+NONFINITE_ELEMENTS = Metric("geluwatch_nonfinite_elements", "counter", "NaN and Inf elements of valid rows, on the side of the GELU where they arose.", "{element}", ("layer", "point", "kind"), profile="standard")
 
 # Training: gradients where they are watched, steps where the loop notes them
-SITE_GRADIENTS = Metric("geluwatch_site_nonfinite_gradient_passes", "counter", "Backward passes with a NaN or an Inf in the gradient of this GELU's output; absent where gradients are not watched.", "{pass}", ("layer",))
+SITE_GRADIENTS = Metric("geluwatch_site_nonfinite_gradient_passes", "counter", "Backward passes with a NaN or an Inf in the gradient of this GELU's output; absent where gradients are not watched.", "{pass}", ("layer",), profile="standard")
 SITE_FIRST_GRADIENTS = Metric("geluwatch_site_first_nonfinite_gradient_passes", "counter", "Backward passes in which this GELU's output was the first with a NaN or an Inf in its gradient, the one nearest to the loss.", "{pass}", ("layer",))
 TRAINING_STEPS = Metric("geluwatch_training_steps", "counter", "Steps that the training loop noted.", "{step}")
 NONFINITE_LOSSES = Metric("geluwatch_nonfinite_losses", "counter", "Training steps whose loss was NaN or infinite.", "{step}")
@@ -111,28 +133,28 @@ SKIPPED_IN_A_ROW = Metric("geluwatch_skipped_steps_in_a_row", "gauge", "Training
 LOSS_SCALE = Metric("geluwatch_loss_scale", "gauge", "The loss scaler's scale.", "1")
 
 # Distribution since attach
-VALUES = Metric("geluwatch_activation_value", "histogram", "Sampled activation values at equal edges everywhere; the +Inf bucket counts all but NaN.", "1", _POINT)
-ELEMENTS = Metric("geluwatch_elements", "counter", "Sampled elements, non-finite ones included.", "{element}", _POINT)
-ABS_SUM = Metric("geluwatch_activation_abs_sum", "counter", "Sum of the magnitudes of the sampled finite values of one sign; pos minus neg is the sum.", "1", ("layer", "point", "sign"))
-SQUARES = Metric("geluwatch_activation_squares", "counter", "Sum of the squares of the sampled finite values.", "1", _POINT)
+VALUES = Metric("geluwatch_activation_value", "histogram", "Sampled activation values at equal edges everywhere; the +Inf bucket counts all but NaN.", "1", _POINT, profile="standard")
+ELEMENTS = Metric("geluwatch_elements", "counter", "Sampled elements, non-finite ones included.", "{element}", _POINT, profile="standard")
+ABS_SUM = Metric("geluwatch_activation_abs_sum", "counter", "Sum of the magnitudes of the sampled finite values of one sign; pos minus neg is the sum.", "1", ("layer", "point", "sign"), profile="standard")
+SQUARES = Metric("geluwatch_activation_squares", "counter", "Sum of the squares of the sampled finite values.", "1", _POINT, profile="standard")
 
 # The last closed window
-WINDOW_MEAN = Metric("geluwatch_window_mean", "gauge", "Mean of the last closed window.", "1", _POINT)
-WINDOW_STD = Metric("geluwatch_window_stddev", "gauge", "Standard deviation of the last closed window.", "1", _POINT)
-WINDOW_ROWS = Metric("geluwatch_window_rows", "gauge", "Rows captured in the last closed window.", "{row}", _POINT)
+WINDOW_MEAN = Metric("geluwatch_window_mean", "gauge", "Mean of the last closed window.", "1", _POINT, profile="standard")
+WINDOW_STD = Metric("geluwatch_window_stddev", "gauge", "Standard deviation of the last closed window.", "1", _POINT, profile="standard")
+WINDOW_ROWS = Metric("geluwatch_window_rows", "gauge", "Rows captured in the last closed window.", "{row}", _POINT, profile="standard")
 WINDOW_END = Metric("geluwatch_window_end_timestamp_seconds", "gauge", "When the last closed window ended.", "s")
 WINDOWS = Metric("geluwatch_windows", "counter", "Windows closed.", "{window}")
 KS = Metric("geluwatch_ks_distance_ratio", "gauge", "Kolmogorov-Smirnov distance of the last window from the baseline, certified lower end; explains, does not decide.", "1", _POINT)
-KS_UPPER = Metric("geluwatch_ks_distance_upper_ratio", "gauge", "Certified upper end of the Kolmogorov-Smirnov distance.", "1", _POINT)
-WASSERSTEIN = Metric("geluwatch_wasserstein_distance_ratio", "gauge", "Wasserstein distance of the last window from the baseline, over the baseline's standard deviation.", "1", _POINT)
-MEAN_SHIFT = Metric("geluwatch_mean_shift_ratio", "gauge", "Mean of the last window minus the baseline's, over the baseline's standard deviation.", "1", _POINT)
-SPREAD_SHIFT = Metric("geluwatch_log_spread_shift", "gauge", "Natural logarithm of the last window's standard deviation over the baseline's.", "1", _POINT)
-TAIL = Metric("geluwatch_tail_ratio", "gauge", "Share of the last window beyond the baseline's quantiles of 0.1 % and 99.9 %; 0.002 when nothing has changed.", "1", _POINT)
-GATE_CLOSED = Metric("geluwatch_gate_closed_ratio", "gauge", "Share of values before the GELU below -3 in the last window, where it gives next to nothing.", "1", ("layer",))
-GATE_OPEN = Metric("geluwatch_gate_open_ratio", "gauge", "Share of values before the GELU above 3 in the last window, where it is the identity.", "1", ("layer",))
-ZERO = Metric("geluwatch_zero_ratio", "gauge", "Share of exact zeros in the last window.", "1", _POINT)
-PSI = Metric("geluwatch_population_stability_index", "gauge", "Population stability index of the last window on the baseline's deciles; for display, it decides nothing.", "1", _POINT)
-SCORE = Metric("geluwatch_drift_score", "gauge", "Typical squared channel z against the baseline, at the horizon that surprises most; about 1 when calm.", "1", _POINT)
+KS_UPPER = Metric("geluwatch_ks_distance_upper_ratio", "gauge", "Certified upper end of the Kolmogorov-Smirnov distance.", "1", _POINT, profile="standard")
+WASSERSTEIN = Metric("geluwatch_wasserstein_distance_ratio", "gauge", "Wasserstein distance of the last window from the baseline, over the baseline's standard deviation.", "1", _POINT, profile="standard")
+MEAN_SHIFT = Metric("geluwatch_mean_shift_ratio", "gauge", "Mean of the last window minus the baseline's, over the baseline's standard deviation.", "1", _POINT, profile="standard")
+SPREAD_SHIFT = Metric("geluwatch_log_spread_shift", "gauge", "Natural logarithm of the last window's standard deviation over the baseline's.", "1", _POINT, profile="standard")
+TAIL = Metric("geluwatch_tail_ratio", "gauge", "Share of the last window beyond the baseline's quantiles of 0.1 % and 99.9 %; 0.002 when nothing has changed.", "1", _POINT, profile="standard")
+GATE_CLOSED = Metric("geluwatch_gate_closed_ratio", "gauge", "Share of values before the GELU below -3 in the last window, where it gives next to nothing.", "1", ("layer",), profile="standard")
+GATE_OPEN = Metric("geluwatch_gate_open_ratio", "gauge", "Share of values before the GELU above 3 in the last window, where it is the identity.", "1", ("layer",), profile="standard")
+ZERO = Metric("geluwatch_zero_ratio", "gauge", "Share of exact zeros in the last window.", "1", _POINT, profile="standard")
+PSI = Metric("geluwatch_population_stability_index", "gauge", "Population stability index of the last window on the baseline's deciles; for display, it decides nothing.", "1", _POINT, profile="standard")
+SCORE = Metric("geluwatch_drift_score", "gauge", "Typical squared channel z against the baseline, at the horizon that surprises most; about 1 when calm.", "1", _POINT, profile="standard")
 SURPRISE = Metric("geluwatch_drift_surprise", "gauge", "Negative decimal logarithm of the probability of the window in calm traffic, the most over horizons and over level, contrast, shift and scale.", "1", _POINT)
 LIMIT = Metric("geluwatch_drift_limit", "gauge", "Surprise from which drift is a ticket or a page; absent while the baseline is too small for that tier.", "1", ("tier",))
 EVIDENCE = Metric("geluwatch_drift_evidence_ratio", "gauge", "Surprise over the ticket's limit: drift from 1 on; average it over pods.", "1", _POINT)
@@ -145,7 +167,7 @@ KERNEL_ERROR = Metric("geluwatch_kernel_error_ulps", "gauge", "Error against the
 HEADROOM = Metric("geluwatch_headroom_doublings", "gauge", "How often the largest magnitude of the last window can double before it exceeds its dtype; a binary logarithm, in bits.", "1", _POINT)
 OVERFLOW_TIME = Metric("geluwatch_predicted_overflow_seconds", "gauge", "Time until values overflow if they go on growing at the rate of the last windows; absent without a sure trend.", "s", _POINT)
 OVERFLOW = Metric("geluwatch_overflow_alarm", "gauge", "1 while an overflow lies ahead (ticket) or is near (page).", "1", ("layer", "point", "tier"))
-BASELINE_CDF = Metric("geluwatch_baseline_cdf_ratio", "gauge", "The armed baseline's cumulative share at each edge of geluwatch_activation_value.", "1", ("layer", "point", "le"))
+BASELINE_CDF = Metric("geluwatch_baseline_cdf_ratio", "gauge", "The armed baseline's cumulative share at each edge of geluwatch_activation_value; in the lean profile at +Inf alone, which tells that the baseline has the layer.", "1", ("layer", "point", "le"))
 VERDICT = Metric("geluwatch_verdict", "gauge", "1 for the verdict that holds now, 0 for the others.", "1", ("verdict",))
 
 # Census and baseline
@@ -182,6 +204,9 @@ SIGNS = ("pos", "neg")
 
 SUMMED = (FORWARD_SECONDS, BATCH_SIZE)
 """Histograms without negative edges, which have a sum and a count."""
+
+EXPOSITION_METRICS = (COLLECT_SECONDS, EXPORTED_SERIES)
+"""What describes the text in which the others are rendered: no report holds it, and OpenTelemetry does not get it."""
 
 METRICS: tuple[Metric, ...] = tuple(value for value in list(globals().values()) if isinstance(value, Metric))
 """Every metric, in the order above."""

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from geluwatch.errors import ConfigError
+from geluwatch.profiles import PROFILES, Profile
 
 #: Decides which rows are padding: called with the arguments of the root forward, returns a mask
 #: tensor of shape (batch, tokens), true or non-zero where a token is real, or None when it cannot tell.
@@ -69,6 +70,9 @@ class Config:
     ranges: bool = False
     """Whether to open a named profiler range, "gelu LAYER", around each GELU, for `torch.profiler` and NVTX."""
 
+    profile: Profile = "standard"
+    """How much is exported: "lean", only what alerts decide on; "standard"; or "full", with histograms cut twice as fine."""
+
     breaker_limit: int = 5
     """Failures of one part of the agent (guard, rows, ...) after which that part is switched off."""
 
@@ -96,6 +100,8 @@ class Config:
         for name in ("gradients", "ranges"):
             if not isinstance(getattr(self, name), bool):
                 raise ConfigError(f"{name} must be True or False, got {getattr(self, name)!r}.")
+        if self.profile not in tuple(PROFILES):
+            raise ConfigError(f"profile must be one of {', '.join(PROFILES)}, got {self.profile!r}.")
         for cls in self.gelu_classes:
             if not isinstance(cls, type):
                 raise ConfigError(f"gelu_classes must hold module classes, got {cls!r}; pass the class, not an instance.")

@@ -13,9 +13,11 @@ from typing import TYPE_CHECKING
 
 from geluwatch.background import Background
 from geluwatch.config import Config
+from geluwatch.core import application
 from geluwatch.core.monitor import Identity, Monitor
 from geluwatch.core.totals import merged
 from geluwatch.errors import BaselineError, DetachedError
+from geluwatch.inbox import Inbox
 from geluwatch.ports import BaselineStore, Clock, Sink, Source
 from geluwatch.records import Certificate, Report, Site, Totals
 
@@ -62,6 +64,7 @@ class Watch:
         self._failures = 0
         # Guards the monitor between the background thread and the caller's; the model's threads never take it.
         self._lock = threading.RLock()
+        self._inbox = Inbox()
         self._background = Background(self.tick, self._last_flush, config.flush_seconds)
         self._background.on_fork = self._forget_parent
         self._gave_up = ""
@@ -163,6 +166,32 @@ class Watch:
         """
         self._source.note_step(loss, scaler)
 
+    def note(
+        self,
+        *,
+        predictions: int | None = None,
+        wrong: int | None = None,
+        accuracy: float | None = None,
+        quantized_accuracy_delta: float | None = None,
+        cost_per_hour: float | None = None,
+    ) -> None:
+        """Note numbers that only the application knows; the next report and its metrics have them.
+
+        Any of them may be left out. Nothing waits, and any thread may call it. After `detach` it does nothing.
+
+        Args:
+            predictions: Predictions of which it is now known whether they were right; they are added up.
+            wrong: Of these, predictions that were wrong; they are added up as well.
+            accuracy: Accuracy of an evaluation, 0 to 1; the last one given holds.
+            quantized_accuracy_delta: Accuracy of the quantised model minus that of the original on the same data, -1 to 1.
+            cost_per_hour: What an hour of this process costs, in a currency of your own, the same for all processes.
+
+        Raises:
+            ConfigError: A value is no number or out of its range; then nothing of the call is taken.
+        """
+        if not self._detached:
+            self._inbox.note(application.said(predictions, wrong, accuracy, quantized_accuracy_delta, cost_per_hour))
+
     def follow_training(self, windows: int = 16, lag: int = 4) -> None:
         """Judge each window against earlier windows of this run, for a model in training, whose activations move on purpose.
 
@@ -196,22 +225,17 @@ class Watch:
         """
         from geluwatch.export.listener import Listener
         from geluwatch.export.pages import routes
-        from geluwatch.mixin import runbooks
+        from geluwatch.mixin import handbook
 
         with self._lock:
             self._refuse_if_detached()
             if self._listener is None:
-                texts = {name: runbooks.runbook(name) for name in runbooks.names()}
-                pages = routes(lambda: self._report, texts, _RUNBOOKS)
-                listener = Listener(pages, host=host, port=port, allow_remote=allow_remote, on_error=self._count_page_error)
+                texts = {group: {name: handbook.page(name) for name in names} for group, names in handbook.contents().items()}
+                pages = routes(lambda: self._report, texts["Runbooks"], _RUNBOOKS, texts["Playbooks"])
+                listener = Listener(pages, host=host, port=port, allow_remote=allow_remote, on_error=self._inbox.page_failed)
                 listener.start()
                 self._listener = listener
             return self._listener.start()
-
-    def _count_page_error(self, error: Exception) -> None:
-        log.warning("geluwatch: a page could not be served: %r", error)
-        with self._lock:
-            self._monitor.count("collect", errors=1)
 
     def detach(self) -> None:
         """Come off the model, totally: hooks, thread, listener and store connection; again does nothing."""
@@ -290,6 +314,7 @@ class Watch:
         What was seen before belongs to the parent, which reports it.
         """
         self._lock = threading.RLock()
+        self._inbox = Inbox()
         self._listener = None
         self._source.start_anew()
         self._monitor = self._monitor.restarted(self._clock.time())
@@ -308,6 +333,7 @@ class Watch:
         return self._publish()
 
     def _publish(self) -> Report:
+        self._monitor.note(*self._inbox.take())
         self._report = report = self._monitor.report(self._clock.time())
         for sink in self._sinks:
             try:

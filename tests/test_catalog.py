@@ -6,8 +6,9 @@ import re
 
 import pytest
 
-from geluwatch import catalog
-from geluwatch.catalog import EDGES, METRICS, MODEL_LABELS, Metric
+from geluwatch import attach, catalog
+from geluwatch.catalog import EDGES, FULL_EDGES, METRICS, MODEL_LABELS, Metric
+from geluwatch.errors import ConfigError
 
 SET_BY_PROMETHEUS = {"job", "instance", "pod", "namespace", "quantile", "__name__"}
 
@@ -34,6 +35,24 @@ def test_a_metric_follows_the_conventions(metric: Metric) -> None:
 def test_metrics_lists_every_metric_of_the_module() -> None:
     """A metric that is declared is exported."""
     assert [value for value in vars(catalog).values() if isinstance(value, Metric)] == list(METRICS)
+
+
+@pytest.mark.parametrize("label", sorted({label for metric in METRICS for label in metric.labels} | {"le", *MODEL_LABELS}))
+def test_no_user_label_can_take_the_place_of_ours(label: str) -> None:
+    """A constant label by the name of any label of the catalogue is refused before the model is looked at."""
+    with pytest.raises(ConfigError, match=f"Label name '{label}' is geluwatch's or Prometheus's own"):
+        attach(None, name="model", labels={label: "x"})  # type: ignore[arg-type]  # it never gets there
+
+
+@pytest.mark.parametrize("point", ["pre", "post"])
+def test_the_full_edges_are_twice_as_many_and_hold_the_others(point: str) -> None:
+    """With +Inf the series double, every standard edge is there, and none is written with an exponent, as each client does its own way."""
+    edges, full = EDGES[point], FULL_EDGES[point]
+    assert 2 * (len(edges) + 1) == len(full) + 1
+    assert sorted(set(full)) == list(full)
+    assert set(edges) < set(full)
+    assert edges[0] == full[0] if point == "post" else edges[0] > full[0]
+    assert [] == [edge for edge in full if edge and not 1e-4 <= abs(edge) < 1e6]
 
 
 @pytest.mark.parametrize("point", ["pre", "post"])

@@ -10,6 +10,7 @@ import pytest
 
 from geluwatch.config import Config
 from geluwatch.errors import ConfigError
+from geluwatch.profiles import PROFILES
 
 
 def test_the_default_is_valid_and_frozen() -> None:
@@ -53,6 +54,14 @@ def test_a_tolerance_is_a_positive_number_or_zero(value: object) -> None:
     assert 0 == Config(tolerance=0).tolerance
     with pytest.raises(ConfigError, match=rf"^tolerance must be a positive finite number, got {re.escape(repr(value))}\.$"):
         Config(tolerance=value)  # type: ignore[arg-type]  # that is the point
+
+
+@pytest.mark.parametrize("value", ["Lean", "", None, 1, ["lean"]])
+def test_a_profile_is_one_of_three(value: object) -> None:
+    """Anything else is refused, and the message lists them."""
+    assert ["lean", "standard", "full"] == [Config(profile=name).profile for name in PROFILES]
+    with pytest.raises(ConfigError, match=rf"^profile must be one of lean, standard, full, got {re.escape(repr(value))}\.$"):
+        Config(profile=value)  # type: ignore[arg-type]  # that is the point
 
 
 def test_gelu_classes_must_be_classes() -> None:

@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import itertools
-import json
 import os
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
 from types import SimpleNamespace
 
 import pytest
@@ -20,7 +18,6 @@ from geluwatch.cli.demo import texts as demo_texts
 from geluwatch.cli.demo.servers import Alertmanager, Prometheus, find, get
 from geluwatch.cli.demo.webhook import Alert, WebhookReceiver
 from geluwatch.errors import MissingPartError
-from geluwatch.mixin.dashboards import dashboards
 from geluwatch.mixin.rulefile import rule_file
 from geluwatch.mixin.settings import MixinSettings
 
@@ -167,63 +164,3 @@ def test_main_job(stage: SimpleNamespace) -> None:
         ("GeluwatchNonFiniteActivations", "trainer"),
     }
     assert expected == {(alert.name, alert.model) for alert in stage.inbox.alerts}
-
-
-WITHOUT_DATA = {
-    "Device memory": "needs an accelerator",
-    "Device utilization": "needs an accelerator",
-    "Time to overflow": "there is none without a trend towards an overflow",
-}
-"""Panels that a calm machine without an accelerator leaves empty, and why."""
-
-
-@contextmanager
-def learning(stage: SimpleNamespace) -> Iterator[None]:
-    """Run a sane training loop under a watch until Prometheus has seen it twice, and stay attached."""
-    torch.manual_seed(0)
-    trainer = Trainer()
-    optimizer = torch.optim.SGD(trainer.parameters(), lr=1e-3)
-    scaler = torch.amp.GradScaler("cpu")
-    config = geluwatch.Config(flush_seconds=0.5, gradients=True)
-    with geluwatch.attach(trainer, name="learner", config=config) as watch:
-        stage.prometheus.scrape({"serving": stage.watch.serve(), "learning": watch.serve()})
-        assert stage.prometheus.wait_until_scraped("learning")
-        began = time.monotonic()
-        while not stage.prometheus.query('rate(geluwatch_training_steps_total{model="learner"}[5m]) > 0'):
-            assert time.monotonic() - began < 30, "the steps never arrived"
-            loss = (trainer(torch.randn(16, 8)) - 1).square().mean()
-            optimizer.zero_grad()
-            scaler.scale(loss).backward()
-            scaler.step(optimizer)
-            scaler.update()
-            watch.note_step(loss, scaler)
-            time.sleep(0.01)
-        yield
-
-
-def test_every_dashboard_expression_returns_data(stage: SimpleNamespace) -> None:
-    """After a NaN, a training run and during a drift, each expression of the dashboard finds series in the Prometheus that saw them."""
-    with learning(stage):
-        ask_everything(stage)
-
-
-def ask_everything(stage: SimpleNamespace) -> None:
-    """Ask Prometheus each expression of the dashboard during a drift; none may be without data, but for those that are listed."""
-    code = itertools.cycle(stage.corpus.code)
-    while stage.traffic.window(code).verdict != "ticket":
-        pass
-    while not stage.prometheus.query("geluwatch_drift_first_layer"):
-        time.sleep(0.5)
-    panels = json.loads(overview(MixinSettings.quick()))["panels"]
-    asked = [(panel["title"], target["expr"]) for panel in panels for target in panel.get("targets", ())]
-    assert len(asked) > 30
-    filled = {"$__rate_interval": "5m", "$__range": "15m", "$point": "pre"}
-    names = ("job", "instance", "model", "layer", "agent", "datasource")
-    empty = []
-    for title, expression in asked:
-        for variable, text in {**filled, **{f"${name}": ".+" for name in names}}.items():
-            expression = expression.replace(variable, text)  # noqa: PLW2901  # one variable after the other
-        # So short a baseline opens tickets and has no limit for pages.
-        if not stage.prometheus.query(expression) and 'tier="page"' not in expression:
-            empty.append((title, expression))
-    assert [] == [(title, expression) for title, expression in empty if title not in WITHOUT_DATA]

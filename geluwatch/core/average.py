@@ -54,6 +54,14 @@ class Averages:
         self._state += self._gain * np.array([[1.0], [max(thin, 1.0)], [abs(thin - 1.0)]])
         self._windows += 1
 
+    def taken_with(self, vector: Floats, rows: float, requests: float) -> Floats:
+        """Return the statistics with one more window, and leave that window out again."""
+        kept = self._sums.copy(), self._state.copy(), self._windows
+        self.add(vector, rows, requests)
+        found = self.statistics()
+        self._sums, self._state, self._windows = kept
+        return found
+
     def statistics(self) -> Floats:
         """Return score, shift and scale (3, H), NaN where an average holds too few windows for its horizon."""
         if not self._windows:

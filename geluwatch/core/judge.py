@@ -66,15 +66,21 @@ class Judge:
         self._history = History(calm.keys, self._yardstick.layers)
         self._positions = {site.layer: site.position for site in baseline.sites}
 
-    def judge(self, window: Window) -> Judged:
-        """Return a judgement for each (layer, point) with enough rows in the window; the others are left unjudged."""
+    def judge(self, window: Window, *, spoilt: bool = False) -> Judged:
+        """Return a judgement for each (layer, point) with enough rows in the window; the others are left unjudged.
+
+        Args:
+            window: What to judge.
+            spoilt: Whether something else is known to be wrong with it, and told: it is then judged and not remembered,
+                or the averages would go on calling drift long after the fault is mended.
+        """
         scores = np.full((len(STATISTICS), len(self.keys), len(self._horizons)), np.nan)
         dead = []
         for place, key in enumerate(self.keys):
             seen = window.points.get(key)
             if seen is not None and seen.moments.rows >= self._minimum_rows:
                 vector = score.vector(seen.moments)
-                scores[:, place] = self._scores(key, vector, seen.moments.rows, window.requests)
+                scores[:, place] = self._scores(key, vector, seen.moments.rows, window.requests, spoilt)
                 if self._dead(key, vector):
                     dead.append(place)
         at = int(surprise.stratum(window.ended, len(self._yardstick.level)))
@@ -108,7 +114,7 @@ class Judge:
                         return f"{layer}: {found.text}"
         return ""
 
-    def _scores(self, key: PointKey, vector: Floats, rows: int, requests: float) -> Floats:
+    def _scores(self, key: PointKey, vector: Floats, rows: int, requests: float, spoilt: bool) -> Floats:
         """Return score, shift and scale (3, H) of one (layer, point)."""
         reference = self.baseline.references[key]
         if vector.size != reference.mean.size:
@@ -117,6 +123,8 @@ class Judge:
                 f"{reference.mean.size // 2}; record a baseline for this model."
             )
         averages = self._averages[key]
+        if spoilt:
+            return averages.taken_with(vector, rows, requests)
         averages.add(vector, rows, requests)
         return averages.statistics()
 

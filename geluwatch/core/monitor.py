@@ -8,9 +8,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
-from geluwatch.catalog import EDGES
+from geluwatch.catalog import FULL_EDGES
 from geluwatch.config import Config
-from geluwatch.core import follow, gross, histogram, moments, recorder
+from geluwatch.core import application, follow, gross, histogram, moments, recorder
 from geluwatch.core.follow import Follower
 from geluwatch.core.headroom import Headrooms
 from geluwatch.core.judge import Judge, Judged
@@ -20,6 +20,7 @@ from geluwatch.core.window import WindowBuilder, observe_rows
 from geluwatch.errors import BaselineError
 from geluwatch.records import (
     POINTS,
+    Application,
     Baseline,
     Certificate,
     Drained,
@@ -65,6 +66,7 @@ class Monitor:
         self._follower: Follower | None = None
         self._judged = Judged()
         self._gross: Mapping[PointKey, Gross] = {}
+        self._wrong = False
         self._kernels = Kernels()
         self._parity: Mapping[str, Parity] = {}
         self._headrooms = Headrooms()
@@ -106,6 +108,11 @@ class Monitor:
             self._totals = replace(self._totals, errors=add_counts(self._totals.errors, {part: errors}))
         self._totals = replace(self._totals, flush_seconds=self._totals.flush_seconds + flush_seconds)
 
+    def note(self, said: Application, failed_pages: int) -> None:
+        """Add what the application says of its own work, and the pages that could not be served."""
+        self._totals = replace(self._totals, application=application.added(self._totals.application, said))
+        self.count("collect", errors=failed_pages)
+
     def ready_to_close(self) -> bool:
         """Return whether the open window can be judged: at some site at least; a thinner one is carried over.
 
@@ -129,8 +136,11 @@ class Monitor:
         self._parity = self._kernels.measure(self._sites)
         self._headrooms.add(window, self._config.minimum_rows, self._calm())
         self._judged = Judged()
+        # The window behind a spoilt one holds what was left of the fault when that one was closed.
+        wrong = bool(self._gross) or window.first_nonfinite is not None
+        spoilt, self._wrong = wrong or self._wrong, wrong
         if self._judge:
-            self._judged = self._judge.judge(window)
+            self._judged = self._judge.judge(window, spoilt=spoilt)
         elif self._follower:
             self._judged = self._follower.judge(window, {site.layer: site.position for site in self._sites})
 
@@ -164,7 +174,7 @@ class Monitor:
         self._recorder = recorder.Recorder(self._config)
         self._baseline_cdf = {}
         for key, values in baseline.histograms.items():
-            *below, total = histogram.bucket_counts(values, EDGES[key[1]])
+            *below, total = histogram.bucket_counts(values, FULL_EDGES[key[1]])
             self._baseline_cdf[key] = (*(count / total for count in below), 1.0) if total else ()
         return baseline.certificate
 
@@ -207,6 +217,8 @@ class Monitor:
             usage=self._usage,
             gradients=self._config.gradients,
             framework=self._identity.framework,
+            cost_budget=self._config.cost_budget,
+            profile=self._config.profile,
         )
 
     def _verdict(self, first_nonfinite: str | None) -> Verdict:

@@ -6,7 +6,8 @@ from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from typing import TypeVar
 
-from geluwatch.catalog import EDGES
+from geluwatch.catalog import FULL_EDGES
+from geluwatch.core.application import together
 from geluwatch.core.histogram import bucket_counts
 from geluwatch.core.window import merge_nonfinite
 from geluwatch.records import Drained, PointKey, PointTotals, PointWindow, Totals, Traffic, Training
@@ -16,7 +17,7 @@ _Number = TypeVar("_Number", int, float)
 
 def add_point(have: PointTotals, key: PointKey, seen: PointWindow) -> PointTotals:
     """Return a (layer, point)'s counters with newly captured values added."""
-    more = bucket_counts(seen.histogram, EDGES[key[1]])
+    more = bucket_counts(seen.histogram, FULL_EDGES[key[1]])
     return PointTotals(
         have.elements + seen.histogram.finite + seen.histogram.nonfinite,
         add_buckets(have.buckets, more),
@@ -64,7 +65,12 @@ def merged(parts: Iterable[Totals]) -> Totals:
             training=part.training,
         )
         both = add_drained(total, drained)
-        total = replace(both, windows=total.windows + part.windows, flush_seconds=total.flush_seconds + part.flush_seconds)
+        total = replace(
+            both,
+            windows=total.windows + part.windows,
+            flush_seconds=total.flush_seconds + part.flush_seconds,
+            application=together(total.application, part.application),
+        )
     return total
 
 

@@ -33,6 +33,8 @@ class RoutedServer(ThreadingHTTPServer):
     hosts: frozenset[str] | None
     """Names that the Host header may hold; None admits any."""
     on_error: Callable[[Exception], None]
+    stopping: bool
+    """Whether the answer being made is the last one on its connection."""
 
 
 class Handler(BaseHTTPRequestHandler):
@@ -43,6 +45,9 @@ class Handler(BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
     default_request_version = "HTTP/1.0"  # that of a request too broken to say; for 0.9 an answer would have no head
     timeout = 10.0  # seconds without a byte, within a request or between two
+    # Head and body leave together: sent apart, the body would wait until the client had acknowledged the head.
+    wbufsize = -1
+    disable_nagle_algorithm = True
 
     def parse_request(self) -> bool:
         """Read the request's head, after refusing an overlong first line."""
@@ -105,6 +110,8 @@ class Handler(BaseHTTPRequestHandler):
     def _send(self, response: Response, *, compress: bool = False) -> None:
         compress = compress and len(response.body) > _SMALLEST_COMPRESSED
         body = response.compressed if compress else response.body
+        if self.server.stopping:
+            self.close_connection = True
         self.send_response(response.status)
         headers = {**_HEADERS, "Content-Type": response.content_type, **response.headers, "Content-Length": str(len(body))}
         if compress:

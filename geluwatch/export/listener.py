@@ -8,7 +8,8 @@ import socket
 import socketserver
 import sys
 import threading
-from collections.abc import Callable, Mapping
+import time
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 from geluwatch.errors import ListenError
@@ -17,6 +18,7 @@ from geluwatch.export.messages import Route
 
 _MOST_CONNECTIONS = 64
 _LOOPBACK_NAMES = ("localhost", "127.0.0.1", "::1")
+_SECONDS_TO_ANSWER = 1.0
 _SECONDS_TO_END = 2.0
 
 
@@ -98,7 +100,7 @@ class _Server(RoutedServer):
         self.routes, self.hosts, self.on_error = routes, hosts, on_error
         self._open: dict[socket.socket, threading.Thread] = {}
         self._lock = threading.Lock()
-        self._stopping = False
+        self.stopping = False
         self._thread = threading.Thread(target=self._accept, name="geluwatch-listener", daemon=True)
         super().__init__((host, port), Handler)
 
@@ -107,25 +109,33 @@ class _Server(RoutedServer):
         self._thread.start()
 
     def stop(self) -> None:
-        """Free the port and end every connection, so that nothing more is answered and no thread is left."""
-        self._stopping = True
+        """Free the port and end every connection, so that nothing more is answered and no thread is left.
+
+        Requests that have come are answered first: whoever has been sent a head can count on the body.
+        """
+        self.stopping = True
         _hang_up(self.socket)
-        self._end(self._thread)
+        self._end([self._thread], _SECONDS_TO_END)
         self.server_close()
         with self._lock:
-            left = list(self._open.items())
-        for connection, _ in left:
+            left = dict(self._open)
+        for connection in left:
+            _hang_up(connection, socket.SHUT_RD)
+        self._end(left.values(), _SECONDS_TO_ANSWER)
+        for connection in left:
             _hang_up(connection)
-        for _, thread in left:
-            self._end(thread)
+        self._end(left.values(), _SECONDS_TO_END)
 
     def _accept(self) -> None:
-        while not self._stopping:
+        while not self.stopping:
             self.handle_request()
 
-    def _end(self, thread: threading.Thread) -> None:
-        if thread is not threading.current_thread():
-            thread.join(_SECONDS_TO_END)
+    def _end(self, threads: Iterable[threading.Thread], seconds: float) -> None:
+        """Wait for threads to end, for so long all together."""
+        deadline = time.monotonic() + seconds
+        for thread in threads:
+            if thread is not threading.current_thread():
+                thread.join(max(0.0, deadline - time.monotonic()))
 
     def server_bind(self) -> None:
         """Bind without the reverse look-up of the base class, which can hang where there is no name server."""
@@ -189,8 +199,8 @@ def _url(server: _Server) -> str:
     return f"http://[{host}]:{port}" if address.version == 6 else f"http://{host}:{port}"
 
 
-def _hang_up(connection: socket.socket) -> None:
+def _hang_up(connection: socket.socket, side: int = socket.SHUT_RDWR) -> None:
     try:
-        connection.shutdown(socket.SHUT_RDWR)
+        connection.shutdown(side)
     except OSError:
         return  # the other end was quicker

@@ -8,13 +8,13 @@ from functools import cache
 from html import escape
 from importlib.resources import files
 from string import Template
-from threading import Lock
 from urllib.parse import quote
 
 from geluwatch.export import markdown
 from geluwatch.export.document import document
 from geluwatch.export.messages import Request, Response, Route, text
 from geluwatch.export.prometheus import negotiate, render
+from geluwatch.export.renderings import Renderings
 from geluwatch.records import Report
 
 _HTML = "text/html; charset=utf-8"
@@ -31,6 +31,7 @@ def routes(
     read: Callable[[], Report],
     runbooks: Mapping[str, str],
     runbook_of: Mapping[str, str] | None = None,
+    playbooks: Mapping[str, str] | None = None,
 ) -> dict[str, Route]:
     """Return the routes of one watch.
 
@@ -38,8 +39,9 @@ def routes(
         read: Returns the newest report.
         runbooks: Markdown by name; each is served under `/runbooks/`.
         runbook_of: Name of the runbook that fits each trouble; the live page links to it.
+        playbooks: Further texts, by name, which are served beside the runbooks.
     """
-    renderings = _Renderings()
+    renderings, texts = Renderings(), {**runbooks, **(playbooks or {})}
     fitting = {what: f"runbooks/{quote(name)}" for what, name in (runbook_of or {}).items() if name in runbooks}
 
     def metrics(request: Request) -> Response:
@@ -59,8 +61,8 @@ def routes(
         "/metrics": metrics,
         "/report.json": report_json,
         "/healthz": healthz,
-        "/runbooks/": _index(runbooks),
-        **{f"/runbooks/{name}": _runbook(name, runbooks) for name in runbooks},
+        "/runbooks/": _index({"Runbooks": runbooks, "Playbooks": playbooks or {}}),
+        **{f"/runbooks/{name}": _runbook(name, texts) for name in texts},
     }
 
 
@@ -84,24 +86,6 @@ def trouble(report: Report) -> str:
     return "kernel" if faulty and not report.drifting else "drift"
 
 
-class _Renderings:
-    """What was made of the newest report, so that asking again before the next one costs nothing."""
-
-    def __init__(self) -> None:
-        self._lock = Lock()
-        self._report: Report | None = None
-        self._made: dict[str, Response] = {}
-
-    def of(self, report: Report, content_type: str, make: Callable[[], Response]) -> Response:
-        """Return the rendering of a report, made on the first request for it."""
-        with self._lock:
-            if report is not self._report:
-                self._report, self._made = report, {}
-            if content_type not in self._made:
-                self._made[content_type] = make()
-            return self._made[content_type]
-
-
 def _report_json(report: Report, runbook: str | None) -> Response:
     return Response(json.dumps(document(report, runbook), allow_nan=False).encode(), _JSON)
 
@@ -119,19 +103,23 @@ def _runbook(name: str, runbooks: Mapping[str, str]) -> Route:
 
     def route(request: Request) -> Response:
         if request.query.get("format") == "md":
-            return Response(runbooks[name].encode(), _MARKDOWN)
+            return Response(markdown.relinked(runbooks[name], runbooks).encode(), _MARKDOWN)
         return page()
 
     return route
 
 
-def _index(runbooks: Mapping[str, str]) -> Route:
+def _index(groups: Mapping[str, Mapping[str, str]]) -> Route:
     @cache
     def page() -> Response:
-        entries = [_entry(name, markdown.render(source).summary) for name, source in sorted(runbooks.items())]
-        return _page("Runbooks", f'<h1>Runbooks</h1>\n<dl class="index">\n{"".join(entries)}</dl>')
+        return _page("Runbooks", "\n".join(_group(title, texts) for title, texts in groups.items() if texts))
 
     return lambda _: page()
+
+
+def _group(title: str, texts: Mapping[str, str]) -> str:
+    entries = [_entry(name, markdown.render(source).summary) for name, source in texts.items()]
+    return f'<h1>{escape(title)}</h1>\n<dl class="index">\n{"".join(entries)}</dl>'
 
 
 def _entry(name: str, summary: str) -> str:

@@ -13,22 +13,15 @@ from importlib.metadata import PackageNotFoundError, version
 from typing import NamedTuple
 
 from geluwatch import catalog
-from geluwatch.catalog import EDGES, FAULTS, KINDS, METRICS, PARTS, SIGNS, TIERS, Metric
-from geluwatch.export import traffic
+from geluwatch.catalog import EXPOSITION_METRICS, FAULTS, KINDS, METRICS, PARTS, SIGNS, TIERS, Metric
+from geluwatch.export import edges, traffic
 from geluwatch.export.traffic import Reader as _Reader
 from geluwatch.export.traffic import Reading as _Reading
-from geluwatch.export.traffic import le_texts
-from geluwatch.records import POINTS, VERDICTS, Certificate, Nonfinite, Panel, Parity, Point, PointReport, Report
-
-EXPOSITION_METRICS = (catalog.COLLECT_SECONDS, catalog.EXPORTED_SERIES)
-"""Metrics of the catalogue that no report holds: they describe the text in which the others are rendered."""
+from geluwatch.profiles import within
+from geluwatch.records import VERDICTS, Certificate, Nonfinite, Panel, Parity, PointReport, Report
 
 REPORT_METRICS = tuple(metric for metric in METRICS if metric not in EXPOSITION_METRICS)
 """Metrics that are read from a report, in the catalogue's order."""
-
-# The live histogram and the baseline's gauge are joined by Prometheus on this text, so it is made once for both.
-LE: Mapping[Point, tuple[str, ...]] = {point: le_texts(EDGES[point]) for point in POINTS}
-"""The `le` label at each edge of the catalogue, then at +Inf."""
 
 
 class Sample(NamedTuple):
@@ -50,7 +43,12 @@ def samples(report: Report) -> Iterator[Sample]:
 
 
 def samples_of(report: Report, metric: Metric) -> Iterator[Sample]:
-    """Yield the samples of one of `REPORT_METRICS`; those of a histogram go up by `le` within a (layer, point)."""
+    """Yield the samples of one of `REPORT_METRICS`; those of a histogram go up by `le` within a (layer, point).
+
+    A metric that the report's profile leaves out has none.
+    """
+    if not within(metric.profile, report.profile):
+        return
     constant = constant_labels(report)
     for labels, value in _READERS[metric](report):
         yield Sample(metric, {**constant, **labels}, float(value))
@@ -233,8 +231,7 @@ def _nonfinite_elements(report: Report) -> Iterator[_Reading]:
 
 def _values(report: Report) -> Iterator[_Reading]:
     for labels, seen in _points(report):
-        edges = LE[seen.point]
-        for le, count in zip(edges, seen.totals.buckets or (0,) * len(edges), strict=True):
+        for le, count in edges.buckets(seen, report.profile):
             yield {**labels, "le": le}, count
 
 
@@ -246,7 +243,7 @@ def _abs_sum(report: Report) -> Iterator[_Reading]:
 
 def _baseline_cdf(report: Report) -> Iterator[_Reading]:
     for labels, seen in _points(report):
-        for le, share in zip(LE[seen.point], seen.baseline_cdf, strict=False):
+        for le, share in edges.shares(seen, report.profile):
             yield {**labels, "le": le}, share
 
 
@@ -274,13 +271,11 @@ def _part_disabled(report: Report) -> Iterator[_Reading]:
         yield {"part": part}, part in report.disabled
 
 
-def _none(_: Report) -> Iterator[_Reading]:
-    return iter(())
+def _profile_info(report: Report) -> Iterator[_Reading]:
+    yield {"profile": report.profile}, 1
 
 
 _READERS: Mapping[Metric, _Reader] = {
-    **dict.fromkeys((catalog.PREDICTIONS, catalog.WRONG_PREDICTIONS, catalog.ACCURACY, catalog.QUANTIZED_DELTA, catalog.COST), _none),
-    **dict.fromkeys((catalog.MEMORY_LIMIT, catalog.DEVICE_LIMIT, catalog.COST_BUDGET, catalog.PROFILE_INFO), _none),
     catalog.FORWARDS: _of_model(lambda report: report.totals.forwards),
     catalog.SAMPLED_FORWARDS: _of_model(lambda report: report.totals.sampled_forwards),
     catalog.SAMPLES: _of_model(lambda report: report.totals.samples),
@@ -339,8 +334,10 @@ _READERS: Mapping[Metric, _Reader] = {
     catalog.GELU_SECONDS: _op_seconds,
     catalog.TIMED_SECONDS: _of_model(lambda report: report.totals.timed_seconds),
     catalog.HOOK_SECONDS: _of_model(lambda report: report.totals.hook_seconds),
+    catalog.COST_BUDGET: _of_model(lambda report: report.cost_budget),
     catalog.FLUSH_SECONDS: _of_model(lambda report: report.totals.flush_seconds),
     catalog.DROPPED_ROWS: _of_model(lambda report: report.totals.dropped_rows),
     catalog.ERRORS: _errors,
     catalog.PART_DISABLED: _part_disabled,
+    catalog.PROFILE_INFO: _profile_info,
 }

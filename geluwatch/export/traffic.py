@@ -1,4 +1,7 @@
-"""Readers of what a report says about passes, training steps, the process and its devices; `samples` puts labels and metric to them."""
+"""Readers of what a report says about passes, training steps, the application, the process and its devices.
+
+`samples` puts metric and constant labels to them.
+"""
 
 from __future__ import annotations
 
@@ -10,7 +13,7 @@ from prometheus_client.utils import floatToGoString
 
 from geluwatch import catalog
 from geluwatch.catalog import BATCH_EDGES, LATENCY_EDGES, Metric
-from geluwatch.records import DeviceUsage, Report, Traffic, Training, Usage
+from geluwatch.records import Application, DeviceUsage, Report, Traffic, Training, Usage
 
 Reading = tuple[dict[str, str], float]
 Reader = Callable[[Report], Iterator[Reading]]
@@ -51,6 +54,15 @@ def _of_training(value: Callable[[Training], float | None]) -> Reader:
     return read
 
 
+def _of_application(value: Callable[[Application], float | None]) -> Reader:
+    def read(report: Report) -> Iterator[Reading]:
+        found = value(report.totals.application)
+        if found is not None:
+            yield {}, found
+
+    return read
+
+
 def _of_process(value: Callable[[Usage], float | None]) -> Reader:
     def read(report: Report) -> Iterator[Reading]:
         found = None if report.usage is None else value(report.usage)
@@ -83,10 +95,17 @@ READERS: Mapping[Metric, Reader] = {
     catalog.SKIPPED_STEPS: _of_training(lambda training: None if training.scale is None else training.skipped_steps),
     catalog.SKIPPED_IN_A_ROW: _of_training(lambda training: None if training.scale is None else training.skipped_in_a_row),
     catalog.LOSS_SCALE: _of_training(lambda training: training.scale),
+    catalog.PREDICTIONS: _of_application(lambda said: said.predictions),
+    catalog.WRONG_PREDICTIONS: _of_application(lambda said: said.wrong if said.predictions is None else said.wrong or 0),
+    catalog.ACCURACY: _of_application(lambda said: said.accuracy),
+    catalog.QUANTIZED_DELTA: _of_application(lambda said: said.quantized_accuracy_delta),
+    catalog.COST: _of_application(lambda said: said.cost_per_hour),
     catalog.CPU_SECONDS: _of_process(lambda usage: usage.cpu_seconds),
     catalog.RESIDENT: _of_process(lambda usage: usage.resident),
+    catalog.MEMORY_LIMIT: _of_process(lambda usage: usage.limit),
     catalog.THREADS: _of_process(lambda usage: usage.threads),
     catalog.DEVICE_MEMORY: _of_device(lambda device: device.allocated),
     catalog.DEVICE_PEAK: _of_device(lambda device: device.peak),
+    catalog.DEVICE_LIMIT: _of_device(lambda device: device.limit),
     catalog.DEVICE_BUSY: _of_device(lambda device: device.utilization),
 }

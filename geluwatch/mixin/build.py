@@ -10,10 +10,13 @@ import tempfile
 from pathlib import Path
 
 from geluwatch.errors import MixinError
+from geluwatch.mixin.alertmanager import EXAMPLE_FILE, example
 from geluwatch.mixin.dashboards import dashboards
+from geluwatch.mixin.handbook import files
+from geluwatch.mixin.kubernetes import KubernetesSettings, render_kubernetes
+from geluwatch.mixin.metrics_page import metrics_page
 from geluwatch.mixin.rulefile import GENERATED, dump, rule_file
-from geluwatch.mixin.ruletests import RULE_FILE, rule_tests
-from geluwatch.mixin.runbooks import names, runbook
+from geluwatch.mixin.ruletests import RULE_FILE, long_rule_tests, rule_tests
 from geluwatch.mixin.settings import MixinSettings
 
 
@@ -23,21 +26,30 @@ def render_all(settings: MixinSettings) -> dict[str, bytes]:
     Rule tests come only with settings that select all targets, because their series could not know how to please a
     selector.
     """
+    drawn = dashboards(settings)
     rendered = {
-        **{f"dashboards/{uid}.json": content for uid, content in dashboards(settings).items()},
+        **{f"dashboards/{uid}.json": content for uid, content in drawn.items()},
         f"alerts/{RULE_FILE}": rule_file(settings),
-        **{f"runbooks/{name}.md": _page(name, settings) for name in names()},
+        **{f"runbooks/{path}": _marked(text) for path, text in files(settings).items()},
+        f"alerts/{EXAMPLE_FILE}": example(settings),
     }
     if not settings.selector and not settings.expected_targets:
         rendered["alerts/tests/geluwatch.rules.test.yaml"] = dump(rule_tests(settings))
+        rendered["alerts/tests/geluwatch.rules.long.test.yaml"] = dump(long_rule_tests(settings))
+    rendered["docs/metrics.md"] = metrics_page(settings, list(drawn.values()))
     return dict(sorted(rendered.items()))
 
 
-def write(directory: Path, settings: MixinSettings) -> tuple[Path, ...]:
+def write(directory: Path, settings: MixinSettings, kubernetes: KubernetesSettings | None = None) -> tuple[Path, ...]:
     """Write every artefact below a directory, and remove those of ours that are no longer rendered.
 
     Each file is replaced at once, so that a reader finds the old or the new one and never half of it. Files of others
     are left alone.
+
+    Args:
+        directory: Where the folders of the artefacts lie.
+        settings: What they are rendered with.
+        kubernetes: None writes files for Prometheus and Grafana themselves; else they are written as its resources.
 
     Returns:
         The files written, sorted.
@@ -45,7 +57,7 @@ def write(directory: Path, settings: MixinSettings) -> tuple[Path, ...]:
     Raises:
         MixinError: A file cannot be written or removed.
     """
-    rendered = render_all(settings)
+    rendered = _render(settings, kubernetes)
     try:
         for path in _stale(directory, rendered):
             (directory / path).unlink()
@@ -56,13 +68,13 @@ def write(directory: Path, settings: MixinSettings) -> tuple[Path, ...]:
     return tuple(directory / path for path in rendered)
 
 
-def check(directory: Path, settings: MixinSettings) -> list[str]:
+def check(directory: Path, settings: MixinSettings, kubernetes: KubernetesSettings | None = None) -> list[str]:
     """Return the paths below a directory that are missing, differ, or are ours and no longer rendered; sorted.
 
     Raises:
         MixinError: A file that is there cannot be read.
     """
-    rendered = render_all(settings)
+    rendered = _render(settings, kubernetes)
     try:
         different = [path for path, content in rendered.items() if _read(directory / path) != content]
         return sorted([*different, *_stale(directory, rendered)])
@@ -70,8 +82,8 @@ def check(directory: Path, settings: MixinSettings) -> list[str]:
         raise MixinError(f"The artefacts below {directory} cannot be read: {error}; make them readable.") from error
 
 
-def _page(name: str, settings: MixinSettings) -> bytes:
-    return f"{runbook(name, settings)}\n<!-- {GENERATED} -->\n".encode()
+def _marked(text: str) -> bytes:
+    return f"{text}\n<!-- {GENERATED} -->\n".encode()
 
 
 def _stale(directory: Path, rendered: dict[str, bytes]) -> list[str]:
@@ -80,6 +92,14 @@ def _stale(directory: Path, rendered: dict[str, bytes]) -> list[str]:
     found = [path for folder in folders if folder.is_dir() for path in folder.iterdir() if path.is_file()]
     names = [path.relative_to(directory).as_posix() for path in found]
     return [name for name in names if name not in rendered and GENERATED.encode() in (directory / name).read_bytes()]
+
+
+def _render(settings: MixinSettings, kubernetes: KubernetesSettings | None) -> dict[str, bytes]:
+    rendered = render_all(settings)
+    if kubernetes is None:
+        return rendered
+    dashboards = {path: content for path, content in rendered.items() if path.startswith("dashboards/")}
+    return render_kubernetes(settings, kubernetes, dashboards)
 
 
 def _read(path: Path) -> bytes | None:

@@ -5,25 +5,15 @@ Agents serve these pages beside their metrics, so importing this module stays li
 
 from __future__ import annotations
 
-import string
-from importlib import resources
-
 from geluwatch.errors import ConfigError
+from geluwatch.mixin.prose import filled, found
 from geluwatch.mixin.rules import alerts, recordings
-from geluwatch.mixin.rules.agents import memory_step
 from geluwatch.mixin.rules.alerting import Alert
 from geluwatch.mixin.rules.annotations import severity
 from geluwatch.mixin.settings import MixinSettings
 
-_PREFIX = "geluwatch"
 _GAP = "\n\n"
-_REACTION = {"page": "wakes someone up", "ticket": "opens a ticket for working hours"}
-
-
-class _Prose(string.Template):
-    """Markdown with `@{name}` for facts, since `$` belongs to shell snippets."""
-
-    delimiter = "@"
+_REACTION = {"page": "wakes someone up", "ticket": "opens a ticket for working hours", "notice": "tells nobody, keeps other alerts quiet"}
 
 
 def names() -> tuple[str, ...]:
@@ -48,17 +38,16 @@ def runbook(name: str, settings: MixinSettings | None = None) -> str:
     """
     used = settings or MixinSettings()
     tiers = _find(name, used)
-    template = resources.files("geluwatch.mixin").joinpath("templates", "runbooks", f"{tiers[0].name}.md")
-    return _Prose(template.read_text(encoding="utf-8")).substitute(_facts(tiers, used))
+    title, rest = filled("runbooks", tiers[0].name, used, _facts(tiers, used)).split("\n", 1)
+    return f"{title}\n\n{tiers[0].summary}\n{rest}"
 
 
 def _find(name: str, settings: MixinSettings) -> tuple[Alert, ...]:
     """Return the alert of a name, in each of its tiers."""
-    wanted = name.strip().lower().removesuffix(".md").removeprefix(_PREFIX)
-    found = tuple(alert for alert in alerts(settings) if alert.name.lower().removeprefix(_PREFIX) == wanted)
-    if not found:
+    known = found(name, names())
+    if known is None:
         raise ConfigError(f"There is no runbook {name!r}; there are {', '.join(names())}.")
-    return found
+    return tuple(alert for alert in alerts(settings) if alert.name == known)
 
 
 def _facts(tiers: tuple[Alert, ...], settings: MixinSettings) -> dict[str, str]:
@@ -68,11 +57,6 @@ def _facts(tiers: tuple[Alert, ...], settings: MixinSettings) -> dict[str, str]:
     return {
         "facts": "\n".join(_row(row) for row in rows),
         "expression": _fences(tiers, settings),
-        **dict(settings.severities.items()),
-        "window": settings.rate_window,
-        "grace": settings.grace,
-        "memory": settings.agent_memory,
-        "memory_step": f"{memory_step(settings)}s",
     }
 
 

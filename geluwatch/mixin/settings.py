@@ -29,6 +29,7 @@ _DURATIONS = (
     "agent_memory",
     "baseline_missing_for",
     "keep_firing_for",
+    "fault_keep_firing_for",
     "blind_for",
     "service_for",
     "rollout_window",
@@ -101,6 +102,9 @@ class MixinSettings:
     keep_firing_for: str = "10m"
     """How long page and drift ticket outlive their cause, so that a flapping cause stays one incident."""
 
+    fault_keep_firing_for: str = "15m"
+    """The same for faults that are read from windows: longer, for the drift that they keep quiet ends a window after them."""
+
     evaluation_interval: str | None = None
     """Interval of the rule groups; None leaves it to the server's configuration."""
 
@@ -132,6 +136,7 @@ class MixinSettings:
             agent_memory="10m",
             baseline_missing_for="20s",
             keep_firing_for="10s",
+            fault_keep_firing_for="15s",
             blind_for="5s",
             service_for="5s",
             rollout_window="20s",

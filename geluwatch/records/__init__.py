@@ -6,6 +6,7 @@ The way through: a `Source` yields `Drained` batches; the core folds them into `
 
 from __future__ import annotations
 
+from geluwatch.records.application import Application
 from geluwatch.records.baseline import Baseline, Calm, Certificate, Reference
 from geluwatch.records.names import POINTS, STATISTICS, VERDICTS, Alarm, Cells, Floats, Gross, Ints, Point, PointKey, State, Verdict
 from geluwatch.records.numerics import Headroom, Parity
@@ -19,6 +20,7 @@ __all__ = [
     "STATISTICS",
     "VERDICTS",
     "Alarm",
+    "Application",
     "Baseline",
     "Calm",
     "Cells",

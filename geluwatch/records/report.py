@@ -6,6 +6,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
+from geluwatch.profiles import Profile
+from geluwatch.records.application import Application
 from geluwatch.records.baseline import Certificate
 from geluwatch.records.names import Alarm, Gross, Point, PointKey, State, Verdict
 from geluwatch.records.numerics import Headroom, Parity
@@ -56,7 +58,7 @@ class PointTotals:
     elements: int = 0
     """Sampled elements, non-finite ones included."""
     buckets: tuple[int, ...] = ()
-    """Cumulative counts at the catalogue's `le` edges, then at +Inf (all but NaN)."""
+    """Cumulative counts at the catalogue's full edges, then at +Inf (all but NaN)."""
     abs_sum_pos: float = 0.0
     abs_sum_neg: float = 0.0
     squares: float = 0.0
@@ -106,7 +108,7 @@ class PointReport:
     """How far the largest magnitude lies below what the dtype can hold."""
     totals: PointTotals = field(default_factory=PointTotals)
     baseline_cdf: tuple[float, ...] = ()
-    """The baseline's cumulative shares at the catalogue's `le` edges, then at +Inf; empty without a baseline."""
+    """The baseline's cumulative shares at the catalogue's full edges, then at +Inf; empty without a baseline."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -130,6 +132,8 @@ class Totals:
     traffic: Traffic = field(default_factory=Traffic)
     training: Training | None = None
     """Steps of the training loop; None where none was noted."""
+    application: Application = field(default_factory=Application)
+    """What the application said of its own work."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -170,3 +174,7 @@ class Report:
     """Whether gradients are watched."""
     framework: str = ""
     """Name and version of the framework behind the source, for example "torch 2.13.0"."""
+    cost_budget: float | None = None
+    """Share of wall time that row capture may cost the model's threads; None without a limit."""
+    profile: Profile = "standard"
+    """How much of this is exported as metrics."""

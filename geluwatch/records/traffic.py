@@ -45,6 +45,8 @@ class DeviceUsage(NamedTuple):
     """The most of that so far."""
     utilization: float | None = None
     """Share of the last moments in which the device was busy, with any process; None where nobody tells."""
+    limit: int | None = None
+    """Bytes of memory that the device has."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,3 +60,5 @@ class Usage:
     threads: int | None = None
     """Threads of the process, those of libraries included; None where the system does not tell."""
     devices: tuple[DeviceUsage, ...] = ()
+    limit: int | None = None
+    """Bytes of memory that the process may use; None where the system does not tell."""

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 from scipy.special import ndtr
 
-from geluwatch.catalog import EDGES
+from geluwatch.catalog import FULL_EDGES
 from geluwatch.core import histogram, lattice
 from geluwatch.errors import LatticeError
 from geluwatch.records import Histogram
@@ -36,7 +36,9 @@ def identical(left: Histogram, right: Histogram) -> bool:
 
 def awkward(rng: np.random.Generator, size: int) -> np.ndarray:
     """Values with bucket edges, zeros of both signs, subnormals and everything non-finite among them."""
-    special = np.array([*EDGES["pre"], *EDGES["post"], 0.0, -0.0, 1e-42, -1e-42, np.nan, np.inf, -np.inf, 3e38, -3e38], np.float32)
+    special = np.array(
+        [*FULL_EDGES["pre"], *FULL_EDGES["post"], 0.0, -0.0, 1e-42, -1e-42, np.nan, np.inf, -np.inf, 3e38, -3e38], np.float32
+    )
     return np.where(rng.random(size) < 0.3, rng.choice(special, size), rng.normal(0, 2, size)).astype(np.float32)
 
 
@@ -118,7 +120,7 @@ def test_no_function_changes_its_arguments() -> None:
     whole = histogram.merge([a, b, histogram.from_values(values)])
     histogram.subtract(histogram.merge([a, b]), b)
     histogram.coarsen(a)
-    histogram.bucket_counts(a, EDGES["pre"])
+    histogram.bucket_counts(a, FULL_EDGES["pre"])
     assert kept == values.tobytes()
     assert before == [array.tobytes() for array in (a.cells, a.counts, b.cells, b.counts)]
     assert not any(np.shares_memory(whole.counts, part.counts) for part in (a, b))
@@ -193,14 +195,14 @@ def to_float16(values: np.ndarray) -> np.ndarray:
 def test_low_precision_buckets_are_exact(point: str, dtype: str, cut: Callable[[np.ndarray], np.ndarray]) -> None:
     """For bfloat16 and float16 every bucket is exact, with atoms on edges, zeros and infinities."""
     values = cut(awkward(np.random.default_rng(4), 20_000))
-    assert by_hand(values, EDGES[point]) == list(histogram.bucket_counts(histogram.from_values(values, dtype), EDGES[point]))
+    assert by_hand(values, FULL_EDGES[point]) == list(histogram.bucket_counts(histogram.from_values(values, dtype), FULL_EDGES[point]))
 
 
 @pytest.mark.parametrize("point", ["pre", "post"])
 def test_float32_buckets_are_exact_but_for_atoms_on_positive_edges(point: str) -> None:
     """For float32 only values equal to a positive edge are counted one bucket late, none other."""
     values = awkward(np.random.default_rng(5), 20_000)
-    edges = EDGES[point]
+    edges = FULL_EDGES[point]
     late = [int((values == edge).sum()) if edge > 0 else 0 for edge in edges]
     expected = [count - moved for count, moved in zip(by_hand(values, edges), [*late, 0], strict=True)]
     assert max(late) > 0
@@ -209,7 +211,7 @@ def test_float32_buckets_are_exact_but_for_atoms_on_positive_edges(point: str) -
 
 def test_buckets_of_nothing_are_zero() -> None:
     """An empty histogram has a zero at every edge and at +Inf."""
-    assert (0,) * (len(EDGES["pre"]) + 1) == histogram.bucket_counts(histogram.empty(), EDGES["pre"])
+    assert (0,) * (len(FULL_EDGES["pre"]) + 1) == histogram.bucket_counts(histogram.empty(), FULL_EDGES["pre"])
 
 
 def test_a_million_activations_take_less_than_48_kb() -> None:
@@ -293,9 +295,9 @@ def test_buckets_of_a_bounded_histogram_stay_exact() -> None:
     """Every published edge is a point of the coarsest lattice, so no floor moves a count across it."""
     values = np.random.default_rng(13).normal(0, 1, 50_000).astype(np.float32)
     seen = histogram.from_values(values)
-    for point in EDGES:
-        expected = histogram.bucket_counts(seen, EDGES[point])
-        assert expected == histogram.bucket_counts(histogram.coarsen(seen, lattice.compose(16, 255)), EDGES[point])
+    for point in FULL_EDGES:
+        expected = histogram.bucket_counts(seen, FULL_EDGES[point])
+        assert expected == histogram.bucket_counts(histogram.coarsen(seen, lattice.compose(16, 255)), FULL_EDGES[point])
 
 
 def test_coarsening_to_a_lattice_that_holds_every_value_stays_lossless() -> None:

@@ -129,6 +129,18 @@ def test_an_incident_leaves_the_averages_when_it_is_over(baseline: Baseline, min
     assert max(each.evidence for each in after[12:]) < 1.0
 
 
+def test_a_spoilt_window_is_judged_and_not_remembered(baseline: Baseline, minute: Minute) -> None:
+    """Windows with a known fault alarm while they last; the windows behind them are judged as if there had been none."""
+    rng, judge, other = np.random.default_rng(15), Judge(baseline, CONFIG), Judge(baseline, CONFIG)
+    for number in range(6):
+        calm = minute(rng, 1000 + number)
+        assert judge.judge(calm).points == other.judge(calm).points
+    for number in range(6):
+        assert "page" == judge.judge(minute(rng, 1006 + number, fault=5.0), spoilt=True).points[ODD, "pre"].alarm
+    after = minute(rng, 1012)
+    assert judge.judge(after).points == other.judge(after).points
+
+
 def amplitude(baseline: Baseline, minute: Minute, evidence: float) -> float:
     """The fault whose first window shows so much evidence."""
     low, high = 0.0, 2.0

@@ -6,7 +6,7 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from geluwatch.catalog import EDGES
+from geluwatch.catalog import FULL_EDGES
 from geluwatch.core import totals
 from geluwatch.core.window import observe
 from geluwatch.records import Drained, Nonfinite, PointKey, PointTotals, Totals
@@ -61,7 +61,7 @@ def test_point_counters_are_those_of_all_values() -> None:
         assert min(have.abs_sum_pos - before.abs_sum_pos, have.abs_sum_neg - before.abs_sum_neg, have.squares - before.squares) >= 0
     values = np.concatenate(parts)
     assert values.size == have.elements
-    assert [*(int((values <= edge).sum()) for edge in EDGES["pre"]), values.size - 1] == list(have.buckets)
+    assert [*(int((values <= edge).sum()) for edge in FULL_EDGES["pre"]), values.size - 1] == list(have.buckets)
 
 
 def test_counts_are_added_key_by_key() -> None:

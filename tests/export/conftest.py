@@ -8,9 +8,11 @@ from math import erf, sqrt
 
 import pytest
 
-from geluwatch.catalog import BATCH_EDGES, EDGES, LATENCY_EDGES
+from geluwatch.catalog import BATCH_EDGES, FULL_EDGES, LATENCY_EDGES
+from geluwatch.profiles import Profile
 from geluwatch.records import (
     POINTS,
+    Application,
     Certificate,
     DeviceUsage,
     FirstPass,
@@ -71,8 +73,8 @@ CAUSE = "pre-GELU values moved by +0.40 standard deviations (mean -0.01, was -0.
 
 
 def shares(point: Point, shift: float) -> tuple[float, ...]:
-    """Cumulative shares of a normal value at the catalogue's edges, then at +Inf."""
-    return (*((1 + erf((edge - shift) / sqrt(2))) / 2 for edge in EDGES[point]), 1.0)
+    """Cumulative shares of a normal value at the catalogue's full edges, then at +Inf."""
+    return (*((1 + erf((edge - shift) / sqrt(2))) / 2 for edge in FULL_EDGES[point]), 1.0)
 
 
 def point_report(position: int, point: Point, *, judged: bool, drifting: bool, windowed: bool) -> PointReport:
@@ -129,6 +131,7 @@ def build(
     labels: dict[str, str] | None = None,
     nonfinite: dict[str, Nonfinite] | None = None,
     model: str = "minilm",
+    profile: Profile = "standard",
 ) -> Report:
     """A report as the core would publish it in the state that the verdict names."""
     judged, windowed = verdict in ("ok", "ticket", "page"), verdict not in ("warming", "blind")
@@ -181,10 +184,13 @@ def build(
             nonfinite=nonfinite or {},
             traffic=TRAFFIC,
             training=Training(1_000, 2, 12, 3, 4096.0),
+            application=Application(50_000, 1_500, 0.97, -0.004, 3.75),
         ),
         gradients=True,
-        usage=Usage(812.5, 1_400_000_000, 37, (DeviceUsage("cuda:0", 2_000_000_000, 2_500_000_000, 0.81),)),
+        usage=Usage(812.5, 1_400_000_000, 37, (DeviceUsage("cuda:0", 2_000_000_000, 2_500_000_000, 0.81, 80_000_000_000),), 8_000_000_000),
         framework="torch 2.13.0",
+        cost_budget=0.01,
+        profile=profile,
     )
 
 

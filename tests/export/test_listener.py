@@ -295,6 +295,72 @@ def test_close_frees_the_port_and_leaves_no_thread() -> None:
     again.close()
 
 
+def test_an_answer_that_has_begun_is_finished_on_close() -> None:
+    """A client that has been sent the head gets the whole body, however long it is, although the listener is closed meanwhile."""
+    long = LONG * 2000
+    listener = Listener({"/": lambda _: Response(long)})
+    client = http.client.HTTPConnection(*address(listener), timeout=5)
+    client.request("GET", "/")
+    answer = client.getresponse()
+    closing = threading.Thread(target=listener.close)
+    closing.start()
+    try:
+        assert long == answer.read()
+    finally:
+        client.close()
+        closing.join(5)
+    assert [] == client_threads()
+
+
+def test_a_request_that_has_come_is_answered_on_close_and_is_the_last() -> None:
+    """What is being worked on is answered, with the end of the connection announced; what follows on it is not."""
+    begun, go_on = threading.Event(), threading.Event()
+
+    def slow(_: Request) -> Response:
+        begun.set()
+        assert go_on.wait(5)
+        return text(200, "done")
+
+    listener = Listener({"/": slow})
+    answered: list[bytes] = []
+    request = b"GET / HTTP/1.1\r\nHost: localhost\r\n\r\n"
+    asking = threading.Thread(target=lambda: answered.append(raw(listener, 2 * request)))
+    listener.start()
+    asking.start()
+    assert begun.wait(5)
+    closing = threading.Thread(target=listener.close)
+    closing.start()
+    _until(lambda: "geluwatch-listener" not in client_threads())
+    go_on.set()
+    for thread in (asking, closing):
+        thread.join(5)
+    head, _, body = answered[0].partition(b"\r\n\r\n")
+    assert (b"HTTP/1.1 200 OK", True, b"done\n") == (head.splitlines()[0], b"Connection: close" in head, body)
+
+
+def test_a_client_that_does_not_read_is_left_behind_on_close() -> None:
+    """Closing waits about a second for such a client, not for ever, and for many no longer than for one."""
+    listener = Listener({"/": lambda _: Response(LONG * 20_000)})
+    held = [socket.create_connection(address(listener), timeout=5) for _ in range(8)]
+    for connection in held:
+        connection.sendall(b"GET / HTTP/1.1\r\nHost: localhost\r\n\r\n")
+    assert all(connection.recv(1) for connection in held)
+    began = time.monotonic()
+    listener.close()
+    assert time.monotonic() - began < 5
+    assert [] == client_threads()
+    for connection in held:
+        connection.close()
+
+
+def test_head_and_body_leave_together(listener: Listener) -> None:
+    """A short answer comes in one piece, so that none can see a head without its body."""
+    with socket.create_connection(address(listener), timeout=5) as connection:
+        for _ in range(50):
+            connection.sendall(b"GET / HTTP/1.1\r\nHost: localhost\r\n\r\n")
+            assert connection.recv(65536).endswith(b"\r\n\r\nhome\n")
+
+
 def test_closing_what_never_started_does_nothing() -> None:
     """A listener that was only made holds nothing."""
     Listener(ROUTES).close()

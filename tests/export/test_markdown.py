@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from geluwatch.export.markdown import render
+from geluwatch.export.markdown import relinked, render
 
 TEXT = """# Drift at `pre`
 
@@ -45,7 +45,9 @@ def test_an_empty_text_has_neither() -> None:
         ("./Other.md#mitigation", "Other#mitigation"),
         ("Unknown.md", "Unknown.md"),
         ("https://example.org/Other.md", "https://example.org/Other.md"),
-        ("../Other.md", "../Other.md"),
+        ("../Other.md", "Other"),
+        ("playbooks/Other.md", "Other"),
+        ("elsewhere/Other.md", "elsewhere/Other.md"),
     ],
 )
 def test_links_between_files_become_links_between_pages(link: str, target: str) -> None:
@@ -70,3 +72,17 @@ def test_no_html_of_the_source_passes_through(parts: list[str]) -> None:
     found = set(re.findall(r"<\s*/?\s*([a-zA-Z!]+)", render("".join(parts)).html))
 
     assert found <= {"p", "a", "code", "pre", "h", "ul", "li", "em", "strong", "br", "table", "thead", "tbody", "tr", "th", "td"}
+
+
+def test_a_source_that_is_served_leads_to_sources() -> None:
+    """In the Markdown itself links to texts that are served get the address of those texts' Markdown; others stay."""
+    source = "[a](playbooks/Other.md), [b](../Other.md#end), [c](Unknown.md), [d](https://example.org/Other.md)\n"
+    expected = "[a](Other?format=md), [b](Other?format=md#end), [c](Unknown.md), [d](https://example.org/Other.md)\n"
+    assert expected == relinked(source, {"Other"})
+
+
+def test_steps_of_a_checklist_can_be_ticked() -> None:
+    """A mark at the beginning of a step is a box; anywhere else it stays the text that it is."""
+    html = render("- [ ] first, then `[ ]`\n\n- second [ ] third\n").html
+    assert 1 == html.count('<input type="checkbox" aria-label="done">first, then <code>[ ]</code>')
+    assert "second [ ] third" in html

@@ -12,11 +12,11 @@ from opentelemetry.sdk.metrics import MeterProvider
 from opentelemetry.sdk.metrics.export import Gauge, InMemoryMetricReader, Metric, Sum
 from opentelemetry.sdk.metrics.view import View
 
-from geluwatch.catalog import SUMMED
+from geluwatch.catalog import EXPOSITION_METRICS, SUMMED
 from geluwatch.catalog import Metric as CatalogMetric
 from geluwatch.export.otel import instrument
 from geluwatch.export.prometheus import ReportCollector
-from geluwatch.export.samples import EXPOSITION_METRICS, REPORT_METRICS
+from geluwatch.export.samples import REPORT_METRICS
 from geluwatch.records import VERDICTS, Report, Verdict
 
 ReportBuilder = Callable[..., Report]

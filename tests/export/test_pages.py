@@ -34,13 +34,14 @@ RUNBOOKS = {
     "NonFinite": "# NonFinite\n\n## Meaning\n\nA *NaN* & more, see [drift](Drift.md).\n\n<script>alert(1)</script>\n",
     "Drift": "# Drift\n\n## Meaning\n\nValues moved.\n",
 }
+PLAYBOOKS = {"Rollback": "# Rollback\n\nGo back, see [drift](../Drift.md).\n"}
 RUNBOOK_OF = {"nonfinite": "NonFinite", "drift": "Drift", "gross": "Drift", "blind": "Absent"}
 
 
 @contextmanager
 def serving(read: Callable[[], Report]) -> Iterator[str]:
     """Serve a watch's routes and yield the base URL."""
-    listener = Listener(routes(read, RUNBOOKS, RUNBOOK_OF))
+    listener = Listener(routes(read, RUNBOOKS, RUNBOOK_OF, PLAYBOOKS))
     try:
         yield listener.start()
     finally:
@@ -178,7 +179,7 @@ def test_health_is_whether_a_report_can_be_read(make_report: ReportBuilder) -> N
 
 
 def test_a_runbook_is_a_page_and_a_text(make_report: ReportBuilder) -> None:
-    """As HTML its own tags are inert and its links lead on; with ?format=md it is the source, byte for byte."""
+    """As HTML its own tags are inert and its links lead on; with ?format=md it is the source, which leads on to sources."""
     with serving(lambda: make_report("ok")) as url:
         page = get(f"{url}/runbooks/NonFinite")[0].decode()
         source, headers = get(f"{url}/runbooks/NonFinite?format=md")
@@ -186,7 +187,8 @@ def test_a_runbook_is_a_page_and_a_text(make_report: ReportBuilder) -> None:
     assert "<title>NonFinite · geluwatch</title>" in page
     assert "&lt;script&gt;alert(1)&lt;/script&gt;" in page
     assert '<a href="Drift">drift</a>' in page
-    assert (RUNBOOKS["NonFinite"], "text/markdown; charset=utf-8") == (source.decode(), headers["Content-Type"])
+    assert "text/markdown; charset=utf-8" == headers["Content-Type"]
+    assert RUNBOOKS["NonFinite"].replace("Drift.md", "Drift?format=md") == source.decode()
 
 
 def test_the_index_names_each_runbook_and_its_meaning(make_report: ReportBuilder) -> None:
@@ -198,6 +200,17 @@ def test_the_index_names_each_runbook_and_its_meaning(make_report: ReportBuilder
     assert "A NaN &amp; more, see drift." in page
 
 
+def test_playbooks_are_served_beside_the_runbooks(make_report: ReportBuilder) -> None:
+    """The index has them under a heading of their own, and a link from a playbook to a runbook leads there."""
+    with serving(lambda: make_report("ok")) as url:
+        index = get(f"{url}/runbooks/")[0].decode()
+        page = get(f"{url}/runbooks/Rollback")[0].decode()
+
+    runbooks, playbooks = index.split("<h1>Playbooks</h1>")
+    assert ("Drift" in runbooks, "Rollback" in runbooks, '<a href="Rollback">Rollback</a>' in playbooks) == (True, False, True)
+    assert '<a href="Drift">drift</a>' in page
+
+
 def test_an_unknown_runbook_lists_those_there_are(make_report: ReportBuilder) -> None:
     """The 404 names the runbooks that exist."""
     with serving(lambda: make_report("ok")) as url, pytest.raises(HTTPError, match="404") as caught:
@@ -207,7 +220,7 @@ def test_an_unknown_runbook_lists_those_there_are(make_report: ReportBuilder) ->
     caught.value.close()
 
 
-@pytest.mark.parametrize("path", ["/", "/runbooks/", "/runbooks/NonFinite"])
+@pytest.mark.parametrize("path", ["/", "/runbooks/", "/runbooks/NonFinite", "/runbooks/Rollback"])
 def test_pages_need_nothing_from_elsewhere(make_report: ReportBuilder, path: str) -> None:
     """Every address in a page is this listener's own and exists; nothing is inline that the policy would block."""
     with serving(lambda: make_report("ok")) as url:

@@ -19,9 +19,10 @@ from prometheus_client.core import Metric as Family
 from prometheus_client.openmetrics.parser import text_string_to_metric_families as parse_openmetrics
 from prometheus_client.parser import text_string_to_metric_families as parse_text
 
-from geluwatch.catalog import COLLECT_SECONDS, EXPORTED_SERIES, METRICS, SUMMED
+from geluwatch.catalog import COLLECT_SECONDS, EXPORTED_SERIES, EXPOSITION_METRICS, METRICS, SUMMED
 from geluwatch.export.prometheus import ReportCollector, render
-from geluwatch.export.samples import EXPOSITION_METRICS, Sample, samples
+from geluwatch.export.samples import Sample, samples
+from geluwatch.profiles import Profile
 from geluwatch.records import VERDICTS, Report, Verdict
 
 ReportBuilder = Callable[..., Report]
@@ -112,13 +113,13 @@ def test_the_histogram_has_neither_sum_nor_count(make_report: ReportBuilder) -> 
 
 
 @pytest.mark.skipif(shutil.which("promtool") is None, reason="promtool is not installed")
-@pytest.mark.parametrize("verdict", VERDICTS)
-def test_promtool_has_one_thing_to_say(make_report: ReportBuilder, verdict: Verdict) -> None:
+@pytest.mark.parametrize(("verdict", "profile"), [*((verdict, "standard") for verdict in VERDICTS), ("ok", "lean"), ("ok", "full")])
+def test_promtool_has_one_thing_to_say(make_report: ReportBuilder, verdict: Verdict, profile: Profile) -> None:
     """`promtool check metrics` can parse the text and faults no name or help, save that the baseline's gauge has `le`.
 
     That one is meant: the gauge carries the label so that a query can hold it against the histogram, edge by edge.
     """
-    report = make_report(verdict, 2, blind=1)
+    report = make_report(verdict, 2, blind=1, profile=profile)
     meant = {'geluwatch_baseline_cdf_ratio non-histogram metrics should not have "le" label'} if report.baseline else set()
 
     done = subprocess.run(["promtool", "check", "metrics"], input=render(report)[0], capture_output=True, timeout=30, check=False)

@@ -12,9 +12,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from geluwatch import catalog
-from geluwatch.catalog import EDGES, KINDS, METRICS, MODEL_LABELS, PARTS, SIGNS, SUMMED, Metric
-from geluwatch.export.samples import EXPOSITION_METRICS, LE, REPORT_METRICS, Sample, samples, samples_of
-from geluwatch.records import VERDICTS, Headroom, Interval, Nonfinite, Panel, Report, Totals, Training, Verdict
+from geluwatch.catalog import EDGES, EXPOSITION_METRICS, KINDS, METRICS, MODEL_LABELS, PARTS, SIGNS, SUMMED, Metric
+from geluwatch.export.samples import REPORT_METRICS, Sample, samples, samples_of
+from geluwatch.records import POINTS, VERDICTS, Headroom, Interval, Nonfinite, Panel, Report, Totals, Training, Verdict
 
 ReportBuilder = Callable[..., Report]
 
@@ -154,8 +154,10 @@ def test_the_baseline_has_the_histograms_own_edges(make_report: ReportBuilder) -
     def edges(metric: Metric) -> list[tuple[str, ...]]:
         return list(by_labels(make_report("ok"), metric, "layer", "point", "le"))
 
-    assert edges(catalog.VALUES) == edges(catalog.BASELINE_CDF)
-    assert ("-8.0", "-0.171875", "0.0", "+Inf") == (LE["pre"][0], LE["post"][0], LE["post"][7], LE["pre"][-1])
+    found = edges(catalog.VALUES)
+    assert found == edges(catalog.BASELINE_CDF)
+    before, after = ([le for _, point, le in found if point == wanted] for wanted in POINTS)
+    assert ("-8.0", "-0.171875", "0.0", "+Inf") == (before[0], after[0], after[7], before[-1])
 
 
 def test_buckets_are_cumulative_and_end_at_infinity(make_report: ReportBuilder) -> None:
@@ -188,14 +190,17 @@ def test_passes_process_and_devices_are_read(make_report: ReportBuilder) -> None
     assert [812.5, 1.4e9, 37.0] == [one(report, metric) for metric in (catalog.CPU_SECONDS, catalog.RESIDENT, catalog.THREADS)]
     steps = (catalog.TRAINING_STEPS, catalog.NONFINITE_LOSSES, catalog.SKIPPED_STEPS, catalog.SKIPPED_IN_A_ROW, catalog.LOSS_SCALE)
     assert [1000.0, 2.0, 12.0, 3.0, 4096.0] == [one(report, metric) for metric in steps]
-    devices = (catalog.DEVICE_MEMORY, catalog.DEVICE_PEAK, catalog.DEVICE_BUSY)
-    assert [2e9, 2.5e9, 0.81] == [one(report, metric, device="cuda:0") for metric in devices]
+    assert [8e9, 0.01] == [one(report, metric) for metric in (catalog.MEMORY_LIMIT, catalog.COST_BUDGET)]
+    devices = (catalog.DEVICE_MEMORY, catalog.DEVICE_PEAK, catalog.DEVICE_BUSY, catalog.DEVICE_LIMIT)
+    assert [2e9, 2.5e9, 0.81, 8e10] == [one(report, metric, device="cuda:0") for metric in devices]
 
 
 def test_before_the_first_pass_there_is_no_cold_start(make_report: ReportBuilder) -> None:
     """Counters and buckets stand at zero; what has not happened, or is not told, is absent."""
-    report = replace(make_report("ok", 1), totals=Totals(), usage=None)
-    absent = (catalog.FIRST_FORWARD, catalog.COLD_START, catalog.CPU_SECONDS, catalog.RESIDENT, catalog.DEVICE_BUSY)
+    report = replace(make_report("ok", 1), totals=Totals(), usage=None, cost_budget=None)
+    process = (catalog.CPU_SECONDS, catalog.RESIDENT, catalog.MEMORY_LIMIT, catalog.DEVICE_BUSY, catalog.DEVICE_LIMIT, catalog.COST_BUDGET)
+    said = (catalog.PREDICTIONS, catalog.WRONG_PREDICTIONS, catalog.ACCURACY, catalog.QUANTIZED_DELTA, catalog.COST)
+    absent = (catalog.FIRST_FORWARD, catalog.COLD_START, *process, *said)
     assert [] == [sample for metric in absent for sample in samples_of(report, metric)]
     assert {0.0} == {sample.value for sample in samples_of(report, catalog.FORWARD_SECONDS)}
 

@@ -14,7 +14,7 @@ import promql_parser
 import pytest
 import yaml
 
-from geluwatch.mixin import build, runbooks
+from geluwatch.mixin import build, handbook
 from geluwatch.mixin import rules as mixin_rules
 from geluwatch.mixin.links import DASHBOARDS
 from geluwatch.mixin.settings import MixinSettings
@@ -40,6 +40,12 @@ def program(name: str) -> str:
             pytest.fail(f"{name} is not installed")
         pytest.skip(f"{name} is not installed")
     return found
+
+
+@pytest.fixture(scope="session")
+def programs() -> Callable[[str], str]:
+    """Return the function that finds an external program."""
+    return program
 
 
 @pytest.fixture(scope="session")
@@ -132,9 +138,9 @@ def _of_dashboard(dashboard: dict[str, Any]) -> Iterator[Query]:
 
 
 def _of_runbooks() -> Iterator[Query]:
-    for name in runbooks.names():
-        for fence in re.findall(r"```promql\n(.*?)```", runbooks.runbook(name), re.DOTALL):
-            yield Query(f"runbook {name}", fence)
+    for path, text in handbook.files(MixinSettings()).items():
+        for fence in re.findall(r"```promql\n(.*?)```", text, re.DOTALL):
+            yield Query(f"runbook {Path(path).stem}", fence)
 
 
 def _filled(expr: str, everything: dict[str, str | None]) -> str:
@@ -148,7 +154,7 @@ def inlined() -> Callable[[str], str]:
     """Return the function that writes recorded series out as the expressions they are recorded from."""
 
     def write_out(expr: str) -> str:
-        for recording in mixin_rules.recordings(MixinSettings()):
+        for recording in reversed(mixin_rules.recordings(MixinSettings())):
             expr = expr.replace(recording.name, f"({recording.expr})")
         return expr
 

@@ -1,7 +1,8 @@
 """Every query of dashboard, rules and runbooks, asked of a real Prometheus that holds a small fleet's day.
 
 The fleet has a model that misbehaves in many ways, one that is calm, one without a baseline, one that has just come,
-one whose agent is gone, one with a dead layer, one with wrong arithmetic and one with a stray pod, so each query has something to find.
+one whose agent is gone, one with a dead layer, one with wrong arithmetic, one with an agent out of order, and one with a
+stray pod and a second version that has just come up, so each query has something to find.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ import urllib.error
 import urllib.parse
 import urllib.request
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -24,9 +26,13 @@ from prometheus_client.utils import floatToGoString
 
 from geluwatch import catalog
 from geluwatch.catalog import EDGES, Metric
+from geluwatch.mixin.rulefile import dump
+from geluwatch.mixin.rules import recordings
+from geluwatch.mixin.settings import MixinSettings
 
 END = 1_700_000_000
 STEP, STEPS = 60, 40
+WEEK = 7 * 86400
 LAYERS = ("encoder.layer.0.act", "encoder.layer.1.act")
 LIMITS = {"ticket": 6.0, "page": 7.5}
 PLACE = {"region": "eu", "shard": "0"}
@@ -56,12 +62,19 @@ class Pod:
         stray: bool = False,
         crude: bool = False,
         heavy: bool = False,
+        faulty: bool = False,
+        version: str = "1",
+        shift: float = 0.0,
+        baseline_age: float = 90.0,
+        **labels: str,
     ) -> None:
         self.target = {"job": "inference", "namespace": "serving", "instance": instance}
-        self.model = {"model": model, "model_version": "1"}
+        self.model = {"model": model, "model_version": version, **labels}
         self.steps, self.bad, self.armed, self.dead, self.stray = steps, bad, armed, dead, stray
         self.crude = crude
         self.heavy = heavy
+        self.faulty = faulty
+        self.shift, self.baseline_age = shift, baseline_age
 
     def series(self, metric: Metric) -> Iterator[Series]:
         """Yield the series of a metric: labels beyond the target's, and the value at a step."""
@@ -88,6 +101,7 @@ class Pod:
             catalog.SITE_OBSERVED: 0.0 if worst else 1.0,
             catalog.BASELINE_ARMED: float(self.armed),
             catalog.BASELINE_CDF: share,
+            catalog.BASELINE_TIME: END - self.baseline_age,
             catalog.SURPRISE: surprise,
             catalog.EVIDENCE: surprise / LIMITS["ticket"],
             catalog.LIMIT: LIMITS.get(labels.get("tier", ""), 0.0),
@@ -95,19 +109,32 @@ class Pod:
             catalog.KERNEL_MISMATCH: float(self.crude and labels.get("layer") == LAYERS[1]),
             catalog.OVERFLOW: float(self.crude and labels.get("layer") == LAYERS[1]),
             catalog.VERDICT: float(labels.get("verdict") == ("page" if self.bad or self.dead else "ok")),
-            catalog.PART_DISABLED: float(worst),
+            catalog.PART_DISABLED: float(self.faulty),
             catalog.ATTACHED: float(END - STEP * (STEPS - self.steps.start)),
+            catalog.WINDOW_END: END - (1800.0 if self.faulty else 30.0),
+            catalog.WINDOWS: 10.0 + 30.0 * (not self.faulty),
+            catalog.GATE_CLOSED: 0.9 if self.dead else 0.02,
+            catalog.GATE_OPEN: 0.02,
+            catalog.COST_BUDGET: 0.01,
+        }
+        slopes = {
+            catalog.HOOK_SECONDS: 3.0 if self.heavy else 0.3,
+            catalog.ERRORS: float(self.faulty),
+            catalog.DROPPED_ROWS: float(self.faulty),
+            catalog.FLUSH_SECONDS: float(not self.faulty),
         }
         if metric is catalog.SKIPPED_IN_A_ROW:
             return lambda _: 30.0 * self.heavy
         if metric is catalog.OUT_OF_MEMORY:
             return lambda step: float(self.heavy) * (step - self.steps.start)
+        if metric is catalog.VALUES:
+            return lambda step: 6000.0 * _share(labels, self.shift) * (step - self.steps.start)
         if metric.name.endswith("_timestamp_seconds"):
             fixed.setdefault(metric, float(END - 90))
         if metric in fixed:
             return lambda _: fixed[metric]
         if metric.kind in {"counter", "histogram"}:
-            slope = (3.0 * share if worst else 0.0) if "nonfinite" in metric.name else 600.0 * share
+            slope = (3.0 * share if worst else 0.0) if "nonfinite" in metric.name else slopes.get(metric, 600.0 * share)
             return lambda step: slope * (step - self.steps.start)
         return lambda _: 1.0
 
@@ -139,15 +166,16 @@ def _text(edge: float) -> str:
     return str(floatToGoString(edge))  # type: ignore[no-untyped-call]  # prometheus_client leaves it untyped
 
 
-def _share(labels: dict[str, str]) -> float:
+def _share(labels: dict[str, str], shift: float = 0.0) -> float:
     edge = float(labels.get("le", "inf"))
     sign = 0.7 if labels.get("sign") == "pos" else 0.3 if labels.get("sign") == "neg" else 1.0
-    return sign * 0.5 * (1 + math.erf(edge / 2))
+    return sign * 0.5 * (1 + math.erf((edge - shift) / 2))
 
 
 FLEET = (
     Pod("bad", "a:9464", range(STEPS), bad=True),
     Pod("calm", "b:9464", range(STEPS)),
+    Pod("calm", "k:9464", range(STEPS), track="canary"),
     Pod("bare", "c:9464", range(STEPS), armed=False),
     Pod("new", "d:9464", range(STEPS - 3, STEPS)),
     Pod("gone", "e:9464", range(STEPS - 12)),
@@ -157,14 +185,30 @@ FLEET = (
     Pod("flock", "g:9464", range(STEPS), stray=True),
     Pod("flock", "h:9464", range(STEPS)),
     Pod("flock", "i:9464", range(STEPS)),
+    Pod("flock", "k:9464", range(STEPS - 3, STEPS), version="2"),
+    Pod("faulty", "z:9464", range(STEPS), faulty=True),
+    Pod("trial", "l:9464", range(STEPS)),
+    Pod("trial", "m:9464", range(STEPS)),
+    Pod("trial", "n:9464", range(STEPS), shift=0.5, track="canary"),
+    Pod("mixed", "o:9464", range(STEPS)),
+    Pod("mixed", "p:9464", range(STEPS), baseline_age=9000.0),
+    Pod("stale", "q:9464", range(STEPS), baseline_age=100 * 86400.0),
 )
+
+
+def week_before() -> Iterator[str]:
+    """Yield what one model's buckets held a week before, in OpenMetrics text."""
+    for metric in (catalog.VALUES, catalog.ATTACHED):
+        yield _type_of(metric)
+        for labels, value in FLEET[1].series(metric):
+            yield from _samples(metric.series, {**FLEET[1].target, **labels}, value, FLEET[1].steps, END - WEEK)
+    yield "# EOF"
 
 
 def exposition() -> Iterator[str]:
     """Yield the fleet's day in OpenMetrics text, family by family."""
     for metric in catalog.METRICS:
-        kind = "gaugehistogram" if metric.kind == "histogram" else metric.kind
-        yield f"# TYPE {metric.name} {'unknown' if kind in {'gaugehistogram', 'info'} else kind}"
+        yield _type_of(metric)
         for pod in FLEET:
             for labels, value in pod.series(metric):
                 yield from _samples(metric.series, {**pod.target, **PLACE, **labels}, value, pod.steps)
@@ -180,21 +224,53 @@ def exposition() -> Iterator[str]:
     yield "# EOF"
 
 
-def _samples(series: str, labels: dict[str, str], value: Callable[[int], float], steps: range) -> Iterator[str]:
+def _type_of(metric: Metric) -> str:
+    return f"# TYPE {metric.name} {'unknown' if metric.kind in {'histogram', 'info'} else metric.kind}"
+
+
+def _samples(series: str, labels: dict[str, str], value: Callable[[int], float], steps: range, end: int = END) -> Iterator[str]:
     inside = ",".join(f'{name}="{text}"' for name, text in labels.items())
     for step in steps:
-        yield f"{series}{{{inside}}} {value(step)} {END - STEP * (STEPS - 1 - step)}"
+        yield f"{series}{{{inside}}} {value(step)} {end - STEP * (STEPS - 1 - step)}"
 
 
 @pytest.fixture(scope="module")
 def ask(promtool: str, prometheus: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Ask]:
-    """Return the function that asks a Prometheus holding the fleet's day, at the day's end."""
+    """Return the function that asks a Prometheus holding the fleet's day and what the rules recorded of it, at the day's end."""
     folder = tmp_path_factory.mktemp("prometheus")
-    (folder / "day.om").write_text("\n".join(exposition()) + "\n")
-    backfill = [promtool, "tsdb", "create-blocks-from", "openmetrics", "--quiet", str(folder / "day.om"), str(folder / "data")]
-    done = subprocess.run(backfill, capture_output=True, text=True, check=False)
-    assert 0 == done.returncode, done.stderr
     (folder / "config.yml").write_text("{}\n")
+    for name, lines in (("day", exposition()), ("week_before", week_before())):
+        (folder / name).write_text("\n".join(lines) + "\n")
+        _create_blocks(promtool, folder, "openmetrics", "--quiet", name, "data")
+    for level in _levels():
+        (folder / "rules.yml").write_bytes(dump({"groups": [{"name": "day", "rules": level}]}))
+        with _serving(prometheus, folder) as address:
+            for end in (END - WEEK, END):
+                span = [f"--start={end - STEP * (STEPS - 1)}", f"--end={end}", f"--eval-interval={STEP}s"]
+                _create_blocks(promtool, folder, "rules", "--output-dir=data", f"--url=http://{address}", *span, "rules.yml")
+    with _serving(prometheus, folder) as address:
+        yield lambda expr: _answer(address, expr)
+
+
+def _levels() -> list[list[dict[str, str]]]:
+    """Return the recording rules, those that read others after those."""
+    left = list(recordings(MixinSettings()))
+    levels = []
+    while left:
+        ready = [rule for rule in left if not any(other.name in rule.expr for other in left)]
+        assert ready, "recording rules read each other in a circle"
+        levels.append([{"record": rule.name, "expr": rule.expr, **({"labels": dict(rule.labels)} if rule.labels else {})} for rule in ready])
+        left = [rule for rule in left if rule not in ready]
+    return levels
+
+
+def _create_blocks(promtool: str, folder: Path, *arguments: str) -> None:
+    done = subprocess.run([promtool, "tsdb", "create-blocks-from", *arguments], cwd=folder, capture_output=True, text=True, check=False)
+    assert 0 == done.returncode, done.stderr
+
+
+@contextmanager
+def _serving(prometheus: str, folder: Path) -> Iterator[str]:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         address = f"127.0.0.1:{probe.getsockname()[1]}"
@@ -204,10 +280,10 @@ def ask(promtool: str, prometheus: str, tmp_path_factory: pytest.TempPathFactory
         f"--storage.tsdb.path={folder}/data",
         f"--web.listen-address={address}",
     ]
-    with Path(folder / "log").open("w") as log, subprocess.Popen([prometheus, *arguments], stderr=log) as server:
+    with (folder / "log").open("w") as log, subprocess.Popen([prometheus, *arguments], stderr=log) as server:
         try:
             _wait_until_ready(address)
-            yield lambda expr: _answer(address, expr)
+            yield address
         finally:
             server.terminate()
 
@@ -232,20 +308,19 @@ def _answer(address: str, expr: str) -> list[Any]:
     return found
 
 
-def test_every_query_finds_something_finite(ask: Ask, queries: list[Any], inlined: Callable[[str], str]) -> None:
+def test_every_query_finds_something_finite(ask: Ask, queries: list[Any]) -> None:
     """No query is empty, fails, or answers with NaN or Inf, and each label of a legend is there."""
-    for query in queries:
-        template = query.source.startswith("annotation of ")
-        found = ask(inlined(re.sub(r"{[^}]*}", "", query.expr) if template else query.expr))
-        assert found, query
+    answers = {query: ask(re.sub(r"{[^}]*}", "", query.expr) if query.source.startswith("annotation of ") else query.expr) for query in queries}
+    assert [] == [query for query, found in answers.items() if not found]
+    for query, found in answers.items():
         assert all(math.isfinite(float(sample["value"][1])) for sample in found), query
         for label in re.findall(r"{{(\w+)}}", query.legend):
             assert any(label in sample["metric"] for sample in found), query
 
 
-def test_the_alerts_find_the_model_that_is_theirs(ask: Ask, rules: list[dict[str, Any]], inlined: Callable[[str], str]) -> None:
+def test_the_alerts_find_the_model_that_is_theirs(ask: Ask, rules: list[dict[str, Any]]) -> None:
     """Of the whole fleet, each alert's expression finds the one model that has its trouble."""
-    alerts = {(rule["alert"], rule["labels"]["severity"]): ask(inlined(rule["expr"])) for rule in rules if "alert" in rule}
+    alerts = {(rule["alert"], rule["labels"]["severity"]): ask(rule["expr"]) for rule in rules if "alert" in rule}
     found = {name: {sample["metric"]["model"] for sample in samples} for name, samples in alerts.items()}
     expected = {
         ("GeluwatchNonFiniteActivations", "critical"): {"bad"},
@@ -260,6 +335,14 @@ def test_the_alerts_find_the_model_that_is_theirs(ask: Ask, rules: list[dict[str
         ("GeluwatchTrainingFault", "warning"): {"bad", "heavy"},
         ("GeluwatchAgentMissing", "warning"): {"gone"},
         ("GeluwatchBaselineMissing", "warning"): {"bare"},
+        ("GeluwatchSitesBlind", "warning"): {"bad"},
+        ("GeluwatchAgentFaulty", "warning"): {"faulty"},
+        ("GeluwatchAgentOverBudget", "warning"): {"heavy"},
+        ("GeluwatchSaturation", "warning"): {"dead"},
+        ("GeluwatchRollout", "info"): {"flock"},
+        ("GeluwatchBaselineMixed", "warning"): {"mixed"},
+        ("GeluwatchBaselineStale", "warning"): {"stale"},
+        ("GeluwatchCanaryDivergence", "warning"): {"trial"},
     }
     assert expected == found
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import re
 import shlex
 from pathlib import Path
 
@@ -11,6 +12,7 @@ import pytest
 from geluwatch.cli import mixin, runbook
 from geluwatch.errors import ConfigError
 from geluwatch.mixin.build import check
+from geluwatch.mixin.playbooks import SUMMARIES, playbook
 from geluwatch.mixin.runbooks import names
 from geluwatch.mixin.runbooks import runbook as page
 from geluwatch.mixin.settings import MixinSettings
@@ -64,18 +66,98 @@ def test_unusable_options_are_refused(tmp_path: Path) -> None:
     assert [] == list(tmp_path.iterdir())
 
 
+<<<<<<< HEAD
+def test_runbooks_and_playbooks_are_listed_one_a_line(capsys: pytest.CaptureFixture[str]) -> None:
+    """Without a name every runbook and every playbook is listed, each in its block, with what it is about."""
+=======
+KUBERNETES = [
+    "--format=kubernetes",
+    "--namespace=observability",
+    "--label=release=kube-prometheus-stack",
+    "--label=team=",
+    "--pod-label=geluwatch=on",
+    "--pod-namespace=models",
+    "--pod-namespace=models-canary",
+    "--port=geluwatch=9464",
+    "--port=geluwatch-1=9465",
+    "--prometheus-namespace=prometheus",
+    "--cluster=eu 1",
+    "--dashboard-folder=Models at work",
+    "--sample-limit=1000",
+    "--runbook-base=https://runbooks.example",
+    "--quick",
+]
+
+
+def test_kubernetes_resources_are_rendered_and_checked(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """The format writes below kubernetes/ alone, and a check takes the same options and no others."""
+    assert 0 == run("mixin", "render", "--out", str(tmp_path), *KUBERNETES)
+    assert ["kubernetes"] == [path.name for path in tmp_path.iterdir()]
+    assert sorted(str(path) for path in tmp_path.rglob("*.yaml")) == capsys.readouterr().out.splitlines()
+    assert 0 == run("mixin", "check", "--dir", str(tmp_path), *KUBERNETES)
+    assert 1 == run("mixin", "check", "--dir", str(tmp_path), *KUBERNETES[:-2])
+
+
+def test_the_command_that_mends_kubernetes_resources_mends_them(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """The command that a failed check gives carries every option."""
+    assert 1 == run("mixin", "check", "--dir", str(tmp_path), *KUBERNETES)
+    command = capsys.readouterr().err.split("mend them with: ")[1]
+    assert 0 == run(*shlex.split(command)[1:])
+    assert 0 == run("mixin", "check", "--dir", str(tmp_path), *KUBERNETES)
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        (["--namespace=models"], "--namespace is for Kubernetes only; add --format kubernetes."),
+        (["--format=prometheus", "--label=a=b"], "--label is for Kubernetes only; add --format kubernetes."),
+        (["--format=kubernetes", "--label=release"], "--label takes a key and a value with = between them, got 'release'."),
+        (["--format=kubernetes", "--pod-label=geluwatch"], "--pod-label takes a key and a value with = between them, got 'geluwatch'."),
+        (["--format=kubernetes", "--port=9464"], "--port takes a key and a value with = between them, got '9464'."),
+        (["--format=kubernetes", "--port=geluwatch=http"], "--port takes a name and a number, such as geluwatch=9464; got geluwatch=http."),
+        (["--format=kubernetes", "--label=release=a b"], "release got 'a b'."),
+    ],
+)
+def test_unusable_kubernetes_options_are_refused(options: list[str], words: str, tmp_path: Path) -> None:
+    """Each is an error of ours in one sentence, before anything is written."""
+    with pytest.raises(ConfigError, match=f"{re.escape(words)}$"):
+        run("mixin", "render", "--out", str(tmp_path), *options)
+    assert [] == list(tmp_path.iterdir())
+
+
+def test_help_explains_the_formats(capsys: pytest.CaptureFixture[str]) -> None:
+    """The help names both formats with what they are for, and every option says its default or that it repeats."""
+    with pytest.raises(SystemExit) as ended:
+        run("mixin", "render", "--help")
+    assert 0 == ended.value.code
+    told = " ".join(capsys.readouterr().out.split())
+    for words in (
+        "prometheus: dashboards/, alerts/ and runbooks/",
+        "kubernetes: kubernetes/ with a PrometheusRule",
+        "with --format kubernetes:",
+    ):
+        assert words in told
+    options = re.findall(r" (--[a-z-]+) [A-Z{]\S* (.*?)(?= --|$)", told.partition("with --format kubernetes:")[2])
+    assert 9 == len(options)
+    assert [] == [name for name, text in options if "default" not in text and "repeatable" not in text]
+
+
 def test_runbooks_are_listed_one_a_line(capsys: pytest.CaptureFixture[str]) -> None:
     """Without a name every runbook is listed, with what it is about."""
+>>>>>>> 71e774cf7fa88a4dfc0eeddf126c56280fcf5cfb
     assert 0 == run("runbook")
-    lines = capsys.readouterr().out.splitlines()
-    assert list(names()) == [line.split()[0] for line in lines]
-    assert all(line.endswith(".") for line in lines)
+    *blocks, hint = capsys.readouterr().out.split("\n\n")
+    listed = {block.splitlines()[0]: [line.split()[0] for line in block.splitlines()[1:]] for block in blocks}
+    assert {"Runbooks:": list(names()), "Playbooks:": list(SUMMARIES)} == listed
+    assert all(line.endswith(".") for block in blocks for line in block.splitlines()[1:])
+    assert "To read one: geluwatch runbook NAME\n" == hint
 
 
-def test_a_runbook_is_printed(capsys: pytest.CaptureFixture[str]) -> None:
-    """A name in any form prints the page."""
-    assert 0 == run("runbook", "activationdrift")
-    assert page("GeluwatchActivationDrift") == capsys.readouterr().out
+@pytest.mark.parametrize(("asked", "expected"), [("activationdrift", page("GeluwatchActivationDrift")), ("rollback", playbook("Rollback"))])
+def test_a_page_is_printed_as_it_is(asked: str, expected: str, capsys: pytest.CaptureFixture[str]) -> None:
+    """A name in any form prints the Markdown where the output is no terminal."""
+    assert 0 == run("runbook", asked)
+    assert expected == capsys.readouterr().out
 
 
 def test_an_unknown_runbook_is_refused() -> None:

@@ -8,24 +8,27 @@ import shutil
 import subprocess
 import sys
 import textwrap
-from pathlib import Path
+from pathlib import Path, PurePath
 from typing import Any
 
 import pytest
 
 from geluwatch.errors import ConfigError
+from geluwatch.mixin.playbooks import SUMMARIES
+from geluwatch.mixin.rules import alerts
 from geluwatch.mixin.runbooks import names, runbook, summaries
 from geluwatch.mixin.settings import MixinSettings
 
+WOKEN_BY = tuple(dict.fromkeys(alert.name for alert in alerts(MixinSettings()) if alert.tier == "page"))
 SECTIONS = ["Meaning", "Impact", "Diagnosis", "Mitigation", "Verify recovery", "False positives"]
 
 
 def test_alerts_and_runbooks_are_one_to_one(rules: list[dict[str, Any]], rendered: dict[str, bytes]) -> None:
     """Every alert has a runbook, every runbook has an alert, and the files are named after them."""
-    alerts = list(dict.fromkeys(rule["alert"] for rule in rules if "alert" in rule))
-    assert tuple(alerts) == names()
-    assert sorted(f"runbooks/{name}.md" for name in alerts) == [path for path in rendered if path.startswith("runbooks/")]
-    assert alerts == list(summaries())
+    named = list(dict.fromkeys(rule["alert"] for rule in rules if "alert" in rule))
+    assert sorted(named) == sorted(names())
+    assert sorted(f"{name}.md" for name in named) == [path.name for path in map(PurePath, rendered) if path.parent.name == "runbooks"]
+    assert sorted(named) == sorted(summaries())
 
 
 @pytest.mark.parametrize("name", names())
@@ -65,6 +68,29 @@ def test_a_runbook_can_be_followed(name: str) -> None:
     mitigation = text.split("## Mitigation")[1].split("## Verify")[0]
     assert re.search(r"way back|kubectl rollout undo|go back", mitigation, re.IGNORECASE)
     assert "watch." in text
+
+
+@pytest.mark.parametrize("name", names())
+def test_a_runbook_says_first_what_happened(name: str) -> None:
+    """The first line after the title is the alert's own sentence, before any fact or query."""
+    assert summaries()[name] == runbook(name).splitlines()[2]
+
+
+@pytest.mark.parametrize("name", WOKEN_BY)
+def test_a_page_begins_with_what_to_do_first(name: str) -> None:
+    """Whoever is woken reads a handful of steps before the explanation, and the rule itself at the very end."""
+    text = runbook(name)
+    first, rest = text.split("## Meaning")
+    steps = re.findall(r"^\d\. ", first.split("**First two minutes**")[1], re.MULTILINE)
+    assert 2 < len(steps) < 5
+    assert "## False positives" in rest.split("### The rule")[0]
+
+
+@pytest.mark.parametrize("name", WOKEN_BY)
+def test_mitigation_leads_to_a_playbook(name: str) -> None:
+    """Where the runbook says what to change, the playbook that says how is a link away."""
+    mitigation = runbook(name).split("## Mitigation")[1].split("## Verify")[0]
+    assert set(re.findall(r"\]\(playbooks/(\w+)\.md\)", mitigation)) & set(SUMMARIES)
 
 
 def test_the_inhibition_is_alertmanagers(tmp_path: Path) -> None:
@@ -108,7 +134,8 @@ def test_an_unknown_runbook_is_refused_with_the_list(asked: str) -> None:
 def test_runbooks_are_light_to_import() -> None:
     """An agent that serves runbooks loads neither YAML nor grafanalib nor a framework for them."""
     code = (
-        "import sys; from geluwatch.mixin import runbooks; [runbooks.runbook(name) for name in runbooks.names()];"
+        "import sys; from geluwatch.mixin import handbook;"
+        "[handbook.page(name) for group in handbook.contents().values() for name in group];"
         "print(sorted({'yaml', 'grafanalib', 'attr', 'torch', 'sqlalchemy', 'numpy'} & set(sys.modules)))"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

@@ -12,6 +12,8 @@ import torch
 from torch import nn
 from torch._dynamo.utils import counters
 
+from geluwatch.tap import usage
+
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs CUDA")
 
 
@@ -82,3 +84,11 @@ def test_compiled_code_keeps_its_cuda_graphs(attach: Callable[..., Any], block: 
     blind = all(site.state == "blind" and site.reason for site in watch.sites)
     watch.detach()
     assert blind or 1 == watch.report.totals.nonfinite_forwards
+
+
+def test_a_device_says_how_much_memory_it_has() -> None:
+    """The limit of a device in use is what its driver says, to a twentieth, and above what has been used of it."""
+    held = torch.ones(1000, device="cuda")
+    seen = usage.read().devices[0]
+    assert torch.cuda.mem_get_info(0)[1] == pytest.approx(seen.limit, rel=0.05)
+    assert held.nbytes <= seen.allocated <= seen.peak < (seen.limit or 0)

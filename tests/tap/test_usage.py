@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import re
 import resource
 import threading
 import time
@@ -47,6 +49,54 @@ def test_what_the_system_does_not_tell_is_absent(monkeypatch: pytest.MonkeyPatch
     monkeypatch.setattr(usage, "_SELF", tmp_path)
     seen = usage.read()
     assert (None, None) == (seen.resident, seen.threads)
+
+
+def grouped(root: Path, lines: str, **limits: str) -> tuple[Path, Path]:
+    """Write what the system says of a process's control groups, and return where it is."""
+    process, groups = root / "proc", root / "groups"
+    process.mkdir()
+    (process / "cgroup").write_text(lines)
+    for place, limit in limits.items():
+        file = groups / place.replace("__", "/").replace("_max", ".max").replace("_limit_in", ".limit_in")
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_text(f"{limit}\n")
+    return process, groups
+
+
+UNLIMITED_ONE = "9223372036854771712"
+MEGABYTES = 1 << 20
+
+
+@pytest.mark.parametrize(
+    ("lines", "limits", "megabytes"),
+    [
+        ("0::/\n", {"memory_max": str(512 * MEGABYTES)}, 512),
+        ("0::/pods/one\n", {"pods__one__memory_max": "max", "pods__memory_max": str(256 * MEGABYTES)}, 256),
+        ("0::/pods/one\n", {"pods__one__memory_max": str(64 * MEGABYTES), "pods__memory_max": str(256 * MEGABYTES)}, 64),
+        ("4:cpu:/x\n3:memory:/x\n", {"memory__x__memory_limit_in_bytes": str(128 * MEGABYTES), "cpu__x__memory_max": "1"}, 128),
+        ("3:memory:/seen/outside\n", {"memory__memory_limit_in_bytes": str(32 * MEGABYTES)}, 32),
+        ("3:memory:/\n0::/\n", {"memory__memory_limit_in_bytes": UNLIMITED_ONE}, None),
+        ("0::/\n", {"memory_max": "max"}, None),
+        ("0::/\n", {}, None),
+    ],
+)
+def test_the_least_limit_of_the_control_groups_holds(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, lines: str, limits: dict[str, str], megabytes: int | None
+) -> None:
+    """Of either version, of the process's own group or one around it; without any limit it is what the machine has."""
+    process, groups = grouped(tmp_path, lines, **limits)
+    monkeypatch.setattr(usage, "_SELF", process)
+    monkeypatch.setattr(usage, "_GROUPS", groups)
+    machine = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    assert usage.read().limit == (machine if megabytes is None else megabytes * MEGABYTES)
+
+
+@pytest.mark.skipif(not Path("/proc/meminfo").exists(), reason="there is no /proc")
+def test_this_process_may_use_no_more_than_the_machine_has() -> None:
+    """What this very system says is above what the process uses and at most what the machine has."""
+    total = int(re.search(r"MemTotal:\s+(\d+) kB", Path("/proc/meminfo").read_text())[1]) * 1024
+    seen = usage.read()
+    assert seen.resident < seen.limit <= total
 
 
 def test_devices_are_not_woken(attach: Callable[..., Any]) -> None:

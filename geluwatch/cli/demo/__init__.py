@@ -17,6 +17,7 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
         description="Watch a real model through calm traffic, drift, a flipped bit and a failing training run; the alerts arrive through "
         "Prometheus and Alertmanager where they are installed. Exit status 0 says that everything was detected and calm stayed calm.",
     )
+    parser.add_argument("--page", action="store_true", help="one drift page only, on a baseline long enough to page (about three minutes)")
     parser.add_argument("--stay", action="store_true", help="keep traffic, servers and pages alive after the end, until Ctrl-C")
     parser.add_argument("--data", type=Path, metavar="DIR", help="keep the baselines in this folder (default: a temporary one)")
     parser.add_argument("--no-servers", dest="servers", action="store_false", help="do without Prometheus and Alertmanager")

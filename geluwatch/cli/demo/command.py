@@ -37,6 +37,7 @@ def run(arguments: argparse.Namespace) -> int:
     from rich.console import Console
 
     from geluwatch.cli.demo import summary
+    from geluwatch.cli.demo.page import SIZE, PageStory
     from geluwatch.cli.demo.stage import Stage
     from geluwatch.cli.demo.story import Story
 
@@ -50,14 +51,17 @@ def run(arguments: argparse.Namespace) -> int:
         display, screen = _display(console)
         with screen:
             stage = stack.enter_context(Stage(display, temporary if arguments.servers else None))
-            story = Story(stage, f"sqlite:///{data / 'geluwatch.db'}")
+            store = f"sqlite:///{data / 'geluwatch.db'}"
+            story = PageStory(stage, store, SIZE) if arguments.page else Story(stage, store)
             outcome = story.run()
+        if isinstance(story, PageStory) and story.notification is not None:
+            summary.show_notification(story.notification, console)
         summary.show(outcome, console)
         if arguments.stay:
             summary.show_links(outcome, console)
             _stay(story)
         else:
-            console.print("\nTo look around while it runs: geluwatch demo --stay")
+            console.print(f"\nTo look around while it runs: geluwatch demo{' --page' if arguments.page else ''} --stay")
     return 0 if outcome.good else 1
 
 

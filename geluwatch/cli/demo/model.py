@@ -23,7 +23,7 @@ WEIGHTS_SHA256 = "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9
 """SHA-256 of the package's model.safetensors: the demonstration's numbers belong to these weights."""
 
 TOKENS = 64
-"""Tokens a text is cut to."""
+"""Tokens a text is cut to, unless the story asks for fewer."""
 
 _INSTALL = "install the demonstration's parts with: pip install 'geluwatch[demo]'"
 
@@ -34,16 +34,21 @@ class Encoder:
 
     model: nn.Module
     tokenizer: Any
+    tokens: int = TOKENS
+    """Tokens a text is cut to."""
 
     def forward(self, texts: Sequence[str]) -> torch.Tensor:
         """Send texts through the model in one forward pass; return the hidden states (texts, tokens, 384)."""
-        batch = self.tokenizer(list(texts), padding=True, truncation=True, max_length=TOKENS, return_tensors="pt")
+        batch = self.tokenizer(list(texts), padding=True, truncation=True, max_length=self.tokens, return_tensors="pt")
         with torch.inference_mode():
             return self.model(**batch).last_hidden_state  # type: ignore[no-any-return]  # modules are untyped
 
 
-def load() -> Encoder:
+def load(tokens: int = TOKENS) -> Encoder:
     """Load the pinned MiniLM-L6 without a network; its sentence embeddings are not needed here, its six GELU layers are.
+
+    Args:
+        tokens: Tokens that a text is cut to.
 
     Raises:
         MissingPartError: A package is absent, of another version, or its weights are not the pinned ones.
@@ -55,7 +60,7 @@ def load() -> Encoder:
         from transformers import AutoModel, BertTokenizer
 
         model = AutoModel.from_pretrained(folder, local_files_only=True).eval()
-        return Encoder(model, BertTokenizer.from_pretrained(folder, local_files_only=True))
+        return Encoder(model, BertTokenizer.from_pretrained(folder, local_files_only=True), tokens)
 
 
 def installed_folder() -> Path:

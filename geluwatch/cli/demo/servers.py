@@ -19,7 +19,7 @@ import socket
 import subprocess
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Any, ClassVar, Self
@@ -131,10 +131,11 @@ class Alertmanager(Server):
     def arguments(self) -> list[str]:
         """Write the configuration; return the command line's arguments."""
         route = {"group_by": ["alertname", "model"], "group_wait": "1s", "group_interval": "2s", "repeat_interval": "1h"}
-        names = ("page", "ticket")
+        routes = (("critical", "page"), ("info", "nobody"))
+        webhook = {"webhook_configs": [{"url": self._webhook_url, "send_resolved": True}]}
         config = {
-            "route": {**route, "receiver": "ticket", "routes": [{"matchers": ['severity="critical"'], "receiver": "page"}]},
-            "receivers": [{"name": name, "webhook_configs": [{"url": self._webhook_url, "send_resolved": True}]} for name in names],
+            "route": {**route, "receiver": "ticket", "routes": [{"matchers": [f'severity="{s}"'], "receiver": r} for s, r in routes]},
+            "receivers": [{"name": "nobody"}, *({"name": name, **webhook} for name in ("page", "ticket"))],
             "inhibit_rules": [
                 {"source_matchers": ['severity="critical"'], "target_matchers": ['severity="warning"'], "equal": ["job", "model"]}
             ],
@@ -195,13 +196,14 @@ class Prometheus(Server):
         page = f"{self.url}/alerts"
         return page if get(page)[0] == 200 else f"{self.url}/classic/alerts"
 
-    def scrape(self, targets: Mapping[str, str]) -> None:
+    def scrape(self, targets: Mapping[str, str | Sequence[str]]) -> None:
         """Scrape these from now on, and nothing else; Prometheus notices within a second or so.
 
         Args:
-            targets: Base URL of each target, as `Watch.serve` returns it, by the value of its `job` label.
+            targets: Base URLs, as `Watch.serve` returns them, one or several for each value of the `job` label.
         """
-        groups = [{"targets": [urlsplit(url).netloc], "labels": {"job": job}} for job, url in targets.items()]
+        listed = {job: [urls] if isinstance(urls, str) else urls for job, urls in targets.items()}
+        groups = [{"targets": [urlsplit(url).netloc for url in urls], "labels": {"job": job}} for job, urls in listed.items()]
         draft = self.folder / "targets.draft"
         draft.write_text(json.dumps(groups))
         draft.replace(self.folder / "targets.json")

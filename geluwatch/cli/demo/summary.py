@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator
 
 from rich.console import Console
@@ -10,6 +11,7 @@ from rich.text import Text
 
 from geluwatch.cli.demo.display import duration
 from geluwatch.cli.demo.outcome import Finding, Outcome
+from geluwatch.cli.demo.webhook import Alert
 
 
 def show(outcome: Outcome, console: Console) -> None:
@@ -23,6 +25,20 @@ def show(outcome: Outcome, console: Console) -> None:
     console.print()
     console.print(Text(outcome.verdict, style=_style(kept=outcome.good)))
     console.print(Text(f"It took {duration(outcome.seconds)}.", style="dim"))
+
+
+def show_notification(alert: Alert, console: Console) -> None:
+    """Print a notification as the receiver got it."""
+    labels = (f"{name}={alert.labels[name]}" for name in ("severity", "owner", "job", "model", "model_version") if name in alert.labels)
+    console.print(Text(f"\nThe page, as it was received at {time.strftime('%H:%M:%S', time.localtime(alert.received))}:\n", style="bold"))
+    for line in (f"{alert.name}  {'  '.join(labels)}", *_annotations(alert)):
+        console.print(Text(f"  {line}".rstrip()), soft_wrap=True)
+
+
+def _annotations(alert: Alert) -> Iterator[str]:
+    yield from (alert.annotations.get("summary", ""), "", *alert.annotations.get("description", "").strip().splitlines(), "")
+    for name in ("runbook_url", "dashboard_url"):
+        yield f"{name.removesuffix('_url'):9}  {alert.annotations.get(name, '')}"
 
 
 def show_links(outcome: Outcome, console: Console) -> None:

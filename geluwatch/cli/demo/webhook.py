@@ -26,6 +26,8 @@ class Alert:
     annotations: Mapping[str, str]
     received: float
     """When the notification came, seconds since the epoch."""
+    receiver: str = ""
+    """Name of Alertmanager's receiver through which it came."""
 
     @property
     def model(self) -> str:
@@ -92,7 +94,7 @@ class WebhookReceiver:
         now = time.time()
         for sent in notification["alerts"]:
             labels, annotations = dict(sent["labels"]), dict(sent["annotations"])
-            alert = Alert(sent["status"], labels.get("alertname", ""), labels, annotations, now)
+            alert = Alert(sent["status"], labels.get("alertname", ""), labels, annotations, now, notification.get("receiver", ""))
             with self._arrived:
                 self._alerts.append(alert)
                 self._arrived.notify_all()

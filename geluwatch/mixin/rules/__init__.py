@@ -8,7 +8,22 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Protocol
 
-from geluwatch.mixin.rules import agents, baselines, drift, memory, nonfinite, numerics, training
+from geluwatch.mixin.rules import (
+    agents,
+    baselines,
+    cost,
+    drift,
+    fleet,
+    latency,
+    memory,
+    nonfinite,
+    numerics,
+    objectives,
+    quality,
+    rollout,
+    saturation,
+    training,
+)
 from geluwatch.mixin.rules.alerting import Alert, Recording
 from geluwatch.mixin.settings import TIERS, MixinSettings
 
@@ -24,7 +39,10 @@ class _Family(Protocol):
 
 
 GROUPS: Mapping[str, tuple[_Family, ...]] = {
-    "geluwatch": (nonfinite, memory, drift, numerics, training, agents, baselines),
+    "geluwatch": (nonfinite, memory, drift, numerics, training, agents, baselines, saturation, rollout),
+    "geluwatch-fleet": (fleet,),
+    "geluwatch-service": (latency, quality, cost),
+    "geluwatch-objectives": (objectives,),
 }
 """The families of each rule group, which Prometheus evaluates in order; groups do not wait for each other."""
 

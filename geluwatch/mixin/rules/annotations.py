@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from geluwatch import catalog
+from geluwatch.mixin.queries import POD
 from geluwatch.mixin.rules.alerting import Alert, matchers
 from geluwatch.mixin.settings import MixinSettings
 
@@ -36,16 +37,15 @@ def _runbook_url(alert: Alert, settings: MixinSettings) -> str:
     """
     if settings.runbook_base is not None:
         return f"{settings.runbook_base.rstrip('/')}/{alert.name}"
-    agent = catalog.BUILD_INFO.series
+    agent, whose = catalog.BUILD_INFO.series, tuple(label for label in alert.labels if label in POD)
     return (
-        f"{matchers(alert.labels)}{{{{ with or (query (printf `{agent}{{%s}}` $mine)) (query `{agent}`) }}}}"
+        f"{matchers(whose)}{{{{ with or (query (printf `{agent}{{%s}}` $mine)) (query `{agent}`) }}}}"
         f"http://{{{{ . | first | label `instance` }}}}/runbooks/{alert.name}{{{{ else }}}}runbooks/{alert.name}.md{{{{ end }}}}"
     )
 
 
 def _dashboard_url(alert: Alert, settings: MixinSettings) -> str:
     base = (settings.dashboard_base or "").rstrip("/")
-    return (
-        f"{base}/d/{alert.dashboard}?var-job={{{{ $labels.job | urlquery }}}}"
-        "{{ with $labels.model }}&var-model={{ . | urlquery }}{{ end }}"
-    )
+    model = "{{ with $labels.model }}&var-model={{ . | urlquery }}{{ end }}"
+    selected = f"var-job={{{{ $labels.job | urlquery }}}}{model}" if "job" in alert.labels else "var-model={{ $labels.model | urlquery }}"
+    return f"{base}/d/{alert.dashboard}?{selected}"

@@ -1,4 +1,4 @@
-"""Memory that runs out."""
+"""Memory that runs out, or is about to."""
 
 from __future__ import annotations
 
@@ -8,21 +8,34 @@ from geluwatch.mixin.queries import GROUP, POD
 from geluwatch.mixin.rules.alerting import NUMBER, PASSES, SUBJECT, Alert, Recording, asked
 from geluwatch.mixin.settings import MixinSettings
 
+_LISTED_PODS = 5
+"""Pods and devices that a text names at most."""
+
 
 def recordings(settings: MixinSettings) -> tuple[Recording, ...]:
     """Return the recording rules."""
-    return (out_of_memory_recording(settings),)
+    return (out_of_memory_recording(settings), share_recording(settings))
 
 
 def alerts(settings: MixinSettings) -> tuple[Alert, ...]:
     """Return the alerts."""
-    return (_out_of_memory(settings),)
+    return (_out_of_memory(settings), _pressure(settings))
 
 
 def out_of_memory_recording(settings: MixinSettings) -> Recording:
     """Return the rule that counts the forward passes that ran out of memory, by pod."""
     name = f"instance_model:{catalog.OUT_OF_MEMORY.name}:increase{settings.rate_window}"
     return Recording(name=name, expr=_out_of_memory_passes(settings))
+
+
+def share_recording(settings: MixinSettings) -> Recording:
+    """Return the rule that records the share of memory in use, by pod and device; the host's has no device."""
+    shares = (
+        f"{queries.series(used, settings.selector)} / ({queries.series(limit, settings.selector)} > 0)"
+        for used, limit in ((catalog.RESIDENT, catalog.MEMORY_LIMIT), (catalog.DEVICE_MEMORY, catalog.DEVICE_LIMIT))
+    )
+    expr = queries.largest("\nor\n".join(f"({share})" for share in shares), *POD, "device")
+    return Recording(name="instance_model:geluwatch_memory_used:ratio", expr=expr)
 
 
 def _out_of_memory(settings: MixinSettings) -> Alert:
@@ -38,6 +51,31 @@ def _out_of_memory(settings: MixinSettings) -> Alert:
         description=f"{SUBJECT} ran out of memory in {PASSES} within {settings.rate_window}{pods}.",
         expr=f"{queries.total(recorded, *GROUP)} > 0",
         hold="0m",
+        keep_firing_for=settings.keep_firing_for,
+    )
+
+
+def _pressure(settings: MixinSettings) -> Alert:
+    """Return the ticket for memory that is nearly used up."""
+    recorded, limit = share_recording(settings).name, f"{settings.thresholds.memory_share:g}"
+    fullest = asked(f"sort_desc({recorded}{{%s}} > {limit})")
+    device = "{{ with $seen.Labels.device }} {{ . }}{{ else }} host memory{{ end }}"
+    return Alert(
+        name="GeluwatchMemoryPressure",
+        tier="ticket",
+        owner="infrastructure",
+        summary="A model has nearly used up the memory of a pod or a device.",
+        description="\n".join(
+            [
+                f"{{{{- $fullest := {fullest} -}}}}",
+                f"{SUBJECT} has nearly used up its memory, the fullest first:",
+                f"{{{{- range $place, $seen := $fullest }}}}{{{{ if lt $place {_LISTED_PODS} }}}}",
+                f"{{{{ $seen.Labels.instance }}}}{device}: {{{{ $seen.Value | humanizePercentage }}}}",
+                "{{- end }}{{ end }}",
+            ]
+        ),
+        expr=f"{queries.largest(recorded, *GROUP)} > {limit}",
+        hold=settings.service_for,
         keep_firing_for=settings.keep_firing_for,
     )
 

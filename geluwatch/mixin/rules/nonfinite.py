@@ -73,7 +73,7 @@ def _gross_fault(settings: MixinSettings) -> Alert:
         ),
         expr=_gross_faults(settings, nonfinite_recording(settings).name),
         hold=settings.page_for,
-        keep_firing_for=settings.keep_firing_for,
+        keep_firing_for=settings.fault_keep_firing_for,
     )
 
 

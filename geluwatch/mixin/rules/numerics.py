@@ -44,7 +44,7 @@ def _overflow(settings: MixinSettings, tier: Tier) -> Alert:
         ),
         expr=_overflow_ahead(settings, nonfinite_recording(settings).name, tier),
         hold=settings.page_for,
-        keep_firing_for=settings.keep_firing_for,
+        keep_firing_for=settings.fault_keep_firing_for,
     )
 
 

@@ -13,23 +13,40 @@ from typing import Any
 from geluwatch.mixin.rules import alerts
 from geluwatch.mixin.rules.alerting import Alert
 from geluwatch.mixin.ruletests import (
+    accuracy,
+    agent_faulty,
     agent_missing,
     baseline_missing,
+    baseline_mixed,
+    baseline_stale,
+    budget,
+    canary,
+    cost,
     drift,
+    fleet_distance,
     gross,
     kernel,
+    latency,
+    memory,
     nonfinite,
     out_of_memory,
+    over_budget,
     overflow,
+    quantized,
+    rollout,
+    saturation,
+    sites_blind,
     stray,
     training,
 )
-from geluwatch.mixin.ruletests.grammar import Case, Expected, Scale
+from geluwatch.mixin.ruletests.grammar import Answer, Case, Expected, Scale
 from geluwatch.mixin.settings import MixinSettings
 
 RULE_FILE = "geluwatch.rules.yaml"
 
-_STORIES: Mapping[str, Callable[[Alert, Scale], tuple[Case, ...]]] = {
+_Stories = Mapping[str, Callable[[Alert, Scale], tuple[Case, ...]]]
+
+_STORIES: _Stories = {
     "GeluwatchNonFiniteActivations": nonfinite.cases,
     "GeluwatchOutOfMemory": out_of_memory.cases,
     "GeluwatchGrossFault": gross.cases,
@@ -40,7 +57,26 @@ _STORIES: Mapping[str, Callable[[Alert, Scale], tuple[Case, ...]]] = {
     "GeluwatchTrainingFault": training.cases,
     "GeluwatchAgentMissing": agent_missing.cases,
     "GeluwatchBaselineMissing": baseline_missing.cases,
+    "GeluwatchBaselineMixed": baseline_mixed.cases,
+    "GeluwatchBaselineStale": baseline_stale.cases,
+    "GeluwatchCanaryDivergence": lambda alert, scale: (*canary.cases(alert, scale), *fleet_distance.cases(alert, scale)),
+    "GeluwatchSitesBlind": sites_blind.cases,
+    "GeluwatchAgentFaulty": agent_faulty.cases,
+    "GeluwatchAgentOverBudget": over_budget.cases,
+    "GeluwatchSaturation": saturation.cases,
+    "GeluwatchRollout": rollout.cases,
+    "GeluwatchErrorBudgetBurn": budget.cases,
+    "GeluwatchQuantizedAccuracy": quantized.cases,
+    "GeluwatchMemoryPressure": memory.cases,
 }
+
+_LONG_STORIES: _Stories = {
+    "GeluwatchErrorBudgetBurn": budget.long_cases,
+    "GeluwatchLatencySpike": latency.cases,
+    "GeluwatchAccuracyDrop": accuracy.cases,
+    "GeluwatchCostUp": cost.cases,
+}
+"""Stories that take days, told on a coarser grid and in a file of their own: each moment is an evaluation of every rule."""
 
 
 def rule_tests(settings: MixinSettings) -> dict[str, Any]:
@@ -48,12 +84,20 @@ def rule_tests(settings: MixinSettings) -> dict[str, Any]:
 
     The settings must select all targets, because the stories could not know how to please a selector.
     """
-    scale = Scale(settings)
-    by_name = {alert.name: alert for alert in alerts(settings)}
+    return _document(_STORIES, Scale(settings))
+
+
+def long_rule_tests(settings: MixinSettings) -> dict[str, Any]:
+    """Return the test file of the rules that compare with days gone by, to lie beside the other."""
+    return _document(_LONG_STORIES, Scale(settings, coarse=True))
+
+
+def _document(stories: _Stories, scale: Scale) -> dict[str, Any]:
+    by_name = {alert.name: alert for alert in alerts(scale.settings)}
     return {
         "rule_files": [f"../{RULE_FILE}"],
         "evaluation_interval": f"{scale.step}s",
-        "tests": [_test(alert, case, scale) for alert in by_name.values() for case in _STORIES[alert.name](alert, scale)],
+        "tests": [_test(by_name[name], case, scale) for name, cases in stories.items() for case in cases(by_name[name], scale)],
     }
 
 
@@ -70,12 +114,17 @@ def _test(alert: Alert, case: Case, scale: Scale) -> dict[str, Any]:
             }
             for check in case.checks
         ],
+        **({"promql_expr_test": [_answer(answer, scale) for answer in case.answers]} if case.answers else {}),
     }
 
 
+def _answer(answer: Answer, scale: Scale) -> dict[str, Any]:
+    found = [{"labels": labels, "value": value} for labels, value in answer.found.items()]
+    return {"expr": answer.query, "eval_time": f"{answer.step * scale.step}s", "exp_samples": found}
+
+
 def _expected(alert: Alert, expected: Expected, settings: MixinSettings) -> dict[str, Any]:
-    model = expected.labels.get("model")
-    selected = f"var-job={expected.labels['job']}" + (f"&var-model={model}" if model else "")
+    selected = "&".join(f"var-{label}={expected.labels[label]}" for label in ("job", "model") if label in expected.labels)
     return {
         "exp_labels": {**expected.labels, "severity": settings.severities[expected.tier or alert.tier], "owner": alert.owner},
         "exp_annotations": {

@@ -19,13 +19,14 @@ class Episode:
         scale: The time grid.
         start: The first step at which something is wrong.
         wait: The duration for which it must be wrong before the alert fires.
+        keep: The duration for which the alert goes on; None is that of most.
     """
 
-    def __init__(self, scale: Scale, start: int, wait: str) -> None:
+    def __init__(self, scale: Scale, start: int, wait: str, keep: str | None = None) -> None:
         self.start = start
         self.due = start + scale.steps(wait)
         self.end = self.due + _STEPS_DUE
-        self.cleared = self.end + scale.steps(scale.settings.keep_firing_for)
+        self.cleared = self.end + scale.steps(keep or scale.settings.keep_firing_for)
         self.run = self.cleared + _STEPS_AFTER
         self.agent = {**agent(flat(1, self.run)), **layer_indices(self.run)}
 

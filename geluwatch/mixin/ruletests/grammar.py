@@ -10,6 +10,7 @@ from geluwatch.catalog import Metric
 from geluwatch.mixin.settings import MixinSettings, Tier, seconds
 
 _STEPS_A_WINDOW = 10
+_COARSE_STEPS_A_WINDOW = 2
 
 MODEL = {"namespace": "serving", "job": "inference", "model": "minilm"}
 INCIDENT = {**MODEL, "model_version": "1"}
@@ -44,25 +45,38 @@ class Check:
 
 
 @dataclass(frozen=True, slots=True)
+class Answer:
+    """What a query finds at one moment: the value of each series, by its name and labels; nothing if `found` is empty."""
+
+    step: int
+    query: str
+    found: Mapping[str, float] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
 class Case:
-    """One story told by series, and what its alert makes of it."""
+    """One story told by series, and what its alert and the recording rules make of it."""
 
     name: str
     """What the alert does, to be read after its name."""
     series: Mapping[str, str]
     checks: tuple[Check, ...]
+    answers: tuple[Answer, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
 class Scale:
-    """The time grid of the tests of some settings."""
+    """The time grid of the tests of some settings; a coarse one for stories that take days."""
 
     settings: MixinSettings
+    coarse: bool = False
     step: int = field(init=False)
     """Seconds between two samples and between two evaluations."""
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "step", max(1, seconds(self.settings.rate_window) // _STEPS_A_WINDOW))
+        shortest = min(self.settings.rate_window, self.settings.burn_windows[0], key=seconds)
+        step = seconds(shortest) // _COARSE_STEPS_A_WINDOW if self.coarse else seconds(self.settings.rate_window) // _STEPS_A_WINDOW
+        object.__setattr__(self, "step", max(1, step))
 
     def steps(self, duration: str) -> int:
         """Return the steps after which a duration has passed."""
@@ -93,6 +107,15 @@ def flat(value: float, steps: int) -> str:
 def ramp(start: float, slope: float, steps: int) -> str:
     """Return a value that grows evenly for some steps."""
     return f"{start:g}+{slope:g}x{steps - 1}"
+
+
+def climb(*stretches: tuple[float, int], start: float = 1000) -> str:
+    """Return a counter that grows by so much a step for so many steps, one stretch after the other."""
+    parts: list[str] = []
+    for slope, steps in stretches:
+        parts.append(ramp(start + slope, slope, steps))
+        start += slope * steps
+    return " ".join(parts)
 
 
 def gone(steps: int) -> str:

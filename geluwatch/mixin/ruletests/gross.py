@@ -44,7 +44,12 @@ class _Stories(Episode):
     """The stories of a fault that is there for a while."""
 
     def __init__(self, scale: Scale) -> None:
-        super().__init__(scale, start=2 * scale.steps(scale.settings.rate_window), wait=scale.settings.page_for)
+        super().__init__(
+            scale,
+            start=2 * scale.steps(scale.settings.rate_window),
+            wait=scale.settings.page_for,
+            keep=scale.settings.fault_keep_firing_for,
+        )
 
     def fault(self, layer: str, fault: str, pod: Labels = POD, value: float = 1) -> dict[str, str]:
         return {name(catalog.GROSS, **pod, layer=layer, fault=fault): self.during(0, value)}

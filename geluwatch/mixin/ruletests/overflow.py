@@ -46,7 +46,12 @@ class _Stories(Episode):
     """The stories of an overflow that lies ahead for a while; a page has its ticket beside it, for both look at one series."""
 
     def __init__(self, scale: Scale) -> None:
-        super().__init__(scale, start=2 * scale.steps(scale.settings.rate_window), wait=scale.settings.page_for)
+        super().__init__(
+            scale,
+            start=2 * scale.steps(scale.settings.rate_window),
+            wait=scale.settings.page_for,
+            keep=scale.settings.fault_keep_firing_for,
+        )
 
     def ahead(self, layer: str, tier: Tier, pod: Labels = POD, value: float = 1) -> dict[str, str]:
         return {

@@ -1,0 +1,340 @@
+"""A process that serves watched models, and breaks them when told to: what the test of incidents attaches its monitoring to.
+
+    python served.py STORE < commands > answers
+
+Commands and answers are lines of JSON. `{"pod": "a", "model": "ranker", ...}` starts a pod, `{"pod": "a", "do": "nan"}`
+breaks it, `{"pod": "a", "undo": "nan"}` mends it, and `{"pod": "a", "stop": true}` ends it.
+Faults go into weights, inputs and the process itself, never into a metric: what is seen of them has come the whole way.
+"""
+
+from __future__ import annotations
+
+import copy
+import json
+import sys
+import threading
+import time
+from collections.abc import Callable
+from typing import Any, ClassVar
+
+import torch
+from torch import nn
+from torch.nn import functional
+
+import geluwatch
+from geluwatch import agent
+
+WIDTH, LAYERS, CLASSES, BATCH = 16, 4, 4, 16
+CALM_WINDOWS, PASSES_A_WINDOW = 160, 6
+PAUSE = 0.03
+CONFIG = {"window_seconds": 0.5, "flush_seconds": 0.25, "rows_per_window": 1 << 17, "cost_budget": None, "horizons": (1,)}
+
+
+class Block(nn.Module):
+    """One layer: a dense one, its GELU, and one back."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.up, self.act, self.down = nn.Linear(WIDTH, 2 * WIDTH), nn.GELU(), nn.Linear(2 * WIDTH, WIDTH)
+        self.skipped = False
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return x if self.skipped else x + self.down(self.act(self.up(x)))
+
+
+class Net(nn.Module):
+    """A small residual network, which can be slow or fail like any other program."""
+
+    def __init__(self, seed: int) -> None:
+        super().__init__()
+        torch.manual_seed(seed)
+        self.blocks = nn.ModuleList(Block() for _ in range(LAYERS))
+        self.head = nn.Linear(WIDTH, CLASSES)
+        self.delay, self.broken = 0.0, False
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        if self.delay:
+            time.sleep(self.delay)
+        if self.broken:
+            raise RuntimeError("the tokenizer's service does not answer")
+        for block in self.blocks:
+            x = block(x)
+        return self.head(x)
+
+
+class OtherGelu(nn.GELU):
+    """Declares the exact formula and computes the sigmoid one, as a kernel of another build may."""
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return x * torch.sigmoid(1.702 * x)
+
+
+class Pod:
+    """One watched model with traffic of its own."""
+
+    def __init__(self, order: dict[str, Any], store: str) -> None:
+        self.order, self.store = order, store
+        self.model = Net(order.get("seed", 0)).eval()
+        if order.get("weights") == "candidate":
+            _scale_rows(self.model.blocks[1].up, 1.8)
+        self.truth = copy.deepcopy(self.model)
+        self.shift, self.mislabelled, self.bulk, self.masked = 0.0, 0.0, 0, True
+        self.notes: dict[str, float] = dict(order.get("notes", {}))
+        self.generator = torch.Generator().manual_seed(order.get("traffic", 1))
+        self.ended = threading.Event()
+        self.attach()
+        self.thread = threading.Thread(target=self.traffic, daemon=True)
+        self.thread.start()
+
+    def attach(self) -> None:
+        """Attach, and arm what the order names: a baseline to record, one to load, or none."""
+        order = self.order
+        config = geluwatch.Config(**{**CONFIG, "padding": self.padding, **order.get("config", {})})
+        about = {"name": order["model"], "version": order.get("version", "1"), "labels": order.get("labels", {})}
+        self.watch = geluwatch.attach(self.model, **about, store=self.store, config=config)
+        if "record" in order:
+            self.record(order["record"], order.get("age", 0.0))
+        elif "arm" in order:
+            self.watch.arm(order["arm"])
+        self.url = self.watch.serve(port=order.get("port", 0))
+
+    def record(self, name: str, age: float) -> None:
+        """Record a baseline of calm traffic, as if so many seconds ago."""
+        watch = self.watch
+        present = agent.SystemClock.time
+        agent.SystemClock.time = lambda clock: present(clock) - age  # type: ignore[method-assign]
+        try:
+            for _ in range(CALM_WINDOWS):
+                for _ in range(PASSES_A_WINDOW):
+                    self.serve()
+                watch.close_window()
+            watch.record_baseline(name, arm=True)
+        finally:
+            agent.SystemClock.time = present  # type: ignore[method-assign]
+
+    def serve(self) -> None:
+        """Answer one request, learn what the answer should have been, and tell the watch."""
+        x = torch.randn(BATCH, WIDTH, generator=self.generator) + self.shift
+        if self.bulk:
+            x = x[:1].expand(self.bulk, WIDTH)
+        with torch.inference_mode():
+            said = self.model(x).argmax(-1)
+        if self.order.get("judged"):
+            right = self.truth(x).argmax(-1)
+            noisy = torch.rand(BATCH, generator=self.generator) < 0.05 + self.mislabelled
+            self.watch.note(predictions=BATCH, wrong=int(((said != right) | noisy).sum()), **self.notes)
+        elif self.notes:
+            self.watch.note(**self.notes)
+
+    def traffic(self) -> None:
+        """Serve until the pod ends; a request that fails is one of its callers' troubles."""
+        while not self.ended.wait(PAUSE):
+            try:
+                self.serve()
+            except (RuntimeError, MemoryError):
+                continue
+
+    def padding(self, args: tuple[Any, ...], _: dict[str, Any]) -> torch.Tensor:
+        """Return which rows are real: all of them, where the application knows."""
+        if not self.masked:
+            raise LookupError("the batch has no lengths")
+        return torch.ones(args[0].shape[0], dtype=torch.bool)
+
+    def take(self, order: dict[str, Any]) -> None:
+        """Record a baseline, or arm one, in the midst of traffic."""
+        if "record" in order:
+            self.watch.record_baseline(order["record"])
+        self.watch.arm(order.get("arm", "latest"))
+
+    def close(self) -> None:
+        """End the traffic, then come off."""
+        self.ended.set()
+        self.thread.join()
+        self.watch.detach()
+
+
+class Run(Pod):
+    """A model in training, with a loss scaler."""
+
+    def attach(self) -> None:
+        """Attach, and follow the run."""
+        self.poisoned = False
+        self.scaler = torch.amp.GradScaler("cpu", init_scale=1024.0)
+        self.optimizer = torch.optim.SGD(self.model.parameters(), lr=1e-3)
+        super().attach()
+        self.watch.follow_training()
+
+    def serve(self) -> None:
+        """Take one step; a poisoned label makes the loss, and so every gradient, NaN, and the scaler skips the step."""
+        x = torch.randn(BATCH, WIDTH, generator=self.generator)
+        wanted = torch.full((BATCH, CLASSES), float("nan") if self.poisoned else 0.5)
+        loss = functional.mse_loss(self.model(x), wanted)
+        self.optimizer.zero_grad()
+        self.scaler.scale(loss).backward()
+        self.scaler.step(self.optimizer)
+        self.scaler.update()
+        self.watch.note_step(loss, self.scaler)
+
+
+def _scale_rows(layer: nn.Linear, factor: float) -> None:
+    with torch.no_grad():
+        layer.weight *= factor
+        layer.bias *= factor
+
+
+class Weights:
+    """A fault in a tensor of weights, which is put back as it was."""
+
+    def __init__(self, of: Callable[[Net], torch.Tensor], spoil: Callable[[torch.Tensor], None]) -> None:
+        self.of, self.spoil = of, spoil
+
+    def do(self, pod: Pod) -> None:
+        tensor = self.of(pod.model)
+        with torch.no_grad():
+            self.kept = tensor.clone()
+            self.spoil(tensor)
+
+    def undo(self, pod: Pod) -> None:
+        with torch.no_grad():
+            self.of(pod.model).copy_(self.kept)
+
+
+class Switch:
+    """A fault that is an attribute's value for a while."""
+
+    def __init__(self, name: str, value: Any, of: Callable[[Pod], Any] = lambda pod: pod) -> None:
+        self.name, self.value, self.of = name, value, of
+
+    def do(self, pod: Pod) -> None:
+        self.kept = getattr(self.of(pod), self.name)
+        setattr(self.of(pod), self.name, self.value)
+
+    def undo(self, pod: Pod) -> None:
+        setattr(self.of(pod), self.name, self.kept)
+
+
+class Growth:
+    """Weights that double every window and more, towards what their dtype can hold."""
+
+    def do(self, pod: Pod) -> None:
+        self.ended = threading.Event()
+        layer = pod.model.blocks[2].up
+        self.kept = copy.deepcopy(layer.state_dict())
+        _scale_rows(layer, 2.0**88)
+        self.thread = threading.Thread(target=self.grow, args=(layer,), daemon=True)
+        self.thread.start()
+
+    def grow(self, layer: nn.Linear) -> None:
+        for _ in range(30):
+            if self.ended.wait(0.5):
+                return
+            _scale_rows(layer, 1.6)
+
+    def undo(self, pod: Pod) -> None:
+        self.ended.set()
+        self.thread.join()
+        pod.model.blocks[2].up.load_state_dict(self.kept)
+
+
+class Detached:
+    """The agent is gone while its process goes on; mended, it listens where it did."""
+
+    def do(self, pod: Pod) -> None:
+        pod.order["port"] = int(pod.url.rsplit(":", 1)[1].rstrip("/"))
+        pod.watch.detach()
+
+    def undo(self, pod: Pod) -> None:
+        pod.order.pop("record", None)
+        pod.order["arm"] = "latest"
+        pod.attach()
+
+
+class Unmasked(Detached):
+    """The application's own mask function fails, again and again; mended, the agent is attached anew, as after a new release."""
+
+    def do(self, pod: Pod) -> None:
+        pod.masked = False
+
+    def undo(self, pod: Pod) -> None:
+        pod.masked = True
+        super().do(pod)
+        super().undo(pod)
+
+
+class Mixed:
+    """Another baseline armed on one pod than on the others."""
+
+    def do(self, pod: Pod) -> None:
+        if not hasattr(pod, "other"):
+            pod.watch.record_baseline("other")
+            pod.other = True
+        pod.watch.arm("other")
+
+    def undo(self, pod: Pod) -> None:
+        pod.watch.arm("v1")
+
+
+class Ballast:
+    """Memory that is really there."""
+
+    def do(self, _: Pod) -> None:
+        self.held = torch.ones(1 << 28)
+
+    def undo(self, _: Pod) -> None:
+        del self.held
+
+
+class Faults:
+    """Every fault by its name."""
+
+    table: ClassVar[dict[str, Callable[[], Any]]] = {
+        "nan": lambda: Weights(lambda model: model.blocks[2].up.weight, lambda w: w[3].fill_(float("nan"))),
+        "traffic": lambda: Switch("shift", 1.5),
+        "astray": lambda: Switch("shift", 1.5),
+        "dead": lambda: Weights(lambda model: model.blocks[1].up.bias, lambda b: b.fill_(-1e4)),
+        "growth": Growth,
+        "kernel": lambda: Switch("__class__", OtherGelu, lambda pod: pod.model.blocks[3].act),
+        "saturated": lambda: Weights(lambda model: model.blocks[1].up.weight, lambda w: w.mul_(40)),
+        "bulk": lambda: Switch("bulk", 1 << 44),
+        "slow": lambda: Switch("delay", 0.3, lambda pod: pod.model),
+        "failing": lambda: Switch("broken", True, lambda pod: pod.model),
+        "skipping": lambda: Switch("skipped", True, lambda pod: pod.model.blocks[1]),
+        "detached": Detached,
+        "mask": Unmasked,
+        "mixed": Mixed,
+        "labels": lambda: Switch("mislabelled", 0.3),
+        "poisoned": lambda: Switch("poisoned", True),
+        "ballast": Ballast,
+        "dearer": lambda: Switch("notes", {"cost_per_hour": 3.0}),
+        "coarse": lambda: Switch("notes", {"quantized_accuracy_delta": -0.08}),
+    }
+
+
+def main(store: str) -> None:
+    """Answer commands until the input ends."""
+    torch.set_num_threads(1)
+    pods: dict[str, Pod] = {}
+    faults: dict[tuple[str, str], Any] = {}
+    for line in sys.stdin:
+        order = json.loads(line)
+        name = order["pod"]
+        if "do" in order:
+            fault = faults[name, order["do"]] = Faults.table[order["do"]]()
+            fault.do(pods[name])
+        elif "undo" in order:
+            faults.pop((name, order["undo"])).undo(pods[name])
+        elif "stop" in order:
+            pods.pop(name).close()
+            print(json.dumps({"pod": name, "url": ""}), flush=True)
+            continue
+        elif name in pods:
+            pods[name].take(order)
+        else:
+            pods[name] = (Run if order.get("trains") else Pod)(order, store)
+        print(json.dumps({"pod": name, "url": pods[name].url}), flush=True)
+    for pod in pods.values():
+        pod.close()
+
+
+if __name__ == "__main__":
+    main(sys.argv[1])

@@ -1,0 +1,208 @@
+"""Every kind of incident on real parts: processes and a canary serve, something breaks, one alert comes, it is mended, it ends.
+
+Faults go into weights, inputs and processes. Prometheus has the rendered rules, their durations scaled down as printed
+(promtool proves the shipped ones); Alertmanager has the rendered example. Lanes of incidents run beside each other, each
+with models of its own; within a lane one incident follows the other.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
+from dataclasses import dataclass, replace
+
+import pytest
+from stage import ExampleAlertmanager, Incident, Process, Stage
+
+from geluwatch.cli.demo.servers import Prometheus, get
+from geluwatch.cli.demo.webhook import WebhookReceiver
+from geluwatch.mixin.alertmanager import example as alertmanager_example
+from geluwatch.mixin.rulefile import rule_file
+from geluwatch.mixin.settings import MixinSettings
+from geluwatch.mixin.thresholds import Thresholds
+
+pytestmark = pytest.mark.e2e
+
+SHIPPED = MixinSettings()
+SCALED = replace(
+    MixinSettings.quick(),
+    rate_window="5s",
+    keep_firing_for="3s",
+    fault_keep_firing_for="6s",
+    # The machine's memory is more than a test should fill.
+    thresholds=Thresholds(memory_share=0.05),
+)
+STABLE = ("a1", "a2", "b1")
+TIMEOUT = 45.0
+
+
+@dataclass(frozen=True)
+class Fault:
+    """One incident: what is broken where, and what must come of it, each once and nothing else."""
+
+    name: str
+    pods: dict[str, str]
+    """Pods that are broken, each with its process."""
+    expected: tuple[Incident, ...]
+    says: str = ""
+    """What the first expected alert's description must hold."""
+    later: tuple[Incident, ...] = ()
+    """Alerts that come when the incident is over, because it was one."""
+
+
+def play(stage: Stage, lane: str, models: tuple[str, ...], faults: tuple[Fault, ...]) -> list[str]:
+    """Play incidents one after the other; return what was seen of each."""
+    return [one(stage, lane, models, fault) for fault in faults]
+
+
+def one(stage: Stage, lane: str, models: tuple[str, ...], fault: Fault) -> str:
+    """Break, wait for the alert, mend, wait for its end, and see that nothing else came."""
+    began = time.time()
+    for pod, process in fault.pods.items():
+        stage.processes[process].tell(pod=pod, do=fault.name)
+    took = stage.wait_for(fault.expected, "firing", began, TIMEOUT)
+    for pod, process in fault.pods.items():
+        stage.processes[process].tell(pod=pod, undo=fault.name)
+    over = stage.wait_for((*fault.expected, *fault.later), "resolved", began, 4 * TIMEOUT)
+    return check(stage, lane, models, fault, began, took, over)
+
+
+def check(stage: Stage, lane: str, models: tuple[str, ...], fault: Fault, began: float, took: float, over: float) -> str:
+    """See that what came since a moment is what was expected, each once, with a text and a runbook that opens."""
+    came = {about: [alert for alert in history if alert.received >= began] for about, history in stage.changes(models).items()}
+    statuses = {about: [alert.status for alert in history] for about, history in came.items() if history}
+    assert {about: ["firing", "resolved"] for about in (*fault.expected, *fault.later)} == statuses, f"{lane}: {fault.name}"
+    first = came[fault.expected[0]][0]
+    assert fault.says in first.annotations["description"], first.annotations["description"]
+    assert first.labels["owner"] in {"model", "infrastructure"}
+    status, page = get(first.runbook_url)
+    assert (200, True) == (status, f"<h1>{first.name}</h1>" in page.decode())
+    alerts = ", ".join(f"{name} ({severity}) of {model}" for name, severity, model in (*fault.expected, *fault.later))
+    return f"{fault.name:10} {took:5.1f} s to {alerts}; over {over:.1f} s after it was mended"
+
+
+@pytest.fixture(scope="module")
+def stage(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stage]:
+    """The processes, the servers and the inbox, each pod with traffic and a baseline."""
+    folder = tmp_path_factory.mktemp("incidents")
+    store = f"sqlite:///{folder / 'baselines.db'}"
+
+    example = alertmanager_example(SCALED)
+    with ExitStack() as stack:
+        inbox = stack.enter_context(WebhookReceiver())
+        alertmanager = stack.enter_context(ExampleAlertmanager(folder / "alertmanager", inbox.url, example))
+        prometheus = stack.enter_context(Prometheus(folder / "prometheus", rule_file(SCALED), alertmanager.url))
+        processes = {name: stack.enter_context(Process(store, folder / f"{name}.log")) for name in ("one", "two", "canary")}
+        stage = Stage(processes, prometheus, inbox)
+        begin(stage)
+        yield stage
+
+
+def begin(stage: Stage) -> None:
+    """Start every pod; those of one model share a baseline, which the first of them records."""
+
+    def first() -> None:
+        stage.start("one", "a1", model="ranker", record="v1", labels={"region": "eu"})
+        stage.start("one", "a2", model="ranker", arm="v1", labels={"region": "eu"}, traffic=2)
+        stage.start("one", "g1", model="grader", record="v1", judged=True, notes={"cost_per_hour": 1.0, "quantized_accuracy_delta": -0.001})
+        stage.start("one", "h1", model="hungry", record="v1")
+        stage.start("one", "d1", model="tagger", record="v1")
+        stage.start("one", "m1", model="mason", record="v1")
+
+    def second() -> None:
+        stage.start("two", "s1", model="sluggish", record="v1")
+        stage.start("two", "f1", model="flaky", record="v1")
+        stage.start("two", "t1", model="trainer", trains=True, config={"gradients": True})
+        stage.start("two", "l1", model="elder", record="v1", age=7200.0)
+
+    def third() -> None:
+        stage.start("canary", "c1", model="ranker", version="2", record="v2", labels={"region": "eu", "track": "canary"}, traffic=3)
+
+    with ThreadPoolExecutor(3) as pool:
+        for started in [pool.submit(start) for start in (first, second, third)]:
+            started.result()
+    stage.start("two", "b1", model="ranker", arm="v1", labels={"region": "eu"}, traffic=4)
+    stage.start("two", "e1", model="tagger", arm="v1", traffic=5)
+
+
+RANKER = (
+    Fault("nan", {"a1": "one"}, (("NonFiniteActivations", "critical", "ranker 1"),), "first at layer blocks.2.act"),
+    Fault(
+        "traffic",
+        {"a1": "one", "a2": "one", "b1": "two", "c1": "canary"},
+        (("ActivationDrift", "critical", "ranker 1"), ("ActivationDrift", "critical", "ranker 2")),
+        "first at layer blocks.0.act. Most layers moved alike",
+    ),
+    Fault("dead", {"b1": "two"}, (("GrossFault", "critical", "ranker 1"),), "blocks.1.act: dead"),
+    Fault("kernel", {"a2": "one"}, (("KernelMismatch", "warning", "ranker 1"),), "blocks.3.act: declared erf in float32, measured quick"),
+    Fault("astray", {"a1": "one"}, (("PodDrift", "warning", "ranker 1"),), "not as a whole (3 pods)"),
+    Fault("growth", {"a1": "one"}, (("OverflowAhead", "critical", "ranker 1"),), "blocks.2.act: "),
+)
+
+TAGGER = (
+    Fault("detached", {"d1": "one"}, (("AgentMissing", "warning", "tagger"),), "has lost an agent"),
+    Fault("mixed", {"e1": "two"}, (("BaselineMixed", "warning", "tagger 1"),)),
+    Fault("skipping", {"d1": "one", "e1": "two"}, (("SitesBlind", "warning", "tagger 1"),), "blocks.1.act"),
+    Fault("mask", {"d1": "one"}, (("AgentFaulty", "warning", "tagger 1"),)),
+)
+GRADER = (
+    Fault("coarse", {"g1": "one"}, (("QuantizedAccuracy", "warning", "grader 1"),)),
+    Fault("labels", {"g1": "one"}, (("AccuracyDrop", "warning", "grader 1"),)),
+    Fault("dearer", {"g1": "one"}, (("CostUp", "warning", "grader"),)),
+)
+HUNGRY = (Fault("bulk", {"h1": "one"}, (("OutOfMemory", "critical", "hungry 1"),), "ran out of memory in"),)
+FLAKY = (
+    Fault(
+        "failing",
+        {"f1": "two"},
+        (("ErrorBudgetBurn", "critical", "flaky 1"),),
+        later=(("ErrorBudgetBurn", "warning", "flaky 1"),),
+    ),
+)
+SLUGGISH = (
+    Fault(
+        "slow",
+        {"s1": "two"},
+        (("ErrorBudgetBurn", "critical", "sluggish 1"),),
+        later=(("LatencySpike", "warning", "sluggish 1"), ("ErrorBudgetBurn", "warning", "sluggish 1")),
+    ),
+)
+TRAINER = (Fault("poisoned", {"t1": "two"}, (("TrainingFault", "warning", "trainer 1"),), "steps skipped in a row"),)
+
+LANES: dict[str, tuple[tuple[str, ...], tuple[Fault, ...]]] = {
+    "ranker": (("ranker",), RANKER),
+    "tagger": (("tagger",), TAGGER),
+    "hungry": (("hungry",), HUNGRY),
+    "grader": (("grader",), GRADER),
+    "flaky": (("flaky",), FLAKY),
+    "sluggish": (("sluggish",), SLUGGISH),
+    "trainer": (("trainer",), TRAINER),
+}
+
+
+def test_every_incident_is_told_once_and_ends(stage: Stage) -> None:
+    """After a calm stretch without any notification, each fault brings exactly its alerts, which say where, link to a runbook, and end."""
+    print(scale())
+    calm = 75.0
+    time.sleep(calm)
+    assert {} == {about: [a.status for a in history] for about, history in stage.changes().items()}
+    with ThreadPoolExecutor(len(LANES)) as pool:
+        lanes = {lane: pool.submit(play, stage, lane, *story) for lane, story in LANES.items()}
+        for lane, playing in lanes.items():
+            print("\n".join(f"{lane:9} {line}" for line in playing.result()))
+
+
+def scale() -> str:
+    """Return how each duration of the rules was scaled."""
+    names = [name for name in MixinSettings.__dataclass_fields__ if isinstance(getattr(SHIPPED, name), (str, tuple)) and name not in WORDS]
+    lines = [f"{name}: {_words(getattr(SHIPPED, name))} -> {_words(getattr(SCALED, name))}" for name in names]
+    return "\n".join(["", "time scale of the rules, shipped -> here", *lines])
+
+
+WORDS = {"selector", "expected_targets", "canary"}
+
+
+def _words(value: object) -> str:
+    return ", ".join(value) if isinstance(value, tuple) else str(value)

@@ -1,0 +1,86 @@
+"""Real answers of a Prometheus, taken through the code that Grafana's own panels get them from, are what the panels need."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import math
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+Json = dict[str, Any]
+Panel = tuple[Json, list[Json]]
+"""A panel, and the frames that Grafana gives it."""
+
+
+def _run(node: str, script: Path, told: object = None) -> Any:
+    done = subprocess.run([node, str(script)], input=json.dumps(told), capture_output=True, text=True, check=False)
+    assert 0 == done.returncode, done.stderr
+    return json.loads(done.stdout)
+
+
+@pytest.fixture(scope="module")
+def panels(
+    dashboards: dict[str, Json], node: str, root: Path, prometheus: str, promtool: str, tmp_path_factory: pytest.TempPathFactory
+) -> list[Panel]:
+    """Return every panel that asks something, with what it is given to show."""
+    tools = root / "tools/grafana"
+    spec = importlib.util.spec_from_file_location("answers", tools / "answers.py")
+    assert spec is not None
+    assert spec.loader is not None
+    answers = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(answers)
+    with answers.fleet(tmp_path_factory.mktemp("fleet")) as ask:
+        sections = [section for dashboard in dashboards.values() for section in answers.answered(dashboard, ask)]
+    asking = [panel for section in sections for panel in section["panels"] if panel.get("targets")]
+    return list(zip(asking, _run(node, tools / "frames.mjs", asking), strict=True))
+
+
+def test_every_panel_has_something_to_show(panels: list[Panel]) -> None:
+    """After the data source and all transformations at least one value is left in every panel."""
+    empty = [panel["title"] for panel, frames in panels if not any(field["values"] for frame in frames for field in frame["fields"][1:])]
+    assert [] == empty
+
+
+def test_buckets_are_in_order_and_none_is_negative(panels: list[Panel]) -> None:
+    """Grafana sorts the bounds by number, negative ones too, and what it takes for each bucket is its own share."""
+    shown = [
+        (panel["title"], frame)
+        for panel, frames in panels
+        if "heatmap" in {target["format"] for target in panel["targets"]}
+        for frame in frames
+    ]
+    assert shown
+    for title, frame in shown:
+        assert "heatmap-rows" == frame["type"], title
+        bounds = [float(field["title"].replace("Inf", "inf")) for field in frame["fields"] if field["type"] == "number"]
+        assert sorted(bounds) == bounds, title
+        assert math.inf == bounds[-1], title
+        assert all(value is None or value >= -1e-9 for field in frame["fields"][1:] for value in field["values"]), title
+    assert any(frame["fields"][1]["title"].startswith("-") for _, frame in shown)
+
+
+def _used(dashboard: Json) -> Iterator[tuple[str, str]]:
+    """Yield (what, name) for every name whose type is no more than text."""
+    nested = [inner for panel in dashboard["panels"] for inner in panel.get("panels", ())]
+    for panel in [*dashboard["panels"], *nested]:
+        config, options = panel.get("fieldConfig", {"defaults": {}, "overrides": []}), panel.get("options", {})
+        settings = [*config["defaults"].items(), *((e["id"], e["value"]) for over in config["overrides"] for e in over["properties"])]
+        yield from (("units", value) for name, value in settings if name == "unit")
+        yield from (("colours", value["mode"]) for name, value in settings if name == "color")
+        yield from (("matchers", over["matcher"]["id"]) for over in config["overrides"])
+        yield from (("transformations", step["id"]) for step in panel.get("transformations", ()))
+        calcs = [*options.get("reduceOptions", {}).get("calcs", ()), *options.get("legend", {}).get("calcs", ())]
+        yield from (("reducers", calc) for calc in calcs)
+
+
+def test_grafana_knows_every_name(dashboards: dict[str, Json], node: str, root: Path) -> None:
+    """Units, colour modes, matchers, transformations and reducers are all ones that Grafana registers."""
+    known = _run(node, root / "tools/grafana/known.mjs")
+    used = {entry for dashboard in dashboards.values() for entry in _used(dashboard)}
+    assert set() == {(what, name) for what, name in used if name not in known[what]}
+    assert {"units", "colours", "matchers", "transformations", "reducers"} == {what for what, _ in used}
