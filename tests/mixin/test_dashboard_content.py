@@ -172,6 +172,7 @@ def test_cumulative_shares_are_joined_by_their_edge(shown: dict[str, list[Json]]
     assert all('le!="+Inf"' in target["expr"] for target in found["targets"])
     done = [step["id"] for step in found["transformations"]]
     assert ["filterFieldsByName", "joinByField", "convertFieldType", "sortBy", "organize"] == done
+    assert {"min", "max"}.isdisjoint(found["fieldConfig"]["defaults"]), "they would hold for the edges as well"
     assert ("trend", "le", "le") == (found["type"], found["options"]["xField"], found["transformations"][1]["options"]["byField"])
 
 

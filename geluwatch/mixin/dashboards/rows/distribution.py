@@ -82,9 +82,10 @@ def _cumulative(title: str, description: str, shares: Mapping[str, str], colours
         description,
         [cells(expr) for expr in shares.values()],
         size=(24, 9),
-        unit="percentunit",
-        field={"min": 0, "max": 1, "noValue": "No reading"},
-        overrides=[painted(f"^{name}$", colour) for name, colour in colours.items()],
+        unit="none",
+        # Not as defaults, which would hold for the edges on the other axis as well.
+        field={"noValue": "No reading"},
+        overrides=[painted(f"^{name}$", colour, unit="percentunit", min=0, max=1) for name, colour in colours.items()],
         options={"xField": "le"},
         transformations=[
             {"id": "filterFieldsByName", "options": {"include": {"pattern": "^(le|Value.*)$"}}},

@@ -143,7 +143,7 @@ def _distance(ask: Queries) -> TimeSeries:
         [target(distance, OF_POINT), target(f"{distance} + {bound}", f"{OF_POINT} at most")],
         size=(12, 9),
         unit="none",
-        field={**LAYERS_FROM_ZERO, "noValue": "No baseline or too few values"},
+        field={**LAYERS_FROM_ZERO, "decimals": 3, "noValue": "No baseline or too few values"},
         overrides=[dashed(".* at most$")],
         links=ask.runbook("ActivationDrift", "BaselineMixed"),
     )
@@ -156,7 +156,7 @@ def _week(ask: Queries) -> TimeSeries:
         [target(ask.rule(ask.recorded.week_distance, LAYERS, POINT), OF_POINT)],
         size=(12, 9),
         unit="none",
-        field={**LAYERS_FROM_ZERO, "noValue": "No record from then"},
+        field={**LAYERS_FROM_ZERO, "decimals": 3, "noValue": "No record from then"},
     )
 
 

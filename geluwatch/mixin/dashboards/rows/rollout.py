@@ -9,8 +9,8 @@ from geluwatch import catalog
 from geluwatch.catalog import Metric
 from geluwatch.mixin.dashboards.parts import (
     LAYERS,
+    LAYERS_FROM_ZERO,
     OF_MODEL,
-    ONLY_THIS_LAYER,
     ONLY_THIS_MODEL,
     OVER_VERSIONS,
     POINT,
@@ -23,6 +23,9 @@ from geluwatch.mixin.panels import BLUE, PURPLE, Json, StateTimeline, Table, Tim
 from geluwatch.mixin.queries import GROUP, largest, number, quantile, total
 
 _COLUMNS = ("Pods", "Verdict", "Latency p95", "Failed passes", "NaN or Inf", "Drift evidence")
+_MEETING = ("cluster", "namespace", "region", "model")
+"""Where a canary and the stable pods beside it meet, whatever their jobs and versions are."""
+
 Measure = Callable[[Callable[..., str]], str]
 
 
@@ -51,17 +54,17 @@ def canary(ask: Queries) -> TimeSeries:
     """Return how far canaries are from stable pods, and from where that is too far."""
     limits = ask.settings.thresholds
     labels = ("model", "region", "layer", "point")
-    apart = ask.rule(ask.recorded.canary_distance, LAYERS, POINT)
+    apart = largest(ask.rule(ask.recorded.canary_distance, LAYERS, POINT), *labels)
     stable = ask.rule(ask.recorded.stable_distance, LAYERS, POINT, chosen=OVER_VERSIONS)
-    limit = f"clamp_min({limits.canary_factor:g} * {largest(stable, *labels)}, {limits.canary_distance:g})"
+    limit = f"clamp_min({limits.canary_factor:g} * {largest(stable, *labels)}, {limits.canary_distance:g}) and {apart}"
     return TimeSeries(
         "Canary against stable",
         "KS distance of the canary's activations from the stable pods', by layer. Dashed: the limit, "
         f"{limits.canary_factor:g} times what the stable pods show among themselves and at least {limits.canary_distance:g}.",
-        [target(largest(apart, *labels), "{{layer}} {{point}} of {{model}}"), target(limit, "{{layer}} {{point}} of {{model}} limit")],
+        [target(apart, "{{layer}} {{point}} of {{model}}"), target(limit, "{{layer}} {{point}} of {{model}} limit")],
         size=(12, 8),
         unit="none",
-        field={"min": 0, "noValue": "No canary", **ONLY_THIS_LAYER},
+        field={**LAYERS_FROM_ZERO, "decimals": 3, "noValue": "No canary"},
         overrides=[dashed(".* limit$")],
         links=ask.runbook("CanaryDivergence"),
     )
@@ -75,7 +78,7 @@ def _beside(ask: Queries) -> Table:
         [cells(_both(ask, measure)) for measure in _measures(ask)],
         size=(24, 6),
         unit="none",
-        field={"noValue": "No agent"},
+        field={"noValue": "No canary"},
         overrides=[
             override("byName", "side", mappings=[_painted_sides()], custom__cellOptions={"type": "color-text"}),
             override("byName", "Verdict", mappings=VERDICT_WORDS, custom__cellOptions={"type": "color-background"}),
@@ -114,5 +117,7 @@ def _share(ask: Queries, metric: Metric, side: Callable[..., str]) -> str:
 
 
 def _both(ask: Queries, measure: Measure) -> str:
-    sides = {"canary": measure(ask.canary), "stable": measure(ask.stable)}
+    """Return a measure of canaries and of the stable pods of the models that have one, told apart by a label."""
+    beside = f"and on ({', '.join(_MEETING)}) {ask.canary(ask.gauge, catalog.BUILD_INFO)}"
+    sides = {"canary": measure(ask.canary), "stable": f"({measure(ask.stable)}) {beside}"}
     return "\nor\n".join(f'label_replace({expr}, "side", "{side}", "", "")' for side, expr in sides.items())
