@@ -1,6 +1,6 @@
-"""Three hours of a made-up fleet, as OpenMetrics text: what dashboards are looked at with.
+"""Two hours of a made-up fleet, as OpenMetrics text: what dashboards are looked at with.
 
-A ranking model serves two regions with two shards each and tries a canary after the first hour. In the third hour the
+A ranking model serves two regions with two shards each and tries a canary after half an hour. In the second hour the
 inputs of one region shift, one pod meets NaNs, latency rises with the shift, and one pod runs out of memory. A second
 model is calm, and a third is being trained and diverges.
 """
@@ -21,9 +21,9 @@ from prometheus_client.utils import floatToGoString
 from geluwatch import catalog
 from geluwatch.catalog import Metric
 
-STEP, STEPS = 60, 180
+STEP, STEPS = 60, 120
 END = int(time.time()) // STEP * STEP
-SHIFT, FAULT, CANARY = 120, 150, 60
+SHIFT, FAULT, CANARY = 70, 90, 30
 """The minutes at which inputs shift, NaNs begin, and the canary comes."""
 LAYERS = tuple(f"encoder.layer.{number}.act" for number in range(4))
 BAD_LAYER = 1
