@@ -125,48 +125,60 @@ def per_second(pod: Pod, metric: Metric, labels: dict[str, str], minute: int) ->
 
 def level(pod: Pod, metric: Metric, labels: dict[str, str], minute: int) -> float:
     """Return a gauge's value."""
-    drift = drifting(pod, labels, minute)
-    surprise = 2.2 + 0.8 * wobble(pod, labels.get("layer"), labels.get("point"), minute=minute) + 8 * drift
-    state = "page" if drift > 0.7 or (pod.nan and minute >= FAULT) else "ticket" if drift > 0.5 else "ok"
-    now = END - STEP * (STEPS - 1 - minute)
     name = metric.name.removeprefix("geluwatch_")
-    limits = {"ticket": 6.0, "page": 7.5}
-    fixed = {
+    fixed = {**_judged(pod, labels, minute), **_measured(pod, minute)}
+    if name in fixed:
+        return fixed[name]
+    if name.endswith("_timestamp_seconds"):
+        return END - STEP * (STEPS - 1 - minute) - 20.0
+    if name in {"site_observed", "baseline_armed", "drift_first_layer"} or metric.kind == "info":
+        return 1.0
+    if name.startswith(("part_", "skipped")):
+        return 0.0
+    size = {"s": 0.5, "1": 0.06}.get(metric.unit, 20.0)
+    return size * (1 + 0.2 * wobble(pod, name, labels.get("layer"), minute=minute)) * (1 + 4 * drifting(pod, labels, minute))
+
+
+def _judged(pod: Pod, labels: dict[str, str], minute: int) -> dict[str, float]:
+    """Return what an agent makes of what it sees."""
+    drift, layer = drifting(pod, labels, minute), labels.get("layer", LAYERS[0])
+    surprise = 2.2 + 0.8 * wobble(pod, layer, labels.get("point"), minute=minute) + 8 * drift
+    limit = {"ticket": 6.0, "page": 7.5}.get(labels.get("tier", ""), 0.0)
+    state = "page" if drift > 0.7 or (pod.nan and minute >= FAULT) else "ticket" if drift > 0.5 else "ok"
+    return {
         "drift_surprise": surprise,
-        "drift_evidence_ratio": surprise / limits["ticket"],
-        "drift_limit": limits.get(labels.get("tier", ""), 0.0),
-        "drift_alarm": float(surprise > limits.get(labels.get("tier", ""), 99.0)),
+        "drift_evidence_ratio": surprise / 6.0,
+        "drift_limit": limit,
+        "drift_alarm": float(surprise > limit),
+        "drift_onset_timestamp_seconds": END - STEP * (STEPS - SHIFT),
         "verdict": float(labels.get("verdict") == state),
-        "layer_index": float(LAYERS.index(labels["layer"])) if "layer" in labels else 0.0,
+        "layer_index": float(LAYERS.index(layer)),
+        "gross_fault": float(pod.full and labels.get("fault") == catalog.FAULTS[0] and layer == LAYERS[-1]),
+        "kernel_mismatch": float(pod.model == "embedder" and layer == LAYERS[0]),
+        "overflow_alarm": float(pod.trains and layer == LAYERS[-1]),
+        "predicted_overflow_seconds": 90000.0,
+    }
+
+
+def _measured(pod: Pod, minute: int) -> dict[str, float]:
+    """Return what a process and its application tell of themselves."""
+    return {
         "accuracy_ratio": 0.91 + 0.004 * wobble(pod, minute=minute) - 0.05 * drifting(pod, {}, minute),
         "quantized_accuracy_delta_ratio": -0.006,
         "cost_per_hour": 3.1 if pod.track == "canary" else 2.4,
-        "process_resident_memory_bytes": 5.2e9 + 2e7 * minute,
+        "process_resident_memory_bytes": 5.2e9 + (7e7 if pod.full else 1e7) * minute,
         "process_memory_limit_bytes": 1.6e10,
+        "process_threads": 48.0,
         "device_memory_bytes": 2.2e10 + 1e9 * wobble(pod, "device", minute=minute),
         "device_memory_peak_bytes": 2.6e10,
         "device_memory_limit_bytes": 8e10,
         "baseline_timestamp_seconds": END - 9 * 86400.0,
         "attached_timestamp_seconds": END - STEP * (STEPS - pod.since) - 30.0,
-        "drift_onset_timestamp_seconds": END - STEP * (STEPS - SHIFT),
         "loss_scale": 65536.0 / (1 + 7 * (pod.nan and minute >= FAULT)),
-        "process_threads": 48.0,
         "exported_series": 900.0 + len(pod.instance),
         "window_rows": 4000 + 300 * wobble(pod, minute=minute),
-        "predicted_overflow_seconds": 90000.0,
-        "gross_fault": 0.0,
         "hook_budget_ratio": 0.02,
     }
-    if name in fixed:
-        return fixed[name]
-    if name.endswith("_timestamp_seconds"):
-        return now - 20.0
-    if name in {"site_observed", "baseline_armed", "drift_first_layer"} or metric.kind == "info":
-        return 1.0
-    if name.startswith(("kernel_mismatch", "part_", "overflow", "skipped")):
-        return 0.0
-    size = {"s": 0.5, "1": 0.06}.get(metric.unit, 20.0)
-    return size * (1 + 0.2 * wobble(pod, name, labels.get("layer"), minute=minute)) * (1 + 4 * drift)
 
 
 def share(pod: Pod, metric: Metric, labels: dict[str, str], minute: int) -> float:
