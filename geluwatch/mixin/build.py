@@ -15,8 +15,8 @@ from geluwatch.mixin.dashboards import dashboards
 from geluwatch.mixin.handbook import files
 from geluwatch.mixin.kubernetes import KubernetesSettings, render_kubernetes
 from geluwatch.mixin.metrics_page import metrics_page
-from geluwatch.mixin.rulefile import GENERATED, dump, rule_file
-from geluwatch.mixin.ruletests import RULE_FILE, long_rule_tests, rule_tests
+from geluwatch.mixin.rulefile import GENERATED, dump, rule_files
+from geluwatch.mixin.ruletests import rule_tests
 from geluwatch.mixin.settings import MixinSettings
 
 
@@ -29,13 +29,12 @@ def render_all(settings: MixinSettings) -> dict[str, bytes]:
     drawn = dashboards(settings)
     rendered = {
         **{f"dashboards/{uid}.json": content for uid, content in drawn.items()},
-        f"alerts/{RULE_FILE}": rule_file(settings),
+        **{f"alerts/{name}": content for name, content in rule_files(settings).items()},
         **{f"runbooks/{path}": _marked(text) for path, text in files(settings).items()},
         f"alerts/{EXAMPLE_FILE}": example(settings),
     }
     if not settings.selector and not settings.expected_targets:
-        rendered["alerts/tests/geluwatch.rules.test.yaml"] = dump(rule_tests(settings))
-        rendered["alerts/tests/geluwatch.rules.long.test.yaml"] = dump(long_rule_tests(settings))
+        rendered |= {f"alerts/tests/{name}": dump(document) for name, document in rule_tests(settings).items()}
     rendered["docs/metrics.md"] = metrics_page(settings, list(drawn.values()))
     return dict(sorted(rendered.items()))
 

@@ -81,7 +81,8 @@ def dashboards(rendered: dict[str, bytes]) -> dict[str, dict[str, Any]]:
 @pytest.fixture(scope="session")
 def rules(rendered: dict[str, bytes]) -> list[dict[str, Any]]:
     """Return every rule of the rule file."""
-    parsed: list[dict[str, Any]] = yaml.safe_load(rendered["alerts/geluwatch.rules.yaml"])["groups"]
+    files = [content for path, content in rendered.items() if path.endswith(".rules.yaml")]
+    parsed: list[dict[str, Any]] = [group for content in files for group in yaml.safe_load(content)["groups"]]
     return [rule for group in parsed for rule in group["rules"]]
 
 

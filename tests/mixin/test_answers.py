@@ -290,8 +290,7 @@ def exposition() -> Iterator[str]:
     yield "# EOF"
 
 
-        yield _type_of(metric)
-        for pod in (*FLEET, *SERVICES):
+def _samples(series: str, labels: dict[str, str], value: Callable[[int], float], steps: Iterable[int], end: int = END) -> Iterator[str]:
     inside = ",".join(f'{name}="{text}"' for name, text in labels.items())
     for step in steps:
         yield f"{series}{{{inside}}} {value(step)} {end - STEP * (STEPS - 1 - step)}"

@@ -61,12 +61,12 @@ def test_writing_makes_the_check_pass(tmp_path: Path) -> None:
 def test_a_changed_a_missing_and_a_stale_file_are_each_found(tmp_path: Path) -> None:
     """The check names a file that was edited, one that is gone, and one of ours that is no longer rendered."""
     write(tmp_path, SETTINGS)
-    edited, gone = tmp_path / "alerts/geluwatch.rules.yaml", tmp_path / "dashboards/geluwatch-agents.json"
+    edited, gone = tmp_path / "alerts/geluwatch-numbers.rules.yaml", tmp_path / "dashboards/geluwatch-agents.json"
     stale = tmp_path / "runbooks/GeluwatchRetired.md"
     stale.write_bytes((tmp_path / "runbooks/GeluwatchAgentMissing.md").read_bytes())
     edited.write_bytes(edited.read_bytes().replace(b"for: 15m", b"for: 15s"))
     gone.unlink()
-    expected = ["alerts/geluwatch.rules.yaml", "dashboards/geluwatch-agents.json", "runbooks/GeluwatchRetired.md"]
+    expected = ["alerts/geluwatch-numbers.rules.yaml", "dashboards/geluwatch-agents.json", "runbooks/GeluwatchRetired.md"]
     assert expected == check(tmp_path, SETTINGS)
     write(tmp_path, SETTINGS)
     assert [] == check(tmp_path, SETTINGS)
@@ -108,7 +108,7 @@ def test_a_directory_that_is_a_file_is_reported(tmp_path: Path) -> None:
 
 def test_rule_tests_come_only_with_rules_for_all_targets() -> None:
     """With a selector there are no rule tests, because their series could not be known to match it."""
-    path = "alerts/tests/geluwatch.rules.test.yaml"
+    path = "alerts/tests/geluwatch-numbers.rules.test.yaml"
     assert path in render_all(SETTINGS)
     assert path not in render_all(MixinSettings(selector='job="a"'))
     assert path not in render_all(MixinSettings(expected_targets='job="a"'))

@@ -66,10 +66,6 @@ def test_unusable_options_are_refused(tmp_path: Path) -> None:
     assert [] == list(tmp_path.iterdir())
 
 
-<<<<<<< HEAD
-def test_runbooks_and_playbooks_are_listed_one_a_line(capsys: pytest.CaptureFixture[str]) -> None:
-    """Without a name every runbook and every playbook is listed, each in its block, with what it is about."""
-=======
 KUBERNETES = [
     "--format=kubernetes",
     "--namespace=observability",
@@ -142,9 +138,8 @@ def test_help_explains_the_formats(capsys: pytest.CaptureFixture[str]) -> None:
     assert [] == [name for name, text in options if "default" not in text and "repeatable" not in text]
 
 
-def test_runbooks_are_listed_one_a_line(capsys: pytest.CaptureFixture[str]) -> None:
-    """Without a name every runbook is listed, with what it is about."""
->>>>>>> 71e774cf7fa88a4dfc0eeddf126c56280fcf5cfb
+def test_runbooks_and_playbooks_are_listed_one_a_line(capsys: pytest.CaptureFixture[str]) -> None:
+    """Without a name every runbook and every playbook is listed, each in its block, with what it is about."""
     assert 0 == run("runbook")
     *blocks, hint = capsys.readouterr().out.split("\n\n")
     listed = {block.splitlines()[0]: [line.split()[0] for line in block.splitlines()[1:]] for block in blocks}

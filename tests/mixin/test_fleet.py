@@ -29,7 +29,6 @@ from geluwatch.core import follow, histogram, ks
 from geluwatch.errors import MissingPartError
 from geluwatch.mixin.rulefile import dump, rule_file
 from geluwatch.mixin.rules import baselines, fleet
-from geluwatch.mixin.ruletests import RULE_FILE
 from geluwatch.mixin.ruletests.buckets import Filling, at_zero
 from geluwatch.mixin.ruletests.grammar import LAYERS, POD, Scale
 from geluwatch.mixin.settings import MixinSettings
@@ -295,7 +294,7 @@ def test_a_week_is_compared_with_the_week_before(promtool: str, tmp_path: Path) 
     asked = {"expr": f"round({fleet.WEEK_KS}, 0.0001)", "eval_time": "45s", "exp_samples": [{"labels": f"{{{place}}}", "value": 0.12}]}
     series = [{"series": name, "values": filled} for name, filled in {**changed, **widened}.items()]
     test = {"interval": "1s", "input_series": series, "promql_expr_test": [asked]}
-    (tmp_path / RULE_FILE).write_bytes(rule_file(settings))
-    (tmp_path / "test.yaml").write_bytes(dump({"rule_files": [RULE_FILE], "evaluation_interval": "1s", "tests": [test]}))
+    (tmp_path / "rules.yaml").write_bytes(rule_file(settings))
+    (tmp_path / "test.yaml").write_bytes(dump({"rule_files": ["rules.yaml"], "evaluation_interval": "1s", "tests": [test]}))
     done = subprocess.run([promtool, "test", "rules", str(tmp_path / "test.yaml")], capture_output=True, text=True, check=False)
     assert 0 == done.returncode, done.stdout + done.stderr

@@ -12,9 +12,9 @@ import pytest
 import yaml
 
 from geluwatch.mixin.build import write
-from geluwatch.mixin.rulefile import dump, rule_file
+from geluwatch.mixin.rulefile import dump, rule_file, rule_files
 from geluwatch.mixin.rules import alerts
-from geluwatch.mixin.ruletests import RULE_FILE, long_rule_tests, rule_tests
+from geluwatch.mixin.ruletests import rule_tests
 from geluwatch.mixin.settings import MixinSettings
 
 DEFAULT, QUICK = MixinSettings(), MixinSettings.quick()
@@ -68,23 +68,25 @@ def test_every_alert_has_ways_of_being_broken() -> None:
 @pytest.mark.parametrize(("alert", "change"), [(alert, change) for alert, changes in BROKEN.items() for change in changes])
 def test_rule_tests_notice_a_broken_rule(promtool: str, tmp_path: Path, alert: str, change: str) -> None:
     """Each way of breaking a rule makes a test of its alert fail: the tests can fail, and cover what they claim to."""
-    rules = tmp_path / RULE_FILE
-    whole = rule_file(FORGETFUL).decode()
+    name, whole = next(
+        (name, text.decode()) for name, text in rule_files(FORGETFUL).items() if f"alert: Geluwatch{alert}\n".encode() in text
+    )
     before, after = BROKEN[alert][change]
     assert before in whole, "the rule no longer reads so; adapt the change"
-    rules.write_text(whole.replace(before, after))
-    assert 0 == run(promtool, "check", "rules", rules).returncode, "the broken rule must still be a rule"
+    (tmp_path / name).write_text(whole.replace(before, after))
+    assert 0 == run(promtool, "check", "rules", tmp_path / name).returncode, "the broken rule must still be a rule"
     (tmp_path / "tests").mkdir()
-    for place, document in enumerate((rule_tests(FORGETFUL), long_rule_tests(FORGETFUL))):
+    for file, document in rule_tests(FORGETFUL).items():
         document["tests"] = [test for test in document["tests"] if test["name"].startswith(f"Geluwatch{alert} ")]
-        (tmp_path / f"tests/{place}.yaml").write_bytes(dump(document))
+        if document["tests"]:
+            (tmp_path / "tests" / file).write_bytes(dump(document))
     assert 0 != run(promtool, "test", "rules", *(tmp_path / "tests").iterdir()).returncode
 
 
 def test_every_alert_has_tests_that_fire_and_tests_that_do_not() -> None:
     """Each alert is seen firing and seen silent, by as many stories as its rule has edges."""
     tested: dict[str, list[bool]] = {}
-    for test in (*rule_tests(DEFAULT)["tests"], *long_rule_tests(DEFAULT)["tests"]):
+    for test in (test for document in rule_tests(DEFAULT).values() for test in document["tests"]):
         for check in test["alert_rule_test"]:
             tested.setdefault(check["alertname"], []).append(bool(check["exp_alerts"]))
     assert {alert.name for alert in alerts(DEFAULT)} == set(tested)

@@ -25,6 +25,7 @@ import day
 import yaml
 
 from geluwatch.mixin import build
+from geluwatch.mixin.rulefile import rule_file
 from geluwatch.mixin.settings import MixinSettings
 
 Json = dict[str, Any]
@@ -46,7 +47,7 @@ def fleet(folder: Path) -> Iterator[Ask]:
     """Yield the function that asks a Prometheus, in a new folder, that holds the fleet and the recorded series."""
     (folder / "day.om").write_text("\n".join(day.exposition()) + "\n")
     _promtool("openmetrics", "--quiet", folder / "day.om", folder / "data")
-    groups = yaml.safe_load(build.render_all(MixinSettings())["alerts/geluwatch.rules.yaml"])
+    groups = yaml.safe_load(rule_file(MixinSettings()))
     recorded = [rule for group in groups["groups"] for rule in group["rules"] if "record" in rule]
     start = day.END - day.STEP * (day.STEPS - 1)
     span = [f"--start={start}", f"--end={day.END}", f"--eval-interval={day.STEP}s"]

@@ -39,12 +39,15 @@ class _Family(Protocol):
 
 
 GROUPS: Mapping[str, tuple[_Family, ...]] = {
-    "geluwatch": (nonfinite, memory, drift, numerics, training, agents, baselines, saturation, rollout),
-    "geluwatch-fleet": (fleet,),
+    "geluwatch-numbers": (nonfinite, memory, numerics, training),
+    "geluwatch-drift": (drift, saturation),
+    "geluwatch-agents": (agents, rollout),
+    "geluwatch-fleet": (fleet, baselines),
     "geluwatch-service": (latency, quality, cost),
     "geluwatch-objectives": (objectives,),
 }
-"""The families of each rule group, which Prometheus evaluates in order; groups do not wait for each other."""
+"""The families of each rule group, which Prometheus evaluates in order; groups do not wait for each other. A family stands in
+one group with those whose recordings it reads."""
 
 
 def recordings(settings: MixinSettings) -> tuple[Recording, ...]:

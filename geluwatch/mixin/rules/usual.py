@@ -30,10 +30,10 @@ def usual(recorded: str, settings: MixinSettings) -> str:
 
 def _level(expression: str, settings: MixinSettings) -> str:
     """Return the median of an expression over the range, where the expression had a value before the range as well."""
-    stretch = f"{expression}[{settings.usual_range}:{_step(settings.usual_range)}s]"
+    stretch = f"{expression}[{settings.usual_range}:{step(settings.usual_range)}s]"
     return f"quantile_over_time(0.5, {stretch}) and count_over_time({stretch} offset {settings.usual_range})"
 
 
-def _step(duration: str) -> int:
+def step(duration: str) -> int:
     """Return the seconds between two looks at a series over a long stretch, at every sample of which would cost too much."""
     return max(1, seconds(duration) // _STEPS)

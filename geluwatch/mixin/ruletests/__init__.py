@@ -10,7 +10,8 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from geluwatch.mixin.rules import alerts
+from geluwatch.mixin.rulefile import file_name
+from geluwatch.mixin.rules import GROUPS, alerted
 from geluwatch.mixin.rules.alerting import Alert
 from geluwatch.mixin.ruletests import (
     accuracy,
@@ -41,8 +42,6 @@ from geluwatch.mixin.ruletests import (
 )
 from geluwatch.mixin.ruletests.grammar import Answer, Case, Expected, Scale
 from geluwatch.mixin.settings import MixinSettings
-
-RULE_FILE = "geluwatch.rules.yaml"
 
 _Stories = Mapping[str, Callable[[Alert, Scale], tuple[Case, ...]]]
 
@@ -76,29 +75,27 @@ _LONG_STORIES: _Stories = {
     "GeluwatchAccuracyDrop": accuracy.cases,
     "GeluwatchCostUp": cost.cases,
 }
-"""Stories that take days, told on a coarser grid and in a file of their own: each moment is an evaluation of every rule."""
+"""Stories that take days, told on a coarser grid and in a file of their own: there are many moments in days."""
 
 
-def rule_tests(settings: MixinSettings) -> dict[str, Any]:
-    """Return the test file of the rules of some settings, to lie one folder below them.
+def rule_tests(settings: MixinSettings) -> dict[str, dict[str, Any]]:
+    """Return the test files of the rules of some settings by name, to lie one folder below them.
 
+    Each tests the rules of one group and loads no others, for each moment of a story is an evaluation of every rule loaded.
     The settings must select all targets, because the stories could not know how to please a selector.
     """
-    return _document(_STORIES, Scale(settings))
-
-
-def long_rule_tests(settings: MixinSettings) -> dict[str, Any]:
-    """Return the test file of the rules that compare with days gone by, to lie beside the other."""
-    return _document(_LONG_STORIES, Scale(settings, coarse=True))
-
-
-def _document(stories: _Stories, scale: Scale) -> dict[str, Any]:
-    by_name = {alert.name: alert for alert in alerts(scale.settings)}
-    return {
-        "rule_files": [f"../{RULE_FILE}"],
-        "evaluation_interval": f"{scale.step}s",
-        "tests": [_test(by_name[name], case, scale) for name, cases in stories.items() for case in cases(by_name[name], scale)],
-    }
+    documents = {}
+    for group, families in GROUPS.items():
+        told = {alert.name: alert for alert in alerted(families, settings)}
+        for ending, stories, scale in (("", _STORIES, Scale(settings)), (".long", _LONG_STORIES, Scale(settings, coarse=True))):
+            tests = [_test(alert, case, scale) for name, alert in told.items() if name in stories for case in stories[name](alert, scale)]
+            if tests:
+                documents[f"{group}.rules{ending}.test.yaml"] = {
+                    "rule_files": [f"../{file_name(group)}"],
+                    "evaluation_interval": f"{scale.step}s",
+                    "tests": tests,
+                }
+    return documents
 
 
 def _test(alert: Alert, case: Case, scale: Scale) -> dict[str, Any]:

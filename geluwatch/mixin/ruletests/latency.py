@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from geluwatch import catalog
 from geluwatch.mixin.rules.alerting import Alert
+from geluwatch.mixin.rules.usual import step
 from geluwatch.mixin.ruletests.grammar import (
     FIRST_HOST,
     INCIDENT,
@@ -53,7 +54,8 @@ class _Stories:
     def __init__(self, scale: Scale) -> None:
         self.window, self.kept = scale.steps(scale.settings.rate_window), scale.steps(scale.settings.keep_firing_for)
         self.usual = scale.steps(scale.settings.usual_range)
-        self.start = self.usual + 4
+        # The past is looked at in steps, so it has to reach back one more of them.
+        self.start = self.usual + scale.steps(f"{step(scale.settings.usual_range)}s") + 4
         self.due = self.start + scale.steps(scale.settings.service_for)
         self.told = max(self.due, self.start + self.window)
         self.end = self.told + self.window
