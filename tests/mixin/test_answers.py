@@ -290,6 +290,10 @@ def exposition() -> Iterator[str]:
     yield "# EOF"
 
 
+def _type_of(metric: Metric) -> str:
+    return f"# TYPE {metric.name} {'unknown' if metric.kind in {'histogram', 'info'} else metric.kind}"
+
+
 def _samples(series: str, labels: dict[str, str], value: Callable[[int], float], steps: Iterable[int], end: int = END) -> Iterator[str]:
     inside = ",".join(f'{name}="{text}"' for name, text in labels.items())
     for step in steps:
