@@ -15,7 +15,7 @@ _USUAL_WINDOWS = 10
 """How many usual windows' time may pass without one; thin traffic takes longer to fill one."""
 _USUAL_TRAFFIC = 3
 """The part of its usual traffic that a pod must still have for its windows to be missed: a third."""
-_OVER_BUDGET = 1.25
+OVER_BUDGET = 1.25
 _LEEWAY_SECONDS = 10
 """Wall time whose budget the agent may spend at once."""
 
@@ -207,7 +207,7 @@ def _beyond_budget(settings: MixinSettings, share: str) -> str:
         share: The recorded series of `cost_recording`.
     """
     window = seconds(settings.rate_window)
-    most = _OVER_BUDGET * (window + _LEEWAY_SECONDS) / window
+    most = OVER_BUDGET * (window + _LEEWAY_SECONDS) / window
     budget = queries.largest(queries.series(catalog.COST_BUDGET, settings.selector), *POD)
     return queries.largest(queries.chain(share, f"> on ({', '.join(POD)})", f"{most:.4g} * {budget}"), *GROUP)
 
