@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 
-.PHONY: help demo page test test-full check render bench-overhead bench-calibration bench-real bench-scoring build clean
+.PHONY: help demo page test test-full check render bench-overhead bench-calibration bench-real bench-scoring screenshots build clean
 
 help: ## list what can be made
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | expand -t 18
@@ -64,6 +64,9 @@ bench-real: $(VENV)/.dev ## what is seen, and what is not minded, on a real mode
 
 bench-scoring: $(VENV)/.dev ## what judging a window costs, and a million windows without growth
 	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/scoring.py --soak 1000000
+
+screenshots: $(VENV)/.dev tools/grafana/node_modules ## a picture of every dashboard with a fleet's answers, in build/screenshots
+	$(BIN)/python tools/grafana/screenshots.py build/screenshots
 
 build: $(VENV)/.dev ## wheel and sdist
 	$(BIN)/python -m build

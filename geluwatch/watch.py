@@ -33,7 +33,7 @@ _RUNBOOKS: Mapping[str, str] = {
     "drift": "GeluwatchActivationDrift",
     "kernel": "GeluwatchKernelMismatch",
     "warming": "GeluwatchBaselineMissing",
-    "blind": "GeluwatchAgentMissing",
+    "blind": "GeluwatchSitesBlind",
 }
 """The runbook that fits each trouble that a report may be in (see `geluwatch.export.pages`)."""
 

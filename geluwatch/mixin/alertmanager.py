@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from textwrap import indent
 from typing import Any
 
-from geluwatch.mixin.queries import JOB, MODEL_GROUP
+from geluwatch.mixin.queries import JOB
 from geluwatch.mixin.rulefile import GENERATED, dump
 from geluwatch.mixin.rules import alerts
 from geluwatch.mixin.settings import MixinSettings, Tier
@@ -23,8 +23,8 @@ MAINTENANCE, DIGEST_TIME = "maintenance", "monday-morning"
 PREFIX = "Geluwatch"
 """What the names of our alerts begin with, and the names of others do not."""
 
-TOGETHER = ("cluster", "region", *MODEL_GROUP[1:])
-"""One notification holds whatever goes wrong with a model in a region, in all its versions and pods."""
+TOGETHER = ("cluster", "region", "namespace", "model")
+"""One notification holds whatever goes wrong with a model in a region, in all its versions, pods and jobs, a canary's included."""
 
 _EXAMPLE_MODEL = "minilm"
 _PAGE_TIMES = {"group_wait": "30s", "group_interval": "5m", "repeat_interval": "4h"}

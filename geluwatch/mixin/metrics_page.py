@@ -89,9 +89,10 @@ service has fewer:
 `{exported}` is the number there really is. Give scrapes a `sample_limit`, so that no mistake can flood the
 server; a target beyond it is not scraped at all, so the columns on the right have twice the most.
 
-The lean profile has all that pages and tickets read, save the comparison of whole distributions (canary against stable, pod
-against fleet) and the alert on saturated gates. Pods of different profiles can be one fleet: standard and full agree at the
-edges of standard. An edge that only full has is counted by the full pods alone, so it is to be summed over them only.
+The lean profile has all that alerts read, save the comparison of whole distributions (canary against stable, pod against
+fleet, baselines with other edges) and the alert on saturated gates. Pods of different profiles can be one fleet: standard
+and full agree at the edges of standard. An edge that only full has is counted by the full pods alone, so it is to be
+summed over them only.
 """
 
 _EDGES = """\

@@ -3,6 +3,7 @@
 The fleet has a model that misbehaves in many ways, one that is calm, one without a baseline, one that has just come,
 one whose agent is gone, one with a dead layer, one with wrong arithmetic, one with an agent out of order, and one with a
 stray pod and a second version that has just come up, so each query has something to find.
+Two more have a past of days, and of an hour a week ago: one serves as ever, one has lately become bad at it.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ import time
 import urllib.error
 import urllib.parse
 import urllib.request
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -89,7 +90,7 @@ class Pod:
         found: list[dict[str, str]] = [{}]
         names = [*metric.labels, "le"] if metric.kind == "histogram" else metric.labels
         for name in names:
-            found = [{**labels, name: value} for labels in found for value in _choices(name, labels)]
+            found = [{**labels, name: value} for labels in found for value in _choices(name, labels, metric)]
         return found
 
     def _values(self, metric: Metric, labels: dict[str, str]) -> Callable[[int], float]:
@@ -110,6 +111,8 @@ class Pod:
             catalog.OVERFLOW: float(self.crude and labels.get("layer") == LAYERS[1]),
             catalog.VERDICT: float(labels.get("verdict") == ("page" if self.bad or self.dead else "ok")),
             catalog.PART_DISABLED: float(self.faulty),
+            catalog.MEMORY_LIMIT: 8.0,
+            catalog.DEVICE_LIMIT: 8.0,
             catalog.ATTACHED: float(END - STEP * (STEPS - self.steps.start)),
             catalog.WINDOW_END: END - (1800.0 if self.faulty else 30.0),
             catalog.WINDOWS: 10.0 + 30.0 * (not self.faulty),
@@ -125,7 +128,7 @@ class Pod:
         }
         if metric is catalog.SKIPPED_IN_A_ROW:
             return lambda _: 30.0 * self.heavy
-        if metric is catalog.OUT_OF_MEMORY:
+        if metric in {catalog.OUT_OF_MEMORY, catalog.FAILED_FORWARDS}:
             return lambda step: float(self.heavy) * (step - self.steps.start)
         if metric is catalog.VALUES:
             return lambda step: 6000.0 * _share(labels, self.shift) * (step - self.steps.start)
@@ -139,8 +142,69 @@ class Pod:
         return lambda _: 1.0
 
 
-def _choices(name: str, labels: dict[str, str]) -> list[str]:
-    edges = EDGES["post" if labels.get("point") == "post" else "pre"]
+_LAST_WEEK = range(-7 * 1440 - 25, -7 * 1440 + STEPS)
+_LATELY = range(-2 * 1440 - 20, STEPS)
+_TURN = STEPS - 30
+
+
+class Service:
+    """One agent's series of service over days, and of a week ago; it may have become bad at it half an hour ago."""
+
+    def __init__(self, model: str, instance: str, *, bad: bool) -> None:
+        self.target = {"job": "inference", "namespace": "serving", "instance": instance}
+        self.model = {"model": model, "model_version": "1"}
+        self.steps, self.bad = (*_LAST_WEEK, *_LATELY), bad
+
+    def series(self, metric: Metric) -> Iterator[Series]:
+        """Yield the series of a metric, as a pod does."""
+        if metric is catalog.FORWARD_SECONDS:
+            for edge in _edges(metric, ""):
+                yield {**self.model, "le": edge}, self._bucket(float(edge))
+        elif metric is catalog.BUILD_INFO:
+            yield {**self.model, "version": "1.0.0", "framework": "torch"}, lambda _: 1.0
+        elif metric in _SERVED:
+            fine, poor = _SERVED[metric]
+            for layer in LAYERS if "layer" in metric.labels else ("",):
+                labels = {**self.model, "layer": layer} if layer else self.model
+                yield labels, self._counter(fine, poor) if metric.kind == "counter" else self._gauge(fine, poor)
+
+    def _bad_for(self, step: int) -> int:
+        return max(0, step - _TURN) if self.bad else 0
+
+    def _counter(self, fine: float, poor: float) -> Callable[[int], float]:
+        return lambda step: fine * (step - _LAST_WEEK.start) + (poor - fine) * self._bad_for(step)
+
+    def _gauge(self, fine: float, poor: float) -> Callable[[int], float]:
+        return lambda step: poor if self._bad_for(step) else fine
+
+    def _bucket(self, edge: float) -> Callable[[int], float]:
+        late = 0 if edge < 0.1 else 100 if edge < 0.5 else 0
+        return lambda step: 0.0 if edge < 0.1 else self._counter(100, 100 - late)(step)
+
+
+_SERVED = {
+    catalog.FORWARDS: (100, 100),
+    catalog.FAILED_FORWARDS: (0, 5),
+    catalog.SAMPLES: (600, 600),
+    catalog.COST: (2, 16),
+    catalog.PREDICTIONS: (600, 600),
+    catalog.WRONG_PREDICTIONS: (60, 240),
+    catalog.ACCURACY: (0.9, 0.8),
+    catalog.GELU_SECONDS: (1, 4),
+    catalog.TIMED_SECONDS: (10, 20),
+    catalog.QUANTIZED_DELTA: (-0.002, -0.05),
+    catalog.RESIDENT: (1, 7.9),
+    catalog.MEMORY_LIMIT: (8, 8),
+}
+"""What a service counts each minute, or shows, while all is well and when it has become bad."""
+
+
+def _edges(metric: Metric, point: str) -> list[str]:
+    own = {catalog.FORWARD_SECONDS: catalog.LATENCY_EDGES, catalog.BATCH_SIZE: catalog.BATCH_EDGES}
+    return [*(_text(edge) for edge in own.get(metric, EDGES["post" if point == "post" else "pre"])), "+Inf"]
+
+
+def _choices(name: str, labels: dict[str, str], metric: Metric) -> list[str]:
     return {
         "layer": list(LAYERS),
         "point": list(EDGES),
@@ -158,7 +222,7 @@ def _choices(name: str, labels: dict[str, str]) -> list[str]:
         "framework": ["torch"],
         "device": ["cuda:0"],
         "profile": ["standard"],
-        "le": [*(_text(edge) for edge in edges), "+Inf"],
+        "le": _edges(metric, labels.get("point", "")),
     }[name]
 
 
@@ -195,13 +259,15 @@ FLEET = (
     Pod("stale", "q:9464", range(STEPS), baseline_age=100 * 86400.0),
 )
 
+SERVICES = (Service("served", "k:9464", bad=False), Service("failing", "l:9464", bad=True))
+
 
 def week_before() -> Iterator[str]:
     """Yield what one model's buckets held a week before, in OpenMetrics text."""
     for metric in (catalog.VALUES, catalog.ATTACHED):
         yield _type_of(metric)
         for labels, value in FLEET[1].series(metric):
-            yield from _samples(metric.series, {**FLEET[1].target, **labels}, value, FLEET[1].steps, END - WEEK)
+            yield from _samples(metric.series, {**FLEET[1].target, **PLACE, **labels}, value, FLEET[1].steps, END - WEEK)
     yield "# EOF"
 
 
@@ -209,12 +275,12 @@ def exposition() -> Iterator[str]:
     """Yield the fleet's day in OpenMetrics text, family by family."""
     for metric in catalog.METRICS:
         yield _type_of(metric)
-        for pod in FLEET:
+        for pod in (*FLEET, *SERVICES):
             for labels, value in pod.series(metric):
                 yield from _samples(metric.series, {**pod.target, **PLACE, **labels}, value, pod.steps)
     yield "# TYPE up gauge"
-    for pod in FLEET:
-        yield from _samples("up", pod.target, lambda _: 1.0, range(STEPS))
+    for target in {pod.target["instance"]: pod.target for pod in (*FLEET, *SERVICES)}.values():
+        yield from _samples("up", target, lambda _: 1.0, range(STEPS))
     yield "# TYPE ALERTS gauge"
     for name, labels in FIRING.items():
         yield from _samples("ALERTS", {"alertname": name, "alertstate": "firing", **labels, **FLEET[0].model}, lambda _: 1.0, range(STEPS))
@@ -224,11 +290,8 @@ def exposition() -> Iterator[str]:
     yield "# EOF"
 
 
-def _type_of(metric: Metric) -> str:
-    return f"# TYPE {metric.name} {'unknown' if metric.kind in {'histogram', 'info'} else metric.kind}"
-
-
-def _samples(series: str, labels: dict[str, str], value: Callable[[int], float], steps: range, end: int = END) -> Iterator[str]:
+        yield _type_of(metric)
+        for pod in (*FLEET, *SERVICES):
     inside = ",".join(f'{name}="{text}"' for name, text in labels.items())
     for step in steps:
         yield f"{series}{{{inside}}} {value(step)} {end - STEP * (STEPS - 1 - step)}"
@@ -252,14 +315,16 @@ def ask(promtool: str, prometheus: str, tmp_path_factory: pytest.TempPathFactory
         yield lambda expr: _answer(address, expr)
 
 
-def _levels() -> list[list[dict[str, str]]]:
+def _levels() -> list[list[dict[str, Any]]]:
     """Return the recording rules, those that read others after those."""
     left = list(recordings(MixinSettings()))
     levels = []
     while left:
         ready = [rule for rule in left if not any(other.name in rule.expr for other in left)]
         assert ready, "recording rules read each other in a circle"
-        levels.append([{"record": rule.name, "expr": rule.expr, **({"labels": dict(rule.labels)} if rule.labels else {})} for rule in ready])
+        levels.append(
+            [{"record": rule.name, "expr": rule.expr, **({"labels": dict(rule.labels)} if rule.labels else {})} for rule in ready]
+        )
         left = [rule for rule in left if rule not in ready]
     return levels
 
@@ -310,7 +375,9 @@ def _answer(address: str, expr: str) -> list[Any]:
 
 def test_every_query_finds_something_finite(ask: Ask, queries: list[Any]) -> None:
     """No query is empty, fails, or answers with NaN or Inf, and each label of a legend is there."""
-    answers = {query: ask(re.sub(r"{[^}]*}", "", query.expr) if query.source.startswith("annotation of ") else query.expr) for query in queries}
+    answers = {
+        query: ask(re.sub(r"{[^}]*}", "", query.expr) if query.source.startswith("annotation of ") else query.expr) for query in queries
+    }
     assert [] == [query for query, found in answers.items() if not found]
     for query, found in answers.items():
         assert all(math.isfinite(float(sample["value"][1])) for sample in found), query
@@ -343,6 +410,13 @@ def test_the_alerts_find_the_model_that_is_theirs(ask: Ask, rules: list[dict[str
         ("GeluwatchBaselineMixed", "warning"): {"mixed"},
         ("GeluwatchBaselineStale", "warning"): {"stale"},
         ("GeluwatchCanaryDivergence", "warning"): {"trial"},
+        ("GeluwatchErrorBudgetBurn", "critical"): {"failing"},
+        ("GeluwatchErrorBudgetBurn", "warning"): {"failing"},
+        ("GeluwatchLatencySpike", "warning"): {"failing"},
+        ("GeluwatchAccuracyDrop", "warning"): {"failing"},
+        ("GeluwatchQuantizedAccuracy", "warning"): {"failing"},
+        ("GeluwatchCostUp", "warning"): {"failing"},
+        ("GeluwatchMemoryPressure", "warning"): {"failing"},
     }
     assert expected == found
 

@@ -78,15 +78,21 @@ def test_every_metric_is_shown_somewhere(queries: list[Any], nodes: Nodes) -> No
 
 
 def test_buckets_are_never_summed_over_their_edges(queries: list[Any], nodes: Nodes) -> None:
-    """Every aggregation over buckets or shares keeps `le`, picks one edge, or only counts series."""
+    """Every aggregation over buckets or shares keeps `le`, picks one edge, only counts series, or is the maximum over kept edges."""
     cumulative = {metric.series for metric in METRICS if metric.kind == "histogram" or "le" in metric.labels}
     for query in queries:
         for node in nodes(query.expr):
             if isinstance(node, promql_parser.AggregateExpr) and str(node.op) != "count":
-                inside = [n for n in nodes(node.expr.prettify()) if isinstance(n, promql_parser.VectorSelector) and n.name in cumulative]
-                kept = node.modifier is not None and "le" in node.modifier.labels
+                inner = nodes(node.expr.prettify())
+                apart = str(node.op) == "max" and any(keeps_edges(n) for n in inner)
+                inside = [n for n in inner if isinstance(n, promql_parser.VectorSelector) and n.name in cumulative]
                 picked = all(any(m.name == "le" and m.op == promql_parser.MatchOp.Equal for m in n.matchers.matchers) for n in inside)
-                assert kept or picked, query
+                assert keeps_edges(node) or picked or apart, query
+
+
+def keeps_edges(node: Any) -> bool:
+    """Return whether a node is an aggregation that keeps the edges apart."""
+    return isinstance(node, promql_parser.AggregateExpr) and node.modifier is not None and "le" in node.modifier.labels
 
 
 def test_sum_and_count_of_the_histogram_are_never_asked_for(queries: list[Any]) -> None:

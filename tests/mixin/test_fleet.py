@@ -23,7 +23,7 @@ from hypothesis.extra.numpy import arrays
 from torch import nn
 
 import geluwatch
-from geluwatch.catalog import EDGES
+from geluwatch.catalog import EDGES, FULL_EDGES
 from geluwatch.cli.demo.servers import Prometheus, find
 from geluwatch.core import follow, histogram, ks
 from geluwatch.errors import MissingPartError
@@ -110,8 +110,12 @@ class Pod:
         self.before = self.counters()
 
     def counters(self) -> dict[tuple[str, str], np.ndarray]:
-        sites = self.watch.flush().sites
-        return {key: np.array(seen.totals.buckets or [0] * (len(EDGES[key[1]]) + 1)) for key, seen in sites.items()}
+        """Return the cumulative counts at the edges that every profile with buckets exports."""
+        return {key: self._at_edges(key[1], seen.totals.buckets) for key, seen in self.watch.flush().sites.items()}
+
+    def _at_edges(self, point: str, counts: tuple[int, ...]) -> np.ndarray:
+        places = [*(FULL_EDGES[point].index(edge) for edge in EDGES[point]), -1]
+        return np.array([counts[place] if counts else 0 for place in places])
 
     def grown(self) -> dict[tuple[str, str], np.ndarray]:
         now = self.counters()
@@ -119,7 +123,7 @@ class Pod:
 
 
 def pods(stack: ExitStack, store: MemoryBaselines) -> Iterator[Pod]:
-    """Yield three pods of one version with one baseline, then a canary whose weights are a little off."""
+    """Yield three pods of one version with one baseline, the last with more edges, then a canary whose weights are a little off."""
     config = geluwatch.Config(window_seconds=None, flush_seconds=0.2, cost_budget=None, rows_per_window=10**6)
     torch.manual_seed(0)
     weights = Encoder().state_dict()
@@ -132,7 +136,7 @@ def pods(stack: ExitStack, store: MemoryBaselines) -> Iterator[Pod]:
             version="2" if canary else "1",
             store=store,
             labels={"track": "canary"} if canary else {},
-            config=config,
+            config=replace(config, profile="full" if place == 2 else "standard"),
         )
         pod = Pod(stack.enter_context(watch), model, place)
         if canary:

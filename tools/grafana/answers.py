@@ -1,6 +1,7 @@
 """Asks a real Prometheus what each panel of a dashboard asks, as Grafana would.
 
-The Prometheus holds the synthetic fleet of `tests/mixin/test_answers.py` and what the recording rules make of it.
+The Prometheus holds the fleet of `day` and what the recording rules make of it. Run by itself it prints the sections of
+every dashboard, by uid, as JSON.
 """
 
 from __future__ import annotations
@@ -8,9 +9,10 @@ from __future__ import annotations
 import copy
 import json
 import re
-import runpy
 import socket
 import subprocess
+import sys
+import tempfile
 import time
 import urllib.parse
 import urllib.request
@@ -19,6 +21,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import day
 import yaml
 
 from geluwatch.mixin import build
@@ -27,39 +30,44 @@ from geluwatch.mixin.settings import MixinSettings
 Json = dict[str, Any]
 Ask = Callable[..., list[Any]]
 
-ROOT = Path(__file__).resolve().parents[2]
-SCRAPE = 60
-"""Seconds between scrapes of the fleet; Grafana's step is never shorter, and `$__rate_interval` is four of them."""
+
+def shown() -> Iterator[tuple[Json, list[Json]]]:
+    """Yield every dashboard with its sections as they are shown."""
+    rendered = build.render_all(MixinSettings())
+    with tempfile.TemporaryDirectory() as folder, fleet(Path(folder)) as ask:
+        for path, content in rendered.items():
+            if path.startswith("dashboards/"):
+                dashboard = json.loads(content)
+                yield dashboard, answered(dashboard, ask)
 
 
 @contextmanager
 def fleet(folder: Path) -> Iterator[Ask]:
     """Yield the function that asks a Prometheus, in a new folder, that holds the fleet and the recorded series."""
-    day = runpy.run_path(str(ROOT / "tests/mixin/test_answers.py"))
-    (folder / "day.om").write_text("\n".join(day["exposition"]()) + "\n")
+    (folder / "day.om").write_text("\n".join(day.exposition()) + "\n")
     _promtool("openmetrics", "--quiet", folder / "day.om", folder / "data")
-    rules = yaml.safe_load(build.render_all(MixinSettings())["alerts/geluwatch.rules.yaml"])
-    recorded = [rule for group in rules["groups"] for rule in group["rules"] if "record" in rule]
-    (folder / "rules.yaml").write_text(yaml.safe_dump({"groups": [{"name": "all", "rules": recorded}]}))
-    end = day["END"]
-    span = [f"--start={end - SCRAPE * (day['STEPS'] - 1)}", f"--end={end}", f"--eval-interval={SCRAPE}s"]
-    for _ in range(depth(recorded)):
+    groups = yaml.safe_load(build.render_all(MixinSettings())["alerts/geluwatch.rules.yaml"])
+    recorded = [rule for group in groups["groups"] for rule in group["rules"] if "record" in rule]
+    start = day.END - day.STEP * (day.STEPS - 1)
+    span = [f"--start={start}", f"--end={day.END}", f"--eval-interval={day.STEP}s"]
+    for number, rules in enumerate(levels(recorded)):
+        path = folder / f"rules-{number}.yaml"
+        path.write_text(yaml.safe_dump({"groups": [{"name": "recorded", "rules": rules}]}))
         with _serving(folder) as address:
-            _promtool("rules", *span, f"--url=http://{address}", f"--output-dir={folder / 'data'}", folder / "rules.yaml")
+            _promtool("rules", *span, f"--url=http://{address}", f"--output-dir={folder / 'data'}", path)
     with _serving(folder) as address:
-        yield lambda path, **asked: _get(address, path, start=end - SCRAPE * (day["STEPS"] - 1), end=end, **asked)
+        yield lambda path, **asked: _get(address, path, start=start, end=day.END, **asked)
 
 
-def depth(recorded: list[Json]) -> int:
-    """Return how many recordings the longest chain of recordings has: rules read what blocks already hold."""
-    exprs = {rule["record"]: rule["expr"] for rule in recorded}
-
-    def below(name: str) -> int:
-        return 1 + max(
-            (below(other) for other in set(re.findall(r"[a-z_]+(?::\w+){2}", exprs[name])) - {name} if other in exprs), default=0
-        )
-
-    return max(map(below, exprs))
+def levels(recorded: list[Json]) -> list[list[Json]]:
+    """Return recordings so that each reads only what the lists before its own record: promtool fills in one list at a time."""
+    found: list[list[Json]] = []
+    while recorded:
+        names = {rule["record"] for rule in recorded}
+        ready = [rule for rule in recorded if not names & set(re.findall(r"\w+(?::\w+){2}", rule["expr"])) - {rule["record"]}]
+        found.append(ready)
+        recorded = [rule for rule in recorded if rule not in ready]
+    return found
 
 
 def _promtool(kind: str, *words: object) -> None:
@@ -151,7 +159,7 @@ def _variables(dashboard: Json, ask: Ask) -> dict[str, str]:
 def _panel(panel: Json, chosen: dict[str, str], top: int, ask: Ask) -> Json:
     answers = {}
     for target in panel.get("targets", ()):
-        kind = {"path": "query"} if target["instant"] else {"path": "query_range", "step": SCRAPE}
+        kind = {"path": "query"} if target["instant"] else {"path": "query_range", "step": day.STEP}
         answers[target["refId"]] = ask(query=filled(target["expr"], chosen), **kind)
     place = {**panel["gridPos"], "y": panel["gridPos"]["y"] - top}
     return {**copy.deepcopy(panel), "title": filled(panel["title"], chosen), "gridPos": place, "answers": answers}
@@ -159,5 +167,10 @@ def _panel(panel: Json, chosen: dict[str, str], top: int, ask: Ask) -> Json:
 
 def filled(text: str, chosen: dict[str, str]) -> str:
     """Return a text with Grafana's and the dashboard's variables filled in."""
-    known = {**chosen, "__rate_interval": f"{4 * SCRAPE}s", "__range": f"{40 * SCRAPE}s", "__interval": f"{SCRAPE}s"}
+    spans = {"__rate_interval": 4 * day.STEP, "__range": day.STEPS * day.STEP, "__interval": day.STEP}
+    known = {**chosen, **{name: f"{seconds}s" for name, seconds in spans.items()}}
     return re.sub(r"\$\{?(\w+)(?::\w+)?\}?", lambda found: known.get(found[1], found[0]), text)
+
+
+if __name__ == "__main__":
+    json.dump({dashboard["uid"]: sections for dashboard, sections in shown()}, sys.stdout)

@@ -29,14 +29,18 @@ const nothing = (panel) => `<div class="none">${esc(panel.fieldConfig.defaults.n
 
 /** Returns a legend as a list or a table, and how many of its lines do not fit; `high` is what it may take. */
 function legend({ options }, fields, high) {
-  const { displayMode, calcs = [], showLegend = true, placement } = options.legend ?? {};
+  const { displayMode, calcs = [], showLegend = true, placement, sortBy, sortDesc } = options.legend ?? {};
   if (!showLegend) return '';
   const entry = (field) => `<span class="key" style="background:${field.display(field.values.findLast((value) => value !== null)).color}"></span>${esc(field.title)}`;
   const number = (field, calc) => text(field, grafana.reduceField({ field, reducers: [calc] })[calc]);
   if (displayMode !== 'table') return `<div class="legend" style="max-height:${high}px">${fields.map((field) => `<span style="margin-right:14px">${entry(field)}</span>`).join(placement === 'right' ? '<br>' : '')}</div>`;
+  const named = (calc) => grafana.fieldReducers.get(calc).name;
+  const by = calcs.find((calc) => named(calc) === sortBy);
+  const rank = (field) => grafana.reduceField({ field, reducers: [by] })[by];
+  if (by) fields.sort((left, right) => (rank(left) - rank(right)) * (sortDesc ? -1 : 1));
   const body = fields.map((field) => `<tr><td>${entry(field)}</td>${calcs.map((calc) => `<td>${number(field, calc)}</td>`).join('')}</tr>`);
   const hidden = fields.length - Math.floor(high / 18) + 1;
-  return `<div class="legend" style="height:${Math.min(high, 18 * fields.length + 18)}px"><table><tr><td></td>${calcs.map((calc) => `<td>${calc}</td>`).join('')}</tr>${
+  return `<div class="legend" style="height:${Math.min(high, 18 * fields.length + 18)}px"><table><tr><td></td>${calcs.map((calc) => `<td>${named(calc)}</td>`).join('')}</tr>${
     body.join('')}</table></div>${hidden > 0 ? `<span class="more">${hidden} of ${fields.length} series to scroll to</span>` : ''}`;
 }
 
@@ -70,10 +74,11 @@ function bars(panel, data, width, height) {
   const shown = reduced(panel, data);
   if (!data.length) return nothing(panel);
   const size = Math.max(panel.options.minVizHeight ?? 16, Math.min(60, height / shown.length - 4));
-  const names = Math.min(width / 2, Math.max(...shown.map(({ display }) => display.title.length)) * 7);
+  const font = Math.max(9, Math.min(15, size * 0.7));
+  const names = Math.min(width / 2, Math.max(...shown.map(({ display }) => display.title.length)) * font * 0.6);
   const filled = ({ display }) => Math.max(0, Math.min(1, display.percent ?? 0)) * (width - names - 90);
-  const bar = (value) => `<div class="bar" style="height:${size}px;margin-bottom:4px;font-size:${Math.max(9, Math.min(15, size * 0.7))}px"><span style="width:${names}px;text-align:right">${
-    esc(value.display.title)}</span><div style="width:${filled(value)}px;background:${value.display.color}"></div><span style="color:${value.display.color}">${
+  const bar = (value) => `<div class="bar" style="height:${size}px;margin-bottom:4px;font-size:${font}px"><span style="flex:none;width:${names}px;text-align:right">${
+    esc(value.display.title)}</span><div style="flex:none;width:${filled(value)}px;background:${value.display.color}"></div><span style="color:${value.display.color}">${
     esc(grafana.formattedValueToString(value.display))}</span></div>`;
   const hidden = shown.length - Math.floor(height / (size + 4));
   return shown.map(bar).join('') + (hidden > 0 ? `<span class="more">${hidden} of ${shown.length} bars to scroll to</span>` : '');

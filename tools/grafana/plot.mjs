@@ -6,7 +6,7 @@ export const esc = (text) => String(text ?? '').replace(/[&<>"]/g, (sign) => ({ 
 export const text = (field, value) => grafana.formattedValueToString(field.display(value));
 export const colour = (name) => THEME.visualization.getColorByName(name);
 
-const LEFT = 62;
+const LEFT = 76;
 const BOTTOM = 20;
 const GREY = '#8e8e9a';
 const finite = (values) => values.filter((value) => value !== null && Number.isFinite(value));
@@ -39,8 +39,8 @@ const clock = (at) => new Date(at).toISOString().slice(11, 16);
 
 /** Returns the labels of a time axis, or of one of numbers. */
 function below(x, [first, last], height, field) {
-  return [0, 0.25, 0.5, 0.75, 1].map((part) => first + part * (last - first))
-    .map((at) => label(x(at), height - 4, field.type === 'time' ? clock(at) : text(field, at), 'middle')).join('');
+  return [0, 0.25, 0.5, 0.75, 1].map((part) => [part, first + part * (last - first)])
+    .map(([part, at]) => label(x(at), height - 4, field.type === 'time' ? clock(at) : text(field, at), part === 1 ? 'end' : 'middle')).join('');
 }
 
 /** Returns lines of fields over a first one; axes on the right belong to the fields that ask for them. */

@@ -11,13 +11,9 @@ import argparse
 import json
 import re
 import subprocess
-import tempfile
 from pathlib import Path
 
 import answers
-
-from geluwatch.mixin import build
-from geluwatch.mixin.settings import MixinSettings
 
 WIDTH = 1616
 
@@ -28,18 +24,15 @@ def main() -> None:
     parser.add_argument("folder", type=Path, help="where pages and pictures go")
     folder: Path = parser.parse_args().folder
     folder.mkdir(parents=True, exist_ok=True)
-    rendered = build.render_all(MixinSettings())
-    with tempfile.TemporaryDirectory() as work, answers.fleet(Path(work)) as ask:
-        for path, content in rendered.items():
-            if path.startswith("dashboards/"):
-                print(draw(json.loads(content), ask, folder))
+    for dashboard, sections in answers.shown():
+        print(draw(dashboard, sections, folder))
 
 
-def draw(dashboard: answers.Json, ask: answers.Ask, folder: Path) -> Path:
+def draw(dashboard: answers.Json, sections: list[answers.Json], folder: Path) -> Path:
     """Write a dashboard's page and picture, and return the picture's path."""
-    shown = {"title": dashboard["title"], "sections": answers.answered(dashboard, ask)}
     command = ["node", str(Path(__file__).with_name("draw.mjs"))]
-    html = subprocess.run(command, input=json.dumps(shown), stdout=subprocess.PIPE, text=True, check=True).stdout
+    told = json.dumps({"title": dashboard["title"], "sections": sections})
+    html = subprocess.run(command, input=told, stdout=subprocess.PIPE, text=True, check=True).stdout
     page, picture = (folder / f"{dashboard['uid']}{suffix}" for suffix in (".html", ".png"))
     page.write_text(html)
     height = 80 + sum(40 + int(found) for found in re.findall(r'class="section" style="height:(\d+)px', html))

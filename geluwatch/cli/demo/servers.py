@@ -26,6 +26,8 @@ from typing import Any, ClassVar, Self
 from urllib.parse import quote, urlsplit
 
 from geluwatch.errors import GeluwatchError, MissingPartError
+from geluwatch.mixin.alertmanager import inhibit_rules
+from geluwatch.mixin.settings import MixinSettings
 
 INSTALL = "apt-get install prometheus prometheus-alertmanager"
 
@@ -111,7 +113,7 @@ class Server(ABC):
 
 
 class Alertmanager(Server):
-    """Alertmanager, sending every alert to one webhook at once; a page about a model mutes its tickets.
+    """Alertmanager, sending every alert to one webhook at once; what explains others keeps them quiet as in the rendered example.
 
     Args:
         folder: Where its configuration, data and log are kept.
@@ -136,9 +138,7 @@ class Alertmanager(Server):
         config = {
             "route": {**route, "receiver": "ticket", "routes": [{"matchers": [f'severity="{s}"'], "receiver": r} for s, r in routes]},
             "receivers": [{"name": "nobody"}, *({"name": name, **webhook} for name in ("page", "ticket"))],
-            "inhibit_rules": [
-                {"source_matchers": ['severity="critical"'], "target_matchers": ['severity="warning"'], "equal": ["job", "model"]}
-            ],
+            "inhibit_rules": inhibit_rules(MixinSettings.quick()),
         }
         # JSON is YAML, and needs no library.
         (self.folder / "alertmanager.yml").write_text(json.dumps(config, indent=2))

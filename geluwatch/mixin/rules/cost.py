@@ -117,7 +117,8 @@ def _cost_text(settings: MixinSettings) -> str:
     cost_then = [f"{_number(_cost_at(settings, back, '%[1]s'))} {back} before" for back in (day, week)]
     traffic = [_number(f"avg_over_time({_samples_a_second(settings)}{offset})") for offset in ("", f" offset {day}", f" offset {week}")]
     return (
-        f"A million inferences of model {{{{ $labels.model }}}} cost {{{{ $value | printf `%.4g` }}}}, at the same time {' and '.join(cost_then)}. "
+        f"A million inferences of model {{{{ $labels.model }}}} cost {{{{ $value | printf `%.4g` }}}}, "
+        f"at the same time {' and '.join(cost_then)}. "
         f"Samples a second: {traffic[0]} now, {traffic[1]} {day} before, {traffic[2]} {week} before. "
         f"It runs {_versions(agents)}; {day} before it ran "
         f"{_versions(f'last_over_time({agents}[{settings.rate_window}] offset {day})')}."

@@ -86,7 +86,8 @@ def alerts(settings: MixinSettings) -> tuple[Alert, ...]:
 
 
 def _canary_divergence(settings: MixinSettings) -> Alert:
-    beyond = f"{CANARY_KS}{{%[1]s}} > on (layer, point) group_left () {limit(settings, '{%[1]s}')}"
+    beside = f"> on ({', '.join((*SERVICE, *_PLACE))}) group_left ()"
+    beyond = f"{CANARY_KS}{{%[1]s}} {beside} {limit(settings, '{%[1]s}')}"
     layers = f"sort(min by (layer) ({series(catalog.LAYER_INDEX, '%[1]s')}) and on (layer) ({beyond}))"
     version = asked(f"sort_desc(max by (model_version) ({CANARY_KS}{{%s}}))")
     named = f"{{{{ with {version} }}}}{{{{ with first . }}}} (version {{{{ .Labels.model_version }}}}){{{{ end }}}}{{{{ end }}}}"
@@ -108,7 +109,7 @@ def _canary_divergence(settings: MixinSettings) -> Alert:
                 "{{- end }}{{ end }}",
             ]
         ),
-        expr=largest(chain(CANARY_KS, f"> on ({', '.join((*SERVICE, *_PLACE))}) group_left ()", limit(settings)), *SERVICE),
+        expr=largest(chain(CANARY_KS, beside, limit(settings)), *SERVICE),
         hold=settings.service_for,
         keep_firing_for=settings.keep_firing_for,
         labels=SERVICE,

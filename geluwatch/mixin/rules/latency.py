@@ -68,8 +68,8 @@ def _slowest(settings: MixinSettings) -> str:
     """Return a template that names the slowest of several pods."""
     buckets = queries.series(catalog.FORWARD_SECONDS, "%s")
     pods = f"histogram_quantile({_TAIL}, sum by (instance, le) (rate({buckets}[{settings.rate_window}]))) > -Inf"
-    named = " Slowest pod: {{ .Labels.instance }}, {{ .Value | humanizeDuration }}."
-    return f"{{{{ with {asked(f'sort_desc({pods})')} }}}}{{{{ if gt (len .) 1 }}}}{{{{ with first . }}}}{named}{{{{ end }}}}{{{{ end }}}}{{{{ end }}}}"
+    named = "{{ with first . }} Slowest pod: {{ .Labels.instance }}, {{ .Value | humanizeDuration }}.{{ end }}"
+    return f"{{{{ with {asked(f'sort_desc({pods})')} }}}}{{{{ if gt (len .) 1 }}}}{named}{{{{ end }}}}{{{{ end }}}}"
 
 
 def _share_of_gelu(settings: MixinSettings) -> str:

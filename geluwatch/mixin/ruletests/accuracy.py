@@ -104,7 +104,9 @@ class _Stories:
         )
 
     def no_drops(self) -> Case:
-        few, never, small, young, idle, restarted = ({**POD, "model": model} for model in ("few", "never", "small", "young", "idle", "restarted"))
+        few, never, small, young, idle, restarted = (
+            {**POD, "model": model} for model in ("few", "never", "small", "young", "idle", "restarted")
+        )
         left, born = self.run - self.start, self.run - self.usual + 2
         known = f"{absent(born)} {flat(0.9375, self.start - born)} {flat(0.5, left)}"
         told = ((catalog.PREDICTIONS, 100), (catalog.WRONG_PREDICTIONS, 10))

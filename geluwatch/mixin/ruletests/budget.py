@@ -131,7 +131,8 @@ class _Stories:
         start, at = good * self.tile, (good + bad) * self.tile
         left = 1 - 2.3 * bad / (good + bad)
         lasts = _duration(seconds(self.longest) * left / 2.3)
-        rest = f"{left * 100:.4g}% of the budget of {self.longest} is left; at the rate of the last {self.settings.burn_windows[2]} that is gone in {lasts}."
+        hour = self.settings.burn_windows[2]
+        rest = f"{left * 100:.4g}% of the budget of {self.longest} is left; at the rate of the last {hour} that is gone in {lasts}."
         series = served((1000, 0, start + 1), (977, 23, bad * self.tile + 2))
         early = start + self.hour * 3 // 4 + self.ticket // 2
         return Case(

