@@ -179,8 +179,8 @@ def _stalled(settings: MixinSettings) -> str:
     ended, attached, windows, forwards = (
         queries.series(metric, settings.selector) for metric in (catalog.WINDOW_END, catalog.ATTACHED, catalog.WINDOWS, catalog.FORWARDS)
     )
-    old = f"(time() - {ended} > {_USUAL_WINDOWS} * ({ended} - {attached}) / {windows})"
-    busy = f"(rate({forwards}[{settings.rate_window}]) * {_USUAL_TRAFFIC} > {forwards} / (time() - {attached}))"
+    old = f"(time() - {ended} > {_USUAL_WINDOWS} * ({ended} - {attached}) / ({windows} > 0))"
+    busy = f"(rate({forwards}[{settings.rate_window}]) * {_USUAL_TRAFFIC} > {forwards} / (time() - {attached} > 0))"
     return queries.largest(queries.chain(old, "and", busy), *POD)
 
 
