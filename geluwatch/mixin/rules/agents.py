@@ -132,7 +132,7 @@ def _counted(value: str, thing: str) -> str:
 def _over_budget(settings: MixinSettings) -> Alert:
     share = cost_recording(settings).name
     budget = queries.largest(queries.series(catalog.COST_BUDGET, "%[1]s"), *POD)
-    pods = asked(f"sort_desc({share}{{%[1]s}} / on ({', '.join(POD)}) {budget})")
+    pods = asked(f"sort_desc({share}{{%[1]s}} / on ({', '.join(POD)}) ({budget} > 0))")
     allowed = asked(f"max({queries.series(catalog.COST_BUDGET, '%s', 'instance=%q')})", "$mine $pod.Labels.instance")
     taken = asked(f"max({share}{{%s,instance=%q}})", "$mine $pod.Labels.instance")
     percent = "{{ . | first | value | humanizePercentage }}"
