@@ -252,7 +252,9 @@ def test_denominators_are_never_zero(queries: list[Any], nodes: Callable[[str], 
         for node in nodes(query.expr):
             if isinstance(node, promql_parser.BinaryExpr) and str(node.op) == "/":
                 divisor = node.rhs.prettify()
-                assert re.fullmatch(r"[\d.e+]+|\((?s:.*)>\s+0\s*\)|\(1 - \w+:geluwatch_objective:ratio\)", divisor), query
+                assert re.fullmatch(
+                    r"[\d.e+]+|\((?s:.*)>\s+0\s*\)|\((?s:.*)>=\s+\d+ / \d+\s*\)|\(1 - \w+:geluwatch_objective:ratio\)", divisor
+                ), query
 
 
 def test_a_selector_limits_every_dashboard() -> None:
