@@ -247,12 +247,14 @@ def test_counters_are_read_as_rates_or_increases(queries: list[Any], nodes: Call
 
 
 def test_denominators_are_never_zero(queries: list[Any], nodes: Callable[[str], list[Any]]) -> None:
-    """Whatever a dashboard or a runbook divides by is a number or is filtered to be above zero."""
-    for query in queries:
+    """Whatever a dashboard or a runbook divides by is a number, is filtered to be above zero, or is what an objective below 1 allows."""
+    for query in (query for query in queries if query.source.startswith(("panel ", "runbook "))):
         for node in nodes(query.expr):
             if isinstance(node, promql_parser.BinaryExpr) and str(node.op) == "/":
                 divisor = node.rhs.prettify()
-                assert re.fullmatch(r"[\d.e+]+|\((?s:.*)>\s+0\s*\)", divisor), query
+                assert re.fullmatch(
+                    r"[\d.e+]+|\((?s:.*)>\s+0\s*\)|\((?s:.*)>=\s+\d+ / \d+\s*\)|\(1 - \w+:geluwatch_objective:ratio\)", divisor
+                ), query
 
 
 def test_a_selector_limits_every_dashboard() -> None:

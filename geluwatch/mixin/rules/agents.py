@@ -15,7 +15,7 @@ _USUAL_WINDOWS = 10
 """How many usual windows' time may pass without one; thin traffic takes longer to fill one."""
 _USUAL_TRAFFIC = 3
 """The part of its usual traffic that a pod must still have for its windows to be missed: a third."""
-_OVER_BUDGET = 1.25
+OVER_BUDGET = 1.25
 _LEEWAY_SECONDS = 10
 """Wall time whose budget the agent may spend at once."""
 
@@ -132,7 +132,7 @@ def _counted(value: str, thing: str) -> str:
 def _over_budget(settings: MixinSettings) -> Alert:
     share = cost_recording(settings).name
     budget = queries.largest(queries.series(catalog.COST_BUDGET, "%[1]s"), *POD)
-    pods = asked(f"sort_desc({share}{{%[1]s}} / on ({', '.join(POD)}) {budget})")
+    pods = asked(f"sort_desc({share}{{%[1]s}} / on ({', '.join(POD)}) ({budget} > 0))")
     allowed = asked(f"max({queries.series(catalog.COST_BUDGET, '%s', 'instance=%q')})", "$mine $pod.Labels.instance")
     taken = asked(f"max({share}{{%s,instance=%q}})", "$mine $pod.Labels.instance")
     percent = "{{ . | first | value | humanizePercentage }}"
@@ -179,8 +179,8 @@ def _stalled(settings: MixinSettings) -> str:
     ended, attached, windows, forwards = (
         queries.series(metric, settings.selector) for metric in (catalog.WINDOW_END, catalog.ATTACHED, catalog.WINDOWS, catalog.FORWARDS)
     )
-    old = f"(time() - {ended} > {_USUAL_WINDOWS} * ({ended} - {attached}) / {windows})"
-    busy = f"(rate({forwards}[{settings.rate_window}]) * {_USUAL_TRAFFIC} > {forwards} / (time() - {attached}))"
+    old = f"(time() - {ended} > {_USUAL_WINDOWS} * ({ended} - {attached}) / ({windows} > 0))"
+    busy = f"(rate({forwards}[{settings.rate_window}]) * {_USUAL_TRAFFIC} > {forwards} / (time() - {attached} > 0))"
     return queries.largest(queries.chain(old, "and", busy), *POD)
 
 
@@ -207,7 +207,7 @@ def _beyond_budget(settings: MixinSettings, share: str) -> str:
         share: The recorded series of `cost_recording`.
     """
     window = seconds(settings.rate_window)
-    most = _OVER_BUDGET * (window + _LEEWAY_SECONDS) / window
+    most = OVER_BUDGET * (window + _LEEWAY_SECONDS) / window
     budget = queries.largest(queries.series(catalog.COST_BUDGET, settings.selector), *POD)
     return queries.largest(queries.chain(share, f"> on ({', '.join(POD)})", f"{most:.4g} * {budget}"), *GROUP)
 

@@ -28,7 +28,7 @@ _SHORTEST, _HALF_HOUR, _HOUR, _TWO_HOURS, _QUARTER, _DAY, _LONGEST = range(7)
 
 _TILES = {_HOUR: _SHORTEST, _TWO_HOURS: _SHORTEST, _QUARTER: _SHORTEST, _DAY: _HALF_HOUR, _LONGEST: _HALF_HOUR}
 """The window whose recorded rates a longer one is put together from: short enough to end near now, long enough to be few."""
-_BURNS: dict[Tier, tuple[tuple[float, int, int], ...]] = {
+BURNS: dict[Tier, tuple[tuple[float, int, int], ...]] = {
     "page": ((14.4, _HOUR, _SHORTEST), (6, _QUARTER, _HALF_HOUR)),
     "ticket": ((2, _HOUR, _SHORTEST), (3, _DAY, _TWO_HOURS), (1, _LONGEST, _QUARTER)),
     "notice": (),
@@ -103,7 +103,7 @@ def burn_rate(settings: MixinSettings, place: int, where: str = "") -> str:
 
 
 def _burn(settings: MixinSettings, tier: Tier) -> Alert:
-    limits = "\nor\n".join(f"(\n{_too_fast(settings, *limit)}\n)" for limit in _BURNS[tier])
+    limits = "\nor\n".join(f"(\n{_too_fast(settings, *limit)}\n)" for limit in BURNS[tier])
     return Alert(
         name="GeluwatchErrorBudgetBurn",
         tier=tier,

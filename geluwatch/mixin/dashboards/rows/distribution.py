@@ -9,6 +9,7 @@ from geluwatch.catalog import Metric
 from geluwatch.mixin.dashboards.parts import BY_POINT, LAYERS, OF_POINT, ONLY_THIS_LAYER, POINT, RANGE, RATE, Queries, Row
 from geluwatch.mixin.panels import BLUE, ORANGE, PURPLE, Bars, Heatmap, TimeSeries, Trend, cells, columns, painted, target
 from geluwatch.mixin.queries import mean, number, total
+from geluwatch.mixin.rules import fleet
 
 _FINITE = 'le!="+Inf"'
 """Edges that have a place on an axis."""
@@ -64,7 +65,7 @@ def _heatmap(ask: Queries) -> Heatmap:
 
 
 def _overlay(ask: Queries) -> Trend:
-    live, baseline = (ask.rule(name, LAYERS, POINT, _FINITE) for name in (ask.recorded.fleet_cdf, ask.recorded.baseline_cdf))
+    live, baseline = (ask.rule(name, LAYERS, POINT, _FINITE) for name in (fleet.CDF, fleet.BASELINE))
     return _cumulative(
         "Cumulative share, live over baseline",
         f"Share of the values up to each edge, averaged over the chosen layers: the fleet's of the last {ask.settings.rate_window} over "

@@ -20,9 +20,7 @@ from geluwatch.mixin.panels import (
     target,
 )
 from geluwatch.mixin.queries import POD, largest, number, total
-
-_TOLD = 1.25
-"""The part of the budget from which it is told that an agent costs too much: what it may spend at once makes it go beyond."""
+from geluwatch.mixin.rules.agents import OVER_BUDGET
 
 
 def broken(ask: Queries) -> Stat:
@@ -38,10 +36,10 @@ def broken(ask: Queries) -> Stat:
 
 def dear(ask: Queries) -> Stat:
     """Return the tile with the agents that cost more than they may."""
-    over = f"{ask.rate(catalog.HOOK_SECONDS)} > {_TOLD:g} * {ask.gauge(catalog.COST_BUDGET)}"
+    over = f"{ask.rate(catalog.HOOK_SECONDS)} > {OVER_BUDGET:g} * {ask.gauge(catalog.COST_BUDGET)}"
     return _tile(
         "Agents over budget",
-        f"Agents whose capture takes more than {_TOLD:g} times the share of the model's time that its budget allows.",
+        f"Agents whose capture takes more than {OVER_BUDGET:g} times the share of the model's time that its budget allows.",
         ask.or_zero(number(over), catalog.BUILD_INFO),
         ask.runbook("AgentOverBudget"),
     )
@@ -79,11 +77,11 @@ def budget(ask: Queries, size: tuple[int, int] = (8, 8)) -> TimeSeries:
     """Return how much of their budgets agents use."""
     return TimeSeries(
         "Cost against budget",
-        f"Time of capture over what the budget allows. Above the line at {_TOLD:.0%} for long it is a ticket.",
+        f"Time of capture over what the budget allows. Above the line at {OVER_BUDGET:.0%} for long it is a ticket.",
         [target(f"{ask.rate(catalog.HOOK_SECONDS)} / ({ask.gauge(catalog.COST_BUDGET)} > 0)", OF_AGENT)],
         size=size,
         unit="percentunit",
-        field={**PODS_FROM_ZERO, "noValue": "No budget set", "thresholds": steps(NEUTRAL, (_TOLD, ORANGE))},
+        field={**PODS_FROM_ZERO, "noValue": "No budget set", "thresholds": steps(NEUTRAL, (OVER_BUDGET, ORANGE))},
         custom=LINE_AT_THRESHOLD,
         links=ask.runbook("AgentOverBudget"),
     )

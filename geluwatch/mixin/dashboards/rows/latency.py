@@ -21,7 +21,7 @@ from geluwatch.mixin.panels import (
 )
 from geluwatch.mixin.queries import GROUP, largest, quantile, total
 
-_COLOURS = {"p50": GREEN, "p95": ORANGE, "p99": RED}
+_COLOURS = {0.5: GREEN, 0.95: ORANGE, 0.99: RED}
 _PLACE = (*GROUP, "shard")
 _OF_PLACE = f"{OF_MODEL} {{{{shard}}}}"
 
@@ -33,19 +33,19 @@ def quantiles(ask: Queries, size: tuple[int, int] = (12, 8)) -> TimeSeries:
         "Forward latency",
         f"Quantiles of the time a forward pass takes, over all pods, exact to a bucket; users are content up to {limit:g} s, the "
         "line. On an accelerator it is the time until the call returned.",
-        [target(ask.rule(ask.recorded.latency(name)), f"{OF_MODEL} {name}") for name in _COLOURS],
+        [target(ask.rule(ask.recorded.latency(share)), f"{OF_MODEL} p{share * 100:g}") for share in _COLOURS],
         size=size,
         unit="s",
         field={**ONLY_THIS_MODEL, "min": 0, "thresholds": steps(NEUTRAL, (limit, RED))},
         custom=LINE_AT_THRESHOLD,
-        overrides=[painted(f".* {name}$", colour) for name, colour in _COLOURS.items()],
+        overrides=[painted(f".* p{share * 100:g}$", colour) for share, colour in _COLOURS.items()],
         links=ask.runbook("LatencySpike", "ErrorBudgetBurn"),
     )
 
 
 def spike(ask: Queries) -> TimeSeries:
     """Return the 95 % quantile against what it usually is."""
-    now, usual = (ask.rule(ask.recorded.latency(name)) for name in ("p95", "usual"))
+    now, usual = ask.rule(ask.recorded.latency(0.95)), ask.rule(ask.recorded.usual_latency)
     factor = ask.settings.thresholds.latency_factor
     return TimeSeries(
         "Latency against its usual",

@@ -5,12 +5,13 @@ from __future__ import annotations
 from geluwatch.mixin.dashboards.parts import OF_MODEL, ONLY_THIS_MODEL, Queries
 from geluwatch.mixin.panels import GREEN, LINE_AT_THRESHOLD, NEUTRAL, ORANGE, RED, Bars, Stat, TimeSeries, steps, target
 from geluwatch.mixin.queries import largest, smallest
+from geluwatch.mixin.rules.objectives import BURNS
 
-_HOUR, _QUARTER, _DAY, _LONGEST = 2, 4, 5, 6
-"""Places in `MixinSettings.burn_windows`, named after what the default has there."""
+_HOUR, _LONGEST = 2, -1
+"""Places in `MixinSettings.burn_windows`."""
 
-_FACTORS = (("page", 14.4, _HOUR), ("page", 6.0, _QUARTER), ("ticket", 2.0, _HOUR), ("ticket", 3.0, _DAY), ("ticket", 1.0, _LONGEST))
-"""The burn rates that are told, by tier and long window."""
+_FACTORS = [(tier, factor, long) for tier, burns in BURNS.items() for factor, long, _ in burns]
+"""The burn rates that are told, by tier and the place of their long window."""
 
 _LOW = 0.25
 
@@ -46,7 +47,7 @@ def budget(ask: Queries) -> TimeSeries:
 
 def _burn(ask: Queries, place: int) -> str:
     """Return how many times faster than it lasts each budget is burnt over a window."""
-    failing = ask.rule(ask.recorded.failing(ask.settings.burn_windows[place]))
+    failing = ask.rule(ask.recorded.failing(place))
     return f"{failing} / (1 - {ask.rule(ask.recorded.objective)} > 0)"
 
 

@@ -41,6 +41,7 @@ from geluwatch.mixin.panels import (
     target,
 )
 from geluwatch.mixin.queries import GROUP, largest, number, smallest, total
+from geluwatch.mixin.rules import fleet
 
 
 def count(ask: Queries) -> Figure:
@@ -73,7 +74,7 @@ def straying(ask: Queries) -> Stat:
 
 def unmatched(ask: Queries) -> Stat:
     """Return the tile with the layers whose fleet distance cannot be told."""
-    edges, matched = (ask.rule(name) for name in (ask.recorded.edges, ask.recorded.edges_matched))
+    edges, matched = (ask.rule(name) for name in (fleet.EDGES, fleet.MATCHED))
     return _tile(
         "Points without comparison",
         "Sides of layers whose edges the baseline does not have, or of which the pods have different baselines: no fleet distance is "
@@ -91,7 +92,7 @@ def _tile(title: str, description: str, expr: str, colour: str, links: list[Json
 
 def outliers(ask: Queries) -> StatusHistory:
     """Return how far each pod is from its fleet, over time."""
-    apart = largest(ask.rule(ask.recorded.pod_distance, PODS, LAYERS, POINT), "model", "instance")
+    apart = largest(ask.rule(fleet.POD_KS, PODS, LAYERS, POINT), "model", "instance")
     return StatusHistory(
         "Pods against their fleet",
         "KS distance of each pod's activations from those of all pods of its model version, at the layer where it is largest. A single "
@@ -106,7 +107,7 @@ def outliers(ask: Queries) -> StatusHistory:
 
 def matrix(ask: Queries) -> Table:
     """Return how far each pod is from its fleet now, layer by layer."""
-    apart = largest(ask.rule(ask.recorded.pod_distance, PODS, LAYERS, POINT), "instance", "layer")
+    apart = largest(ask.rule(fleet.POD_KS, PODS, LAYERS, POINT), "instance", "layer")
     return Table(
         "Pods by layer, now",
         "The same by layer: a row for each pod, a column for each layer. One hot cell is a pod's layer, one hot column the layer of all.",
@@ -135,7 +136,7 @@ def fleet_row(ask: Queries) -> Row:
 
 
 def _distance(ask: Queries) -> TimeSeries:
-    distance, bound = (ask.rule(name, LAYERS, POINT) for name in (ask.recorded.fleet_distance, ask.recorded.distance_bound))
+    distance, bound = (ask.rule(name, LAYERS, POINT) for name in (fleet.FLEET_KS, fleet.BOUND))
     return TimeSeries(
         "Fleet KS distance from the baseline",
         "KS distance of all pods together from the baseline, read off the buckets' edges. Dashed: the same and the largest mass of the "
@@ -153,7 +154,7 @@ def _week(ask: Queries) -> TimeSeries:
     return TimeSeries(
         f"Fleet against {ask.settings.compare_offset} before",
         "KS distance of all pods together from what they were then, at the same hour: what changed slowly, baseline or not.",
-        [target(ask.rule(ask.recorded.week_distance, LAYERS, POINT), OF_POINT)],
+        [target(ask.rule(fleet.WEEK_KS, LAYERS, POINT), OF_POINT)],
         size=(12, 9),
         unit="none",
         field={**LAYERS_FROM_ZERO, "decimals": 3, "noValue": "No record from then"},

@@ -19,7 +19,7 @@ def row(ask: Queries) -> Row:
 def lost(ask: Queries) -> Stat:
     """Return the tile with how far accuracy is below its usual."""
     drop = ask.settings.thresholds.accuracy_drop
-    now, usual = (ask.rule(ask.recorded.accuracy(which)) for which in ("avg", "usual"))
+    now, usual = (ask.rule(name) for name in ask.recorded.accuracy)
     worst = f"clamp_min(-{smallest(f'{now} - {usual}')}, 0)"
     return Stat(
         "Accuracy lost",
@@ -37,12 +37,12 @@ def lost(ask: Queries) -> Stat:
 def accuracy(ask: Queries) -> TimeSeries:
     """Return the accuracy of evaluations and from where it has dropped."""
     drop = ask.settings.thresholds.accuracy_drop
-    usual = ask.rule(ask.recorded.accuracy("usual"))
+    now, usual = (ask.rule(name) for name in ask.recorded.accuracy)
     return TimeSeries(
         "Accuracy",
         f"Accuracy of the last evaluation that the application reported. Dashed: {drop:.0%} below its usual of the last "
         f"{ask.settings.usual_range}, from where it is a ticket.",
-        [target(ask.rule(ask.recorded.accuracy("avg")), OF_MODEL), target(f"{usual} - {drop:g}", f"{OF_MODEL} limit")],
+        [target(now, OF_MODEL), target(f"{usual} - {drop:g}", f"{OF_MODEL} limit")],
         size=(8, 8),
         unit="percentunit",
         field={**ONLY_THIS_MODEL, "max": 1, "noValue": _NOT_REPORTED},
@@ -53,7 +53,7 @@ def accuracy(ask: Queries) -> TimeSeries:
 
 def errors(ask: Queries) -> TimeSeries:
     """Return the shares of wrong predictions and of failed passes."""
-    wrong, usual = (ask.rule(ask.recorded.error_rate(which)) for which in ("ratio", "usual"))
+    wrong, usual = (ask.rule(name) for name in ask.recorded.error_rate)
     return TimeSeries(
         "Error rate",
         "Share of predictions that were wrong, where the application learns of it, and of forward passes that raised. Dashed: what the "

@@ -21,11 +21,9 @@ from geluwatch.mixin.dashboards.parts import (
 )
 from geluwatch.mixin.panels import BLUE, PURPLE, Json, StateTimeline, Table, TimeSeries, cells, columns, dashed, override, steps, target
 from geluwatch.mixin.queries import GROUP, largest, number, quantile, total
+from geluwatch.mixin.rules import fleet
 
 _COLUMNS = ("Pods", "Verdict", "Latency p95", "Failed passes", "NaN or Inf", "Drift evidence")
-_MEETING = ("cluster", "namespace", "region", "model")
-"""Where a canary and the stable pods beside it meet, whatever their jobs and versions are."""
-
 Measure = Callable[[Callable[..., str]], str]
 
 
@@ -54,8 +52,8 @@ def canary(ask: Queries) -> TimeSeries:
     """Return how far canaries are from stable pods, and from where that is too far."""
     limits = ask.settings.thresholds
     labels = ("model", "region", "layer", "point")
-    apart = largest(ask.rule(ask.recorded.canary_distance, LAYERS, POINT), *labels)
-    stable = ask.rule(ask.recorded.stable_distance, LAYERS, POINT, chosen=OVER_VERSIONS)
+    apart = largest(ask.rule(fleet.CANARY_KS, LAYERS, POINT), *labels)
+    stable = ask.rule(fleet.FARTHEST, LAYERS, POINT, chosen=OVER_VERSIONS)
     limit = f"clamp_min({limits.canary_factor:g} * {largest(stable, *labels)}, {limits.canary_distance:g}) and {apart}"
     return TimeSeries(
         "Canary against stable",
@@ -118,6 +116,6 @@ def _share(ask: Queries, metric: Metric, side: Callable[..., str]) -> str:
 
 def _both(ask: Queries, measure: Measure) -> str:
     """Return a measure of canaries and of the stable pods of the models that have one, told apart by a label."""
-    beside = f"and on ({', '.join(_MEETING)}) {ask.canary(ask.gauge, catalog.BUILD_INFO)}"
+    beside = f"and on ({', '.join(fleet.SERVICE)}) {ask.canary(ask.gauge, catalog.BUILD_INFO)}"
     sides = {"canary": measure(ask.canary), "stable": f"({measure(ask.stable)}) {beside}"}
     return "\nor\n".join(f'label_replace({expr}, "side", "{side}", "", "")' for side, expr in sides.items())

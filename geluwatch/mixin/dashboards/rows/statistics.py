@@ -75,7 +75,7 @@ def _gates(ask: Queries) -> TimeSeries:
 def saturation(ask: Queries) -> TimeSeries:
     """Return how far the shares of closed and of open gates are above the baseline's."""
     rise = ask.settings.thresholds.saturation
-    excess = {state: ask.rule(ask.recorded.excess(gate), LAYERS) for state, gate in _GATES.items()}
+    excess = {state: ask.rule(name, LAYERS) for state, name in ask.recorded.excess.items()}
     return TimeSeries(
         "Saturation against the baseline",
         f"How far the shares of closed and of open gates are above the baseline's. From the line at {rise:.0%} on it is a ticket: a layer "
