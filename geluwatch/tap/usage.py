@@ -26,7 +26,7 @@ def read() -> Usage:
     devices: tuple[DeviceUsage, ...] = ()
     with suppress(Exception):  # a device that has failed is the model's to report
         devices = tuple(_devices())
-    return Usage(time.process_time(), _resident(), _threads(), devices, _memory_limit())
+    return Usage(time.process_time(), _resident(), _threads(), devices, memory_limit())
 
 
 def _resident() -> int | None:
@@ -43,7 +43,7 @@ def _threads() -> int | None:
         return None
 
 
-def _memory_limit() -> int | None:
+def memory_limit() -> int | None:
     """Return the memory that this process may use: the least that its control groups allow and the machine has.
 
     Read anew each time, because the limit of a container that runs may be changed.

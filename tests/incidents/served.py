@@ -26,7 +26,9 @@ from geluwatch import agent
 
 WIDTH, LAYERS, CLASSES, BATCH = 16, 4, 4, 16
 CALM_WINDOWS, PASSES_A_WINDOW = 160, 6
-PAUSE = 0.03
+PAUSE = 0.02
+USUAL_SECONDS = 0.03
+"""What a pass waits for, so that its duration is not that of a busy machine's moods."""
 CONFIG = {"window_seconds": 0.5, "flush_seconds": 0.25, "rows_per_window": 1 << 17, "cost_budget": None, "horizons": (1,)}
 
 
@@ -80,37 +82,38 @@ class Pod:
         self.truth = copy.deepcopy(self.model)
         self.shift, self.mislabelled, self.bulk, self.masked = 0.0, 0.0, 0, True
         self.notes: dict[str, float] = dict(order.get("notes", {}))
+        self.pause = PAUSE
         self.generator = torch.Generator().manual_seed(order.get("traffic", 1))
         self.ended = threading.Event()
+        if "record" in order:
+            self.record(order["record"])
+        self.model.delay = USUAL_SECONDS
         self.attach()
         self.thread = threading.Thread(target=self.traffic, daemon=True)
         self.thread.start()
 
     def attach(self) -> None:
-        """Attach, and arm what the order names: a baseline to record, one to load, or none."""
-        order = self.order
-        config = geluwatch.Config(**{**CONFIG, "padding": self.padding, **order.get("config", {})})
-        about = {"name": order["model"], "version": order.get("version", "1"), "labels": order.get("labels", {})}
-        self.watch = geluwatch.attach(self.model, **about, store=self.store, config=config)
-        if "record" in order:
-            self.record(order["record"], order.get("age", 0.0))
-        elif "arm" in order:
-            self.watch.arm(order["arm"])
-        self.url = self.watch.serve(port=order.get("port", 0))
+        """Attach, arm the baseline that the order names, and serve what there is to see."""
+        config = geluwatch.Config(**{**CONFIG, "padding": self.padding, **self.order.get("config", {})})
+        self.watch = self.watched(config)
+        if "arm" in self.order:
+            self.watch.arm(self.order["arm"])
+        self.url = self.watch.serve(port=self.order.get("port", 0))
 
-    def record(self, name: str, age: float) -> None:
-        """Record a baseline of calm traffic, as if so many seconds ago."""
-        watch = self.watch
-        present = agent.SystemClock.time
-        agent.SystemClock.time = lambda clock: present(clock) - age  # type: ignore[method-assign]
-        try:
+    def watched(self, config: geluwatch.Config) -> geluwatch.Watch:
+        """Return a watch of the model under the order's names."""
+        about = {"name": self.order["model"], "version": self.order.get("version", "1"), "labels": self.order.get("labels", {})}
+        return geluwatch.attach(self.model, **about, store=self.store, config=config)
+
+    def record(self, name: str) -> None:
+        """Record a baseline of calm traffic as quickly as the machine can, with a watch that is then taken off."""
+        with self.watched(geluwatch.Config(**CONFIG)) as self.watch:
             for _ in range(CALM_WINDOWS):
                 for _ in range(PASSES_A_WINDOW):
                     self.serve()
-                watch.close_window()
-            watch.record_baseline(name, arm=True)
-        finally:
-            agent.SystemClock.time = present  # type: ignore[method-assign]
+                self.watch.close_window()
+            self.watch.record_baseline(name)
+        self.order["arm"] = name
 
     def serve(self) -> None:
         """Answer one request, learn what the answer should have been, and tell the watch."""
@@ -128,7 +131,7 @@ class Pod:
 
     def traffic(self) -> None:
         """Serve until the pod ends; a request that fails is one of its callers' troubles."""
-        while not self.ended.wait(PAUSE):
+        while not self.ended.wait(self.pause):
             try:
                 self.serve()
             except (RuntimeError, MemoryError):
@@ -244,9 +247,20 @@ class Detached:
         pod.watch.detach()
 
     def undo(self, pod: Pod) -> None:
-        pod.order.pop("record", None)
-        pod.order["arm"] = "latest"
         pod.attach()
+
+
+class Unpaced(Detached):
+    """The agent's own bookkeeping of its cost fails, under dense traffic; mended by attaching anew."""
+
+    def do(self, pod: Pod) -> None:
+        pod.watch._source._tap.pacer._budget = None
+        pod.pause = pod.model.delay = 0.002
+
+    def undo(self, pod: Pod) -> None:
+        pod.pause, pod.model.delay = PAUSE, USUAL_SECONDS
+        super().do(pod)
+        super().undo(pod)
 
 
 class Unmasked(Detached):
@@ -261,14 +275,20 @@ class Unmasked(Detached):
         super().undo(pod)
 
 
-class Mixed:
-    """Another baseline armed on one pod than on the others."""
+class Rearmed:
+    """Another baseline of the traffic that there is, recorded so many seconds ago."""
+
+    def __init__(self, name: str, age: float) -> None:
+        self.name, self.age = name, age
 
     def do(self, pod: Pod) -> None:
-        if not hasattr(pod, "other"):
-            pod.watch.record_baseline("other")
-            pod.other = True
-        pod.watch.arm("other")
+        present = agent.SystemClock.time
+        agent.SystemClock.time = lambda clock: present(clock) - self.age  # type: ignore[method-assign]
+        try:
+            pod.watch.record_baseline(self.name)
+        finally:
+            agent.SystemClock.time = present  # type: ignore[method-assign]
+        pod.watch.arm(self.name)
 
     def undo(self, pod: Pod) -> None:
         pod.watch.arm("v1")
@@ -297,11 +317,14 @@ class Faults:
         "saturated": lambda: Weights(lambda model: model.blocks[1].up.weight, lambda w: w.mul_(40)),
         "bulk": lambda: Switch("bulk", 1 << 44),
         "slow": lambda: Switch("delay", 0.3, lambda pod: pod.model),
+        "slower": lambda: Switch("delay", 0.15, lambda pod: pod.model),
         "failing": lambda: Switch("broken", True, lambda pod: pod.model),
         "skipping": lambda: Switch("skipped", True, lambda pod: pod.model.blocks[1]),
         "detached": Detached,
         "mask": Unmasked,
-        "mixed": Mixed,
+        "mixed": lambda: Rearmed("other", 0.0),
+        "aged": lambda: Rearmed("old", 7200.0),
+        "unpaced": Unpaced,
         "labels": lambda: Switch("mislabelled", 0.3),
         "poisoned": lambda: Switch("poisoned", True),
         "ballast": Ballast,

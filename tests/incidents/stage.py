@@ -127,7 +127,8 @@ class Stage:
         for alert in self.inbox.alerts:
             if wanted is None or alert.model in wanted:
                 history = found.setdefault((incident(alert), json.dumps(dict(alert.labels), sort_keys=True)), [])
-                if not history or history[-1].status != alert.status:
+                # What was kept quiet while it fired may be listed as resolved in a later notification about others.
+                if alert.status != (history[-1].status if history else "resolved"):
                     history.append(alert)
         merged: dict[Incident, list[Alert]] = {}
         for (about, _), history in found.items():

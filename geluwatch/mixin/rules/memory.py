@@ -51,7 +51,8 @@ def _out_of_memory(settings: MixinSettings) -> Alert:
         description=f"{SUBJECT} ran out of memory in {PASSES} within {settings.rate_window}{pods}.",
         expr=f"{queries.total(recorded, *GROUP)} > 0",
         hold="0m",
-        keep_firing_for=settings.keep_firing_for,
+        # As long as the errors that it made still burn the budget fast enough to page for them again.
+        keep_firing_for=settings.burn_windows[1],
     )
 
 

@@ -42,9 +42,9 @@ class Sudden:
     longer ago than the grace.
     """
 
-    def __init__(self, scale: Scale) -> None:
+    def __init__(self, scale: Scale, keep: str | None = None) -> None:
         self.window = scale.settings.rate_window
-        self.cleared = scale.steps(self.window) + scale.steps(scale.settings.keep_firing_for)
+        self.cleared = scale.steps(self.window) + scale.steps(keep or scale.settings.keep_firing_for)
         self.start = 2 * scale.steps(self.window)
         self.run = self.start + self.cleared + 6
         self.old = -2.0 * scale.steps(scale.settings.grace) * scale.step

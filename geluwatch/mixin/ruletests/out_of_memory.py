@@ -17,6 +17,9 @@ def cases(_: Alert, scale: Scale) -> tuple[Case, ...]:
 class _Stories(Sudden):
     """Passes run out of memory at `start`."""
 
+    def __init__(self, scale: Scale) -> None:
+        super().__init__(scale, keep=scale.settings.burn_windows[1])
+
     def lost(self, values: str, pod: Labels = POD) -> dict[str, str]:
         return {name(catalog.OUT_OF_MEMORY, **pod): values, name(catalog.ATTACHED, **pod): flat(self.old, self.run)}
 

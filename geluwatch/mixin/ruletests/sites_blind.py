@@ -33,6 +33,7 @@ def cases(_: Alert, scale: Scale) -> tuple[Case, ...]:
         stories.accepted_by_the_baseline(),
         stories.armed_on_one_pod(),
         stories.many_layers(),
+        stories.passed_by(),
         stories.idle(),
         stories.seen(),
         stories.restarts(),
@@ -97,6 +98,15 @@ class _Stories(Episode):
         sites = merged(self.site(layer) for layer in LAYERS)
         said = self.says(7, *(f"{layer}: blind on 1 pod" for layer in LAYERS[:5]))
         return Case("lists five layers", {**self.agent, **sites, **self.traffic()}, (Check(self.due, said),))
+
+    def passed_by(self) -> Case:
+        rows = {name(catalog.WINDOW_ROWS, **POD, layer=layer, point="pre"): flat(2048, self.run) for layer in LAYERS[:2]}
+        rows |= {name(catalog.WINDOW_ROWS, **POD, layer=layer, point="pre"): self.during(2048, 0) for layer in LAYERS[2:4]}
+        return Case(
+            "opens a ticket for a layer of the baseline that gives no rows while others do, and for no layer that it lacks",
+            {**self.agent, **self.traffic(), **self.baseline(*LAYERS[:3]), **rows},
+            (Check(self.due - 1), Check(self.due, self.says(1, f"{LAYERS[2]}: blind on 1 pod")), Check(self.end)),
+        )
 
     def idle(self) -> Case:
         return Case(
