@@ -6,7 +6,7 @@ import argparse
 import shlex
 import sys
 from collections.abc import Mapping
-from dataclasses import replace
+from dataclasses import fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,6 +15,7 @@ from geluwatch.errors import ConfigError
 if TYPE_CHECKING:
     from geluwatch.mixin.kubernetes import KubernetesSettings
     from geluwatch.mixin.settings import MixinSettings
+    from geluwatch.mixin.thresholds import Thresholds
 
 _HERE = Path()
 _FORMATS = ("prometheus", "kubernetes")
@@ -33,7 +34,7 @@ _KUBERNETES: Mapping[str, str] = {
 """The option of each field of the Kubernetes settings."""
 
 _ABOUT = (
-    "prometheus: dashboards/, alerts/ and runbooks/, to be loaded by Prometheus and Grafana themselves. "
+    "prometheus: dashboards/, alerts/, runbooks/ and docs/metrics.md, to be loaded by Prometheus and Grafana themselves. "
     "kubernetes: kubernetes/ with a PrometheusRule, a PodMonitor, a ConfigMap for each dashboard, and NetworkPolicies."
 )
 
@@ -59,6 +60,8 @@ def _add_settings(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--expected-targets", default="", metavar="MATCHERS", help="targets that must carry an agent (default: not known)")
     parser.add_argument("--runbook-base", metavar="URL", help="where runbooks are published (default: the agents serve them)")
     parser.add_argument("--dashboard-base", metavar="URL", help="where Grafana is (default: links hold the path only)")
+    threshold = "limit to change, such as latency_seconds=1.0; repeatable (default: see docs/deploy.md)"
+    parser.add_argument("--threshold", dest="thresholds", action="append", default=[], metavar="NAME=VALUE", help=threshold)
     parser.add_argument("--quick", action="store_true", help="waits of seconds, for demonstrations")
     _add_kubernetes(parser.add_argument_group("with --format kubernetes"))
 
@@ -83,7 +86,22 @@ def _settings(args: argparse.Namespace) -> MixinSettings:
     from geluwatch.mixin.settings import MixinSettings
 
     chosen = MixinSettings.quick() if args.quick else MixinSettings()
-    return replace(chosen, **{name: getattr(args, name) for name in _FIELDS})
+    return replace(chosen, thresholds=_thresholds(args.thresholds), **{name: getattr(args, name) for name in _FIELDS})
+
+
+def _thresholds(given: list[str]) -> Thresholds:
+    from geluwatch.mixin.thresholds import Thresholds
+
+    names = [item.name for item in fields(Thresholds)]
+    chosen: dict[str, float] = {}
+    for name, text in (_pair("--threshold", pair) for pair in given):
+        if name not in names:
+            raise ConfigError(f"There is no threshold {name!r}; there are {', '.join(names)}.")
+        try:
+            chosen[name] = float(text)
+        except ValueError:
+            raise ConfigError(f"{name} must be a number, got {text!r}.") from None
+    return Thresholds(**chosen)
 
 
 def _kubernetes(args: argparse.Namespace) -> KubernetesSettings | None:
@@ -143,7 +161,7 @@ def _command(args: argparse.Namespace) -> str:
     words = ["geluwatch", "mixin", "render"]
     words += ["--out", str(args.dir)] if args.dir != _HERE else []
     words += ["--format", args.format] if args.format != _FORMATS[0] else []
-    flags = {**{name: f"--{name.replace('_', '-')}" for name in _FIELDS}, **_KUBERNETES}
+    flags = {**{name: f"--{name.replace('_', '-')}" for name in _FIELDS}, "thresholds": "--threshold", **_KUBERNETES}
     for name, flag in flags.items():
         given = getattr(args, name)
         values = given if isinstance(given, list) else [given] if given else []

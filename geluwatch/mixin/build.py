@@ -18,13 +18,14 @@ from geluwatch.mixin.metrics_page import metrics_page
 from geluwatch.mixin.rulefile import GENERATED, dump, rule_files
 from geluwatch.mixin.ruletests import rule_tests
 from geluwatch.mixin.settings import MixinSettings
+from geluwatch.mixin.thresholds import Thresholds
 
 
 def render_all(settings: MixinSettings) -> dict[str, bytes]:
     """Return every artefact by its path relative to where they are to lie.
 
-    Rule tests come only with settings that select all targets, because their series could not know how to please a
-    selector.
+    Rule tests come only with settings that select all targets and keep the thresholds, because their series could not
+    know how to please a selector, and tell of the thresholds as they are shipped.
     """
     drawn = dashboards(settings)
     rendered = {
@@ -33,7 +34,7 @@ def render_all(settings: MixinSettings) -> dict[str, bytes]:
         **{f"runbooks/{path}": _marked(text) for path, text in files(settings).items()},
         f"alerts/{EXAMPLE_FILE}": example(settings),
     }
-    if not settings.selector and not settings.expected_targets:
+    if not settings.selector and not settings.expected_targets and settings.thresholds == Thresholds():
         rendered |= {f"alerts/tests/{name}": dump(document) for name, document in rule_tests(settings).items()}
     rendered["docs/metrics.md"] = metrics_page(settings, list(drawn.values()))
     return dict(sorted(rendered.items()))

@@ -12,6 +12,7 @@ import pytest
 from geluwatch.errors import MixinError
 from geluwatch.mixin.build import check, render_all, write
 from geluwatch.mixin.settings import MixinSettings
+from geluwatch.mixin.thresholds import Thresholds
 
 SETTINGS = MixinSettings()
 
@@ -106,9 +107,10 @@ def test_a_directory_that_is_a_file_is_reported(tmp_path: Path) -> None:
     assert sorted(render_all(SETTINGS)) == check(target, SETTINGS)
 
 
-def test_rule_tests_come_only_with_rules_for_all_targets() -> None:
-    """With a selector there are no rule tests, because their series could not be known to match it."""
+def test_rule_tests_come_only_with_rules_that_they_can_know() -> None:
+    """With a selector or other thresholds there are no rule tests, because their series could not be known to fit."""
     path = "alerts/tests/geluwatch-numbers.rules.test.yaml"
     assert path in render_all(SETTINGS)
     assert path not in render_all(MixinSettings(selector='job="a"'))
     assert path not in render_all(MixinSettings(expected_targets='job="a"'))
+    assert path not in render_all(MixinSettings(thresholds=Thresholds(latency_seconds=1.0)))

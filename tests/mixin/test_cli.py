@@ -59,6 +59,34 @@ def test_check_names_what_differs_and_the_command_that_mends_it(tmp_path: Path, 
     assert 0 == run("mixin", "check", "--dir", str(directory), *options)
 
 
+def test_thresholds_reach_the_rules(tmp_path: Path) -> None:
+    """A threshold on the command line is that of the rendered rules, and a check with it agrees."""
+    options = ["--threshold", "latency_seconds=1.0", "--threshold=cost_factor=1.5"]
+    assert 0 == run("mixin", "render", "--out", str(tmp_path), *options)
+    assert 'le="1.0"' in (tmp_path / "alerts/geluwatch-objectives.rules.yaml").read_text()
+    assert 0 == run("mixin", "check", "--dir", str(tmp_path), *options)
+    assert 1 == run("mixin", "check", "--dir", str(tmp_path))
+
+
+@pytest.mark.parametrize(
+    ("given", "words"),
+    [
+        ("latency=1", "There is no threshold 'latency'; there are latency_seconds, latency_objective, "),
+        ("latency_seconds=soon", "latency_seconds must be a number, got 'soon'."),
+        ("latency_seconds=0.3", "latency_seconds must be an edge of the latency histogram (0.0005, 0.001, "),
+        ("memory_share=90", "memory_share must be a share below 1, got 90.0; 0.01 is one percent."),
+        ("cost_factor=1", "cost_factor must be above 1, got 1.0; 2 is twice the usual."),
+        ("cost_factor=nan", "cost_factor must be a positive finite number, got nan."),
+        ("cost_factor", "--threshold takes a key and a value with = between them, got 'cost_factor'."),
+    ],
+)
+def test_unusable_thresholds_are_refused(given: str, words: str, tmp_path: Path) -> None:
+    """Each is an error of ours in one sentence, before anything is written."""
+    with pytest.raises(ConfigError, match=re.escape(words)):
+        run("mixin", "render", "--out", str(tmp_path), "--threshold", given)
+    assert [] == list(tmp_path.iterdir())
+
+
 def test_unusable_options_are_refused(tmp_path: Path) -> None:
     """An option that makes no sense is an error of ours, before anything is written."""
     with pytest.raises(ConfigError, match="runbook_base must be an http or https URL"):
