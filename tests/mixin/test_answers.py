@@ -39,10 +39,12 @@ LIMITS = {"ticket": 6.0, "page": 7.5}
 PLACE = {"region": "eu", "shard": "0"}
 """What users label their agents with; most alerts keep the region."""
 
+PLACED = {"cluster": "a", "job": "inference", "region": "eu"}
+
 FIRING = {
-    "GeluwatchNonFiniteActivations": {"severity": "critical", "owner": "model", "job": "inference", "region": "eu"},
-    "GeluwatchActivationDrift": {"severity": "warning", "owner": "model", "job": "inference", "region": "eu"},
-    "GeluwatchRollout": {"severity": "info", "owner": "model", "job": "inference", "region": "eu"},
+    "GeluwatchNonFiniteActivations": {"severity": "critical", "owner": "model", **PLACED},
+    "GeluwatchActivationDrift": {"severity": "warning", "owner": "model", **PLACED},
+    "GeluwatchRollout": {"severity": "info", "owner": "model", **PLACED},
 }
 Ask = Callable[[str], list[Any]]
 Series = tuple[dict[str, str], Callable[[int], float]]
@@ -69,7 +71,7 @@ class Pod:
         baseline_age: float = 90.0,
         **labels: str,
     ) -> None:
-        self.target = {"job": "inference", "namespace": "serving", "instance": instance}
+        self.target = {"cluster": "a", "namespace": "serving", "job": "inference", "instance": instance}
         self.model = {"model": model, "model_version": version, **labels}
         self.steps, self.bad, self.armed, self.dead, self.stray = steps, bad, armed, dead, stray
         self.crude = crude
@@ -151,7 +153,7 @@ class Service:
     """One agent's series of service over days, and of a week ago; it may have become bad at it half an hour ago."""
 
     def __init__(self, model: str, instance: str, *, bad: bool) -> None:
-        self.target = {"job": "inference", "namespace": "serving", "instance": instance}
+        self.target = {"cluster": "a", "namespace": "serving", "job": "inference", "instance": instance}
         self.model = {"model": model, "model_version": "1"}
         self.steps, self.bad = (*_LAST_WEEK, *_LATELY), bad
 
