@@ -347,7 +347,13 @@ def _spans(level: list[dict[str, Any]]) -> Iterator[tuple[int, int, list[dict[st
 def _create_blocks(promtool: str, folder: Path, *arguments: str) -> None:
     kind, *rest = arguments
     # One block holds it all: promtool reads its whole input once for each block.
-    done = subprocess.run([promtool, "tsdb", "create-blocks-from", kind, "--max-block-duration=500h", *rest], cwd=folder, capture_output=True, text=True, check=False)
+    done = subprocess.run(
+        [promtool, "tsdb", "create-blocks-from", kind, "--max-block-duration=500h", *rest],
+        cwd=folder,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
     assert 0 == done.returncode, done.stderr
 
 

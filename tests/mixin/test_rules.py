@@ -80,7 +80,8 @@ def test_rule_tests_notice_a_broken_rule(promtool: str, tmp_path: Path, alert: s
         document["tests"] = [test for test in document["tests"] if test["name"].startswith(f"Geluwatch{alert} ")]
         if document["tests"]:
             (tmp_path / "tests" / file).write_bytes(dump(document))
-    assert 0 != run(promtool, "test", "rules", *(tmp_path / "tests").iterdir()).returncode
+    short_ones_first = sorted((tmp_path / "tests").iterdir(), key=lambda file: ".long." in file.name)
+    assert any(run(promtool, "test", "rules", file).returncode != 0 for file in short_ones_first)
 
 
 def test_every_alert_has_tests_that_fire_and_tests_that_do_not() -> None:
