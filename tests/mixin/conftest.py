@@ -15,7 +15,6 @@ import pytest
 import yaml
 
 from geluwatch.mixin import build, handbook
-from geluwatch.mixin import rules as mixin_rules
 from geluwatch.mixin.links import DASHBOARDS
 from geluwatch.mixin.settings import MixinSettings
 
@@ -148,15 +147,3 @@ def _filled(expr: str, everything: dict[str, str | None]) -> str:
     for name, value in _GRAFANA.items():
         expr = expr.replace(name, value)
     return re.sub(r"\$(\w+)", lambda variable: str(everything[variable[1]]), expr)
-
-
-@pytest.fixture(scope="session")
-def inlined() -> Callable[[str], str]:
-    """Return the function that writes recorded series out as the expressions they are recorded from."""
-
-    def write_out(expr: str) -> str:
-        for recording in reversed(mixin_rules.recordings(MixinSettings())):
-            expr = expr.replace(recording.name, f"({recording.expr})")
-        return expr
-
-    return write_out

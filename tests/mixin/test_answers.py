@@ -28,7 +28,7 @@ from prometheus_client.utils import floatToGoString
 from geluwatch import catalog
 from geluwatch.catalog import EDGES, Metric
 from geluwatch.mixin.rulefile import dump
-from geluwatch.mixin.rules import recordings
+from geluwatch.mixin.rules import GROUPS, recorded, recordings
 from geluwatch.mixin.settings import MixinSettings
 
 END = 1_700_000_000
@@ -39,10 +39,12 @@ LIMITS = {"ticket": 6.0, "page": 7.5}
 PLACE = {"region": "eu", "shard": "0"}
 """What users label their agents with; most alerts keep the region."""
 
+PLACED = {"cluster": "a", "job": "inference", "region": "eu"}
+
 FIRING = {
-    "GeluwatchNonFiniteActivations": {"severity": "critical", "owner": "model", "job": "inference", "region": "eu"},
-    "GeluwatchActivationDrift": {"severity": "warning", "owner": "model", "job": "inference", "region": "eu"},
-    "GeluwatchRollout": {"severity": "info", "owner": "model", "job": "inference", "region": "eu"},
+    "GeluwatchNonFiniteActivations": {"severity": "critical", "owner": "model", **PLACED},
+    "GeluwatchActivationDrift": {"severity": "warning", "owner": "model", **PLACED},
+    "GeluwatchRollout": {"severity": "info", "owner": "model", **PLACED},
 }
 Ask = Callable[[str], list[Any]]
 Series = tuple[dict[str, str], Callable[[int], float]]
@@ -69,7 +71,7 @@ class Pod:
         baseline_age: float = 90.0,
         **labels: str,
     ) -> None:
-        self.target = {"job": "inference", "namespace": "serving", "instance": instance}
+        self.target = {"cluster": "a", "namespace": "serving", "job": "inference", "instance": instance}
         self.model = {"model": model, "model_version": version, **labels}
         self.steps, self.bad, self.armed, self.dead, self.stray = steps, bad, armed, dead, stray
         self.crude = crude
@@ -151,7 +153,7 @@ class Service:
     """One agent's series of service over days, and of a week ago; it may have become bad at it half an hour ago."""
 
     def __init__(self, model: str, instance: str, *, bad: bool) -> None:
-        self.target = {"job": "inference", "namespace": "serving", "instance": instance}
+        self.target = {"cluster": "a", "namespace": "serving", "job": "inference", "instance": instance}
         self.model = {"model": model, "model_version": "1"}
         self.steps, self.bad = (*_LAST_WEEK, *_LATELY), bad
 
@@ -309,10 +311,10 @@ def ask(promtool: str, prometheus: str, tmp_path_factory: pytest.TempPathFactory
         (folder / name).write_text("\n".join(lines) + "\n")
         _create_blocks(promtool, folder, "openmetrics", "--quiet", name, "data")
     for level in _levels():
-        (folder / "rules.yml").write_bytes(dump({"groups": [{"name": "day", "rules": level}]}))
         with _serving(prometheus, folder) as address:
-            for end in (END - WEEK, END):
-                span = [f"--start={end - STEP * (STEPS - 1)}", f"--end={end}", f"--eval-interval={STEP}s"]
+            for end, steps, rules in _spans(level):
+                (folder / "rules.yml").write_bytes(dump({"groups": [{"name": "past", "rules": rules}]}))
+                span = [f"--start={end - STEP * (steps - 1)}", f"--end={end}", f"--eval-interval={STEP}s"]
                 _create_blocks(promtool, folder, "rules", "--output-dir=data", f"--url=http://{address}", *span, "rules.yml")
     with _serving(prometheus, folder) as address:
         yield lambda expr: _answer(address, expr)
@@ -332,8 +334,26 @@ def _levels() -> list[list[dict[str, Any]]]:
     return levels
 
 
+def _spans(level: list[dict[str, Any]]) -> Iterator[tuple[int, int, list[dict[str, Any]]]]:
+    """Yield for which end, how many steps back from it, and by which rules to record: of services rules read days of records."""
+    served = {rule.name for group in ("geluwatch-service", "geluwatch-objectives") for rule in recorded(GROUPS[group], MixinSettings())}
+    yield END - WEEK, STEPS - _LAST_WEEK.start - 7 * 1440, level
+    for of_services, steps in ((True, len(_LATELY)), (False, STEPS)):
+        rules = [rule for rule in level if of_services is (rule["record"] in served)]
+        if rules:
+            yield END, steps, rules
+
+
 def _create_blocks(promtool: str, folder: Path, *arguments: str) -> None:
-    done = subprocess.run([promtool, "tsdb", "create-blocks-from", *arguments], cwd=folder, capture_output=True, text=True, check=False)
+    kind, *rest = arguments
+    # One block holds it all: promtool reads its whole input once for each block.
+    done = subprocess.run(
+        [promtool, "tsdb", "create-blocks-from", kind, "--max-block-duration=500h", *rest],
+        cwd=folder,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
     assert 0 == done.returncode, done.stderr
 
 
