@@ -48,9 +48,10 @@ function legend({ options }, fields, high) {
 function chart(panel, shown, width, height) {
   if (!shown.length) return nothing(panel);
   const { showLegend = true, displayMode } = panel.options.legend ?? {};
-  const wanted = showLegend ? (displayMode === 'table' ? 18 * shown.length + 18 : 20) : 0;
+  const listed = shown.map(([, field]) => field).filter((field) => !field.config.custom?.hideFrom?.legend);
+  const wanted = showLegend ? (displayMode === 'table' ? 18 * listed.length + 18 : 20) : 0;
   const high = Math.min(wanted, height * 0.35);
-  return lines(shown, width, height - high) + legend(panel, shown.map(([, field]) => field), high);
+  return lines(shown, width, height - high) + legend(panel, listed, high);
 }
 
 /** Returns a tile for each value. */

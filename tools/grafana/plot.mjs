@@ -32,6 +32,7 @@ function range(fields) {
   const low = min ?? Math.min(...values, custom.axisSoftMin ?? Infinity);
   const high = max ?? Math.max(...values, custom.axisSoftMax ?? -Infinity);
   if (low < high) return [low, high];
+  if (min === low) return [low, low + 1];
   return [low - Math.abs(low || 1) / 2, high + Math.abs(high || 1) / 2];
 }
 
