@@ -74,6 +74,10 @@ def dashed(pattern: str, colour: str = ORANGE) -> Json:
     return painted(pattern, colour, custom__lineStyle=DASHES, custom__lineWidth=2, custom__hideFrom=unlisted)
 
 
+EMPTY_CELLS = override("byRegexp", ".*", noValue="-")
+"""What an empty cell of a table says; without it, what the whole table says when it has no row."""
+
+
 def per_second(what: str) -> str:
     """Return the unit of what is counted by the second, which Grafana shortens to thousands and millions."""
     return f"count:{what}/s"

@@ -161,6 +161,14 @@ def test_a_heatmap_counts_passes_in_rows_of_seconds(shown: dict[str, list[Json]]
     assert ("short", "s") == (found["fieldConfig"]["defaults"]["unit"], found["options"]["yAxis"]["unit"])
 
 
+@pytest.mark.parametrize(("uid", "title"), [(ONCALL, "Firing alerts"), (EXECUTIVE, "Time spent firing"), (FLEET, "Regions")])
+def test_an_empty_cell_does_not_say_that_the_table_is_empty(shown: dict[str, list[Json]], uid: str, title: str) -> None:
+    """What a table says when it has no row stands in none of its cells: an alert without a pod is an alert."""
+    config = panel(shown[uid], title)["fieldConfig"]
+    assert config["defaults"]["noValue"] != "-"
+    assert {"matcher": {"id": "byRegexp", "options": ".*"}, "properties": [{"id": "noValue", "value": "-"}]} == config["overrides"][0]
+
+
 def test_panels_fill_their_rows(dashboards: dict[str, Json], panels_of: PanelsOf) -> None:
     """No panel stands in a line of which most is empty."""
     for uid, dashboard in dashboards.items():

@@ -42,6 +42,7 @@ def since(ask: Queries) -> Stat:
         unit="s",
         field={**ONLY_THIS_LAYER, "noValue": "No drift", "thresholds": steps(GREEN, (0, ORANGE))},
         options={"textMode": "value_and_name", "orientation": "horizontal"},
+        links=ask.runbook("ActivationDrift"),
     )
 
 
@@ -72,4 +73,5 @@ def surprise(ask: Queries) -> TimeSeries:
         unit="none",
         field=LAYERS_FROM_ZERO,
         overrides=[dashed(".* ticket limit$"), dashed(".* page limit$", RED)],
+        links=ask.runbook("ActivationDrift"),
     )

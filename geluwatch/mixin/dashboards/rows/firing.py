@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from geluwatch import catalog
 from geluwatch.mixin.dashboards.parts import RANGE, Queries, Row, drill_down, firing
-from geluwatch.mixin.panels import BLUE, ORANGE, RED, Figure, Json, Stat, Table, cells, columns, judged, override, target
+from geluwatch.mixin.panels import BLUE, EMPTY_CELLS, ORANGE, RED, Figure, Json, Stat, Table, cells, columns, judged, override, target
 from geluwatch.mixin.queries import number
 from geluwatch.mixin.settings import Tier
 
@@ -48,6 +48,7 @@ def table(ask: Queries) -> Table:
         unit="string",
         field={"noValue": "Nothing fires"},
         overrides=[
+            EMPTY_CELLS,
             override("byName", "Since", unit="dateTimeFromNow", custom__width=130),
             _severity(ask),
             override("byName", "Alert", links=[ask.runbook_of("${__value.text}")]),
@@ -113,6 +114,7 @@ def _longest(ask: Queries) -> Table:
         unit="string",
         field={"noValue": "Nothing fired"},
         overrides=[
+            EMPTY_CELLS,
             override("byName", "Firing for", unit="s"),
             _severity(ask),
             override("byName", "Alert", links=[ask.runbook_of("${__value.text}")]),

@@ -8,6 +8,7 @@ from geluwatch.mixin.dashboards.rows.cost import by_pod
 from geluwatch.mixin.dashboards.rows.rollout import timeline
 from geluwatch.mixin.panels import (
     BLUE,
+    EMPTY_CELLS,
     LINE_AT_THRESHOLD,
     NEUTRAL,
     ORANGE,
@@ -42,6 +43,7 @@ def regions(ask: Queries) -> Table:
         unit="none",
         field={"noValue": "No agent"},
         overrides=[
+            EMPTY_CELLS,
             override("byName", "Verdict", mappings=VERDICT_WORDS, custom__cellOptions={"type": "color-background"}),
             override("byName", "Samples a second", decimals=0),
             override("byName", "Latency p95", unit="s"),

@@ -98,10 +98,10 @@ def _predictions(ask: Queries) -> TimeSeries:
     known, mistaken = (total(ask.rate(metric), *GROUP) for metric in (catalog.PREDICTIONS, catalog.WRONG_PREDICTIONS))
     return amounts(
         "Judged predictions",
-        "Predictions of which the application learned whether they were right, and the wrong ones. Few of them make the error rate rough.",
+        "Predictions a second that the application learned to be right or wrong, and the wrong ones. Few make the error rate rough.",
         target(known, f"{OF_MODEL} judged"),
         target(mistaken, f"{OF_MODEL} wrong"),
-        unit=per_second("predictions"),
+        unit=per_second(""),
         size=_SIZE,
     )
 

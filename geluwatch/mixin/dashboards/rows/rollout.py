@@ -19,7 +19,21 @@ from geluwatch.mixin.dashboards.parts import (
     Row,
     worst_verdict,
 )
-from geluwatch.mixin.panels import BLUE, PURPLE, Json, StateTimeline, Table, TimeSeries, cells, columns, dashed, override, steps, target
+from geluwatch.mixin.panels import (
+    BLUE,
+    EMPTY_CELLS,
+    PURPLE,
+    Json,
+    StateTimeline,
+    Table,
+    TimeSeries,
+    cells,
+    columns,
+    dashed,
+    override,
+    steps,
+    target,
+)
 from geluwatch.mixin.queries import GROUP, largest, number, quantile, smallest, total
 from geluwatch.mixin.rules import fleet
 
@@ -83,6 +97,7 @@ def beside(ask: Queries, size: tuple[int, int] = (24, 5)) -> Table:
         unit="none",
         field={"noValue": "No canary"},
         overrides=[
+            EMPTY_CELLS,
             override("byName", "side", mappings=[_painted_sides()], custom__cellOptions={"type": "color-text"}),
             override("byName", "Verdict", mappings=VERDICT_WORDS, custom__cellOptions={"type": "color-background"}),
             override("byName", "Latency p95", unit="s"),
@@ -95,6 +110,7 @@ def beside(ask: Queries, size: tuple[int, int] = (24, 5)) -> Table:
             {"id": "merge", "options": {}},
             columns(hide=("Time", "cluster", "namespace", "job"), rename=renamed, order=("side", "model", "model_version", "region")),
         ],
+        links=ask.runbook("CanaryDivergence"),
     )
 
 

@@ -6,7 +6,7 @@ from geluwatch import catalog
 from geluwatch.catalog import Metric
 from geluwatch.mixin.dashboards.parts import BY_LAYER, LAYERS, LAYERS_FROM_ZERO, OF_LAYER, OF_POINT, ONLY_THIS_LAYER, Queries, Row
 from geluwatch.mixin.panels import LINE_AT_THRESHOLD, NEUTRAL, ORANGE, TEXT, Json, TimeSeries, dashed, steps, target
-from geluwatch.mixin.queries import mean
+from geluwatch.mixin.queries import largest, mean
 
 _WIDE, _NARROW = (12, 8), (8, 8)
 _GATES = {"closed": catalog.GATE_CLOSED, "open": catalog.GATE_OPEN}
@@ -58,14 +58,16 @@ def _plain(
 
 def _distance(ask: Queries) -> TimeSeries:
     lower, upper = ask.of_pods(catalog.KS), ask.of_pods(catalog.KS_UPPER)
+    width = largest(f"({upper}) - ({lower})", "point")
     return TimeSeries(
         "KS distance from the baseline",
-        "The Kolmogorov-Smirnov distance lies between the two lines of a layer. It explains a drift and does not decide it.",
-        [target(lower, f"{OF_POINT} lower"), target(upper, f"{OF_POINT} upper")],
+        "The Kolmogorov-Smirnov distance, as far as the buckets tell it for sure. Dashed: by how much more it can be at most, before the "
+        "GELU and after it. It explains a drift and does not decide it.",
+        [target(lower, OF_POINT), target(width, "bound {{point}} the GELU")],
         size=_WIDE,
         unit="none",
         field=LAYERS_FROM_ZERO,
-        overrides=[dashed(".* upper$", TEXT)],
+        overrides=[dashed("^bound .*", TEXT)],
     )
 
 
