@@ -47,7 +47,7 @@ function below(x, [first, last], height, field) {
 /** Returns lines of fields over a first one; axes on the right belong to the fields that ask for them. */
 export function lines(pairs, width, height) {
   const axes = ['left', 'right'].map((side) => pairs.filter(([, y]) => (y.config.custom?.axisPlacement === 'right') === (side === 'right')));
-  const named = axes.flatMap((some) => (some.length ? range(some.map(([, y]) => y)).flatMap((at) => text(some[0][1], at).length) : []));
+  const named = axes.flatMap((some) => (some.length ? ticks(...range(some.map(([, y]) => y))).map((at) => text(some[0][1], at).length) : []));
   const edge = Math.max(LEFT, 7 * Math.max(...named) + 12);
   const right = width - (axes[1].length ? edge : 12);
   const across = [Math.min(...finite(pairs.flatMap(([x]) => x.values))), Math.max(...finite(pairs.flatMap(([x]) => x.values)))];

@@ -20,6 +20,7 @@ _NAMES = {
     "instance": "Pod",
     "slo": "Objective",
 }
+_SUBJECT = ("model", "model_version", "region", "cluster", "instance", "slo")
 _MINUTE = 60
 
 
@@ -55,9 +56,7 @@ def table(ask: Queries) -> Table:
             override("byName", "Model", links=[drill_down("Debug this model", model="${__value.text}")]),
         ],
         options={"sortBy": [{"displayName": "Severity", "desc": False}, {"displayName": "Since", "desc": False}]},
-        transformations=[
-            columns(hide=_HIDDEN, rename=_NAMES, order=("severity", "alertname", "model", "model_version", "region", "cluster", "Value"))
-        ],
+        transformations=[columns(hide=_HIDDEN, rename=_NAMES, order=("severity", "alertname", *_SUBJECT, "Value"))],
     )
 
 
@@ -123,7 +122,7 @@ def _longest(ask: Queries) -> Table:
             columns(
                 hide=_HIDDEN,
                 rename={**_NAMES, "Value": "Firing for"},
-                order=("Value", "severity", "alertname", "model", "model_version", "region", "cluster"),
+                order=("Value", "severity", "alertname", *_SUBJECT),
             )
         ],
     )
