@@ -100,6 +100,8 @@ class Panel(core.Panel):  # type: ignore[misc]  # grafanalib ships no types
     kind: ClassVar[str]
     colour: ClassVar[str] = "thresholds"
     """How values get their colours; Grafana's own default depends on the kind of panel, and has changed."""
+    always: ClassVar[Sequence[Json]] = ()
+    """Settings of fields that every panel of the kind needs; a panel's own come after them."""
     most: ClassVar[int | None] = None
     """How many values of a series are asked for at most; as many as the panel has pixels if not given."""
     options: ClassVar[Mapping[str, Any]] = MappingProxyType({})
@@ -140,7 +142,7 @@ class Panel(core.Panel):  # type: ignore[misc]  # grafanalib ships no types
             **(field or {}),
             "custom": {**self.custom, **(custom or {})},
         }
-        self._field_config = {"defaults": defaults, "overrides": list(overrides)}
+        self._field_config = {"defaults": defaults, "overrides": [*self.always, *overrides]}
 
     def to_json_data(self) -> Json:
         """Return the panel for grafanalib's encoder."""
@@ -205,6 +207,8 @@ class Table(Panel):
     """One row for each series."""
 
     kind = "table"
+    # Labels are text: as a number the version 1.10 would be 1.1.
+    always = (override("byType", "string", unit="string"),)
     options: ClassVar[Mapping[str, Any]] = {"showHeader": True, "cellHeight": "sm"}
     custom: ClassVar[Mapping[str, Any]] = {"align": "auto", "cellOptions": {"type": "auto"}, "filterable": False}
 
