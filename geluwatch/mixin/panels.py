@@ -21,11 +21,18 @@ Json = dict[str, Any]
 DATASOURCE = {"type": "prometheus", "uid": "${datasource}"}
 
 GREEN, YELLOW, ORANGE, RED, PURPLE, BLUE, NEUTRAL = "green", "yellow", "orange", "red", "purple", "blue", "transparent"
+TEXT = "text"
+"""The colour of the page's own text: of lines that are there to compare with."""
+
 DASHES: Json = {"fill": "dash", "dash": [6, 6]}
 LINE_AT_THRESHOLD: Json = {"thresholdsStyle": {"mode": "line"}}
 
 _METRIC = re.compile(rf"(?:\b[a-z_]+:)?\b{METRIC_PREFIX}\w+(?::\w+)?|\bALERTS(?:_FOR_STATE)?\b")
-_TABLE_LEGEND: Json = {"displayMode": "table", "placement": "bottom", "showLegend": True, "calcs": ["lastNotNull", "max"]}
+_TABLE_LEGEND: Json = {"displayMode": "table", "placement": "bottom", "showLegend": True}
+HIGHEST_FIRST: Json = {"legend": {**_TABLE_LEGEND, "calcs": ["lastNotNull", "max"], "sortBy": "Max", "sortDesc": True}}
+LOWEST_FIRST: Json = {"legend": {**_TABLE_LEGEND, "calcs": ["lastNotNull", "min"], "sortBy": "Min", "sortDesc": False}}
+"""Options of lines of which the worst is the highest, or the lowest: a legend shows a few, and those are read."""
+
 _LIST_LEGEND: Json = {"displayMode": "list", "placement": "bottom", "showLegend": True, "calcs": []}
 _ONE: Json = {"calcs": ["lastNotNull"], "fields": "", "values": False}
 
@@ -61,9 +68,19 @@ def painted(pattern: str, colour: str, **properties: object) -> Json:
     return override("byRegexp", pattern, color={"mode": "fixed", "fixedColor": colour}, **properties)
 
 
-def dashed(pattern: str) -> Json:
-    """Return the settings that draw the series of a pattern, which are limits, as dashes."""
-    return override("byRegexp", pattern, custom__lineStyle=DASHES, custom__lineWidth=2)
+def dashed(pattern: str, colour: str = ORANGE) -> Json:
+    """Return the settings that draw the series of a pattern, which are limits, as dashes, and leave them out of the legend."""
+    unlisted = {"legend": True, "tooltip": False, "viz": False}
+    return painted(pattern, colour, custom__lineStyle=DASHES, custom__lineWidth=2, custom__hideFrom=unlisted)
+
+
+EMPTY_CELLS = override("byRegexp", ".*", noValue="-")
+"""What an empty cell of a table says; without it, what the whole table says when it has no row."""
+
+
+def per_second(what: str) -> str:
+    """Return the unit of what is counted by the second, which Grafana shortens to thousands and millions."""
+    return f"count:{what}/s"
 
 
 def texts(words: Mapping[int, tuple[str, str]]) -> list[Json]:
@@ -83,6 +100,10 @@ class Panel(core.Panel):  # type: ignore[misc]  # grafanalib ships no types
     kind: ClassVar[str]
     colour: ClassVar[str] = "thresholds"
     """How values get their colours; Grafana's own default depends on the kind of panel, and has changed."""
+    always: ClassVar[Sequence[Json]] = ()
+    """Settings of fields that every panel of the kind needs; a panel's own come after them."""
+    most: ClassVar[int | None] = None
+    """How many values of a series are asked for at most; as many as the panel has pixels if not given."""
     options: ClassVar[Mapping[str, Any]] = MappingProxyType({})
     custom: ClassVar[Mapping[str, Any]] = MappingProxyType({})
 
@@ -111,7 +132,7 @@ class Panel(core.Panel):  # type: ignore[misc]  # grafanalib ships no types
             gridPos=core.GridPos(w=size[0], h=size[1], x=0, y=0),
             transformations=list(transformations),
             links=list(links),
-            maxDataPoints=None,
+            maxDataPoints=self.most,
         )
         self._options = {**self.options, **(options or {})}
         defaults = {
@@ -121,7 +142,7 @@ class Panel(core.Panel):  # type: ignore[misc]  # grafanalib ships no types
             **(field or {}),
             "custom": {**self.custom, **(custom or {})},
         }
-        self._field_config = {"defaults": defaults, "overrides": list(overrides)}
+        self._field_config = {"defaults": defaults, "overrides": [*self.always, *overrides]}
 
     def to_json_data(self) -> Json:
         """Return the panel for grafanalib's encoder."""
@@ -134,7 +155,7 @@ class TimeSeries(Panel):
 
     kind = "timeseries"
     colour = "palette-classic"
-    options: ClassVar[Mapping[str, Any]] = {"legend": _TABLE_LEGEND, "tooltip": {"mode": "multi", "sort": "desc"}}
+    options: ClassVar[Mapping[str, Any]] = {**HIGHEST_FIRST, "tooltip": {"mode": "multi", "sort": "desc"}}
     custom: ClassVar[Mapping[str, Any]] = {"drawStyle": "line", "lineWidth": 1, "fillOpacity": 0, "showPoints": "auto", "spanNulls": False}
 
 
@@ -186,6 +207,8 @@ class Table(Panel):
     """One row for each series."""
 
     kind = "table"
+    # Labels are text: as a number the version 1.10 would be 1.1.
+    always = (override("byType", "string", unit="string"),)
     options: ClassVar[Mapping[str, Any]] = {"showHeader": True, "cellHeight": "sm"}
     custom: ClassVar[Mapping[str, Any]] = {"align": "auto", "cellOptions": {"type": "auto"}, "filterable": False}
 
@@ -206,9 +229,10 @@ class StateTimeline(Panel):
 
 
 class StatusHistory(Panel):
-    """A row of cells for each series, each in the colour of its value."""
+    """A row of cells for each series, each in the colour of its value; Grafana draws none that are narrower than two pixels."""
 
     kind = "status-history"
+    most = 120
     options: ClassVar[Mapping[str, Any]] = {
         "colWidth": 0.95,
         "legend": {**_LIST_LEGEND, "showLegend": False},

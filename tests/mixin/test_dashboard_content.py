@@ -112,10 +112,80 @@ def test_tiles_have_a_colour_only_where_they_judge(shown: dict[str, list[Json]])
 
 def test_quantiles_have_fixed_colours(shown: dict[str, list[Json]]) -> None:
     """Each quantile of latency has the same colour wherever and for whatever model it is drawn."""
-    overrides = panel(shown[EXECUTIVE], "Forward latency")["fieldConfig"]["overrides"]
-    assert {".* p50$": "green", ".* p95$": "orange", ".* p99$": "red"} == {
-        item["matcher"]["options"]: item["properties"][0]["value"]["fixedColor"] for item in overrides
+    colours = {
+        title: {item["matcher"]["options"]: item["properties"][0]["value"]["fixedColor"] for item in found["fieldConfig"]["overrides"]}
+        for title, found in (
+            ("each", panel(shown[DEBUG], "Latency quantiles")),
+            ("slowest", panel(shown[EXECUTIVE], "Forward latency")),
+        )
     }
+    assert {".* p50$": "green", ".* p95$": "orange", ".* p99$": "red"} == colours["each"]
+    assert {"^slowest p50$": "green", "^slowest p99$": "red"} == colours["slowest"]
+
+
+def test_a_legend_begins_with_the_worst(shown: dict[str, list[Json]]) -> None:
+    """A legend of lines shows a few of many, so it is sorted by what it shows: the highest first, or the lowest where that is worse."""
+    lowest = set()
+    for each in (each for panels in shown.values() for each in panels if each["type"] == "timeseries"):
+        legend = each["options"]["legend"]
+        assert (legend["sortBy"], legend["sortDesc"], legend["calcs"][1]) in {("Max", True, "max"), ("Min", False, "min")}, each["title"]
+        if not legend["sortDesc"]:
+            lowest.add(each["title"])
+    assert {"Accuracy", "Error budget left", "Headroom", "Time to overflow"} <= lowest
+
+
+def test_limits_are_left_out_of_legends(shown: dict[str, list[Json]]) -> None:
+    """A dashed limit would stand above every line in a legend that begins with the highest; the tooltip names it still."""
+    found = panel(shown[EXECUTIVE], "Accuracy")["fieldConfig"]["overrides"]
+    hidden = [entry["value"] for item in found for entry in item["properties"] if entry["id"] == "custom.hideFrom"]
+    assert [{"legend": True, "tooltip": False, "viz": False}] == hidden
+
+
+def test_a_history_of_states_asks_for_no_more_than_it_can_draw(shown: dict[str, list[Json]]) -> None:
+    """Grafana draws no status history whose cells would be narrower than two pixels, and shows a message instead."""
+    found = [each for panels in shown.values() for each in panels if each["type"] == "status-history"]
+    assert found
+    assert all(each["maxDataPoints"] <= 120 for each in found)
+
+
+def test_live_and_baseline_can_be_compared_by_length(shown: dict[str, list[Json]]) -> None:
+    """The bars of both sides have the same ends."""
+    live, baseline = (panel(shown[DEBUG], title)["fieldConfig"]["defaults"] for title in ("Live", "Baseline"))
+    assert (live["min"], live["max"]) == (baseline["min"], baseline["max"])
+    assert live["max"] > 0
+
+
+def test_a_heatmap_counts_passes_in_rows_of_seconds(shown: dict[str, list[Json]]) -> None:
+    """What is in a cell is a number of passes, and what a row stands for is a time."""
+    found = panel(shown[ONCALL], "Latency of all passes")
+    assert ("short", "s") == (found["fieldConfig"]["defaults"]["unit"], found["options"]["yAxis"]["unit"])
+
+
+@pytest.mark.parametrize(("uid", "title"), [(ONCALL, "Firing alerts"), (EXECUTIVE, "Time spent firing"), (FLEET, "Regions")])
+def test_an_empty_cell_does_not_say_that_the_table_is_empty(shown: dict[str, list[Json]], uid: str, title: str) -> None:
+    """What a table says when it has no row stands in none of its cells: an alert without a pod is an alert."""
+    config = panel(shown[uid], title)["fieldConfig"]
+    assert config["defaults"]["noValue"] != "-"
+    assert {"matcher": {"id": "byRegexp", "options": ".*"}, "properties": [{"id": "noValue", "value": "-"}]} in config["overrides"]
+
+
+def test_labels_in_tables_are_text(shown: dict[str, list[Json]]) -> None:
+    """The version 1.10 of a model is not shown as the number 1.1, nor 4 as 4.0, whatever the table's numbers look like."""
+    as_text = {"matcher": {"id": "byType", "options": "string"}, "properties": [{"id": "unit", "value": "string"}]}
+    tables = [each for panels in shown.values() for each in panels if each["type"] == "table"]
+    assert tables
+    assert all(as_text == each["fieldConfig"]["overrides"][0] for each in tables)
+
+
+def test_panels_fill_their_rows(dashboards: dict[str, Json], panels_of: PanelsOf) -> None:
+    """No panel stands in a line of which most is empty."""
+    for uid, dashboard in dashboards.items():
+        rows = [row.get("panels") or [] for row in dashboard["panels"] if row["type"] == "row"]
+        for together in [[each for each in dashboard["panels"] if each["type"] != "row"], *rows]:
+            widths: dict[int, int] = {}
+            for each in together:
+                widths[each["gridPos"]["y"]] = widths.get(each["gridPos"]["y"], 0) + each["gridPos"]["w"]
+            assert {} == {y: width for y, width in widths.items() if width < 24}, uid
 
 
 def test_evidence_shows_its_threshold(shown: dict[str, list[Json]]) -> None:
@@ -129,9 +199,10 @@ def test_surprise_stands_against_both_limits(shown: dict[str, list[Json]]) -> No
     """The surprise panel draws every tier's limit as a dashed line of its own."""
     found = panel(shown[DEBUG], "Surprise and limits")
     surprise, limit = (target["legendFormat"] for target in found["targets"])
-    (dashed,) = found["fieldConfig"]["overrides"]
-    assert "custom.lineStyle" in {entry["id"] for entry in dashed["properties"]}
-    assert (None, True) == (re.fullmatch(dashed["matcher"]["options"], surprise), bool(re.fullmatch(dashed["matcher"]["options"], limit)))
+    for tier, dashed in zip(("ticket", "page"), found["fieldConfig"]["overrides"], strict=True):
+        assert "custom.lineStyle" in {entry["id"] for entry in dashed["properties"]}
+        assert re.fullmatch(dashed["matcher"]["options"], limit.replace("{{tier}}", tier))
+        assert not re.fullmatch(dashed["matcher"]["options"], surprise)
     assert "{{tier}}" in limit
 
 
@@ -152,8 +223,8 @@ def test_limits_are_those_of_the_settings(panels_of: PanelsOf) -> None:
     assert [None, 0.7] == steps(panel(shown[DEBUG], "Memory used"))
     assert [None, 0.3] == steps(panel(shown[DEBUG], "Saturation against the baseline"))
     assert [None, 0, 0.05] == steps(panel(shown[EXECUTIVE], "Accuracy lost"))
-    assert [None, -0.04] == steps(panel(shown[EXECUTIVE], "Accuracy of the quantised model against the original"))
-    assert [None, 30 * 86400] == steps(panel(shown[FLEET], "Age of baselines"))
+    assert [None, -0.04] == steps(panel(shown[EXECUTIVE], "Quantised minus original accuracy"))
+    assert [None, 30] == steps(panel(shown[FLEET], "Age of baselines"))
 
 
 def test_buckets_reach_grafana_as_buckets(shown: dict[str, list[Json]]) -> None:

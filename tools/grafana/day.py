@@ -1,8 +1,9 @@
 """Two hours of a made-up fleet, as OpenMetrics text: what dashboards are looked at with.
 
-A ranking model serves two regions with two shards each and tries a canary after half an hour. In the second hour the
-inputs of one region shift, one pod meets NaNs, latency rises with the shift, and one pod runs out of memory. A second
-model is calm, and a third is being trained and diverges.
+A ranking model serves two regions with two shards each and tries a canary after half an hour. One of its pods goes
+astray by itself. In the second hour the inputs of one region shift, one pod meets NaNs, latency rises with the shift,
+and one pod runs out of memory. A second model is calm, and a third is being trained and diverges. Of what is recorded
+there are two days more, and some of a week ago, to compare with.
 """
 
 from __future__ import annotations
@@ -20,13 +21,17 @@ from prometheus_client.utils import floatToGoString
 
 from geluwatch import catalog
 from geluwatch.catalog import Metric
+from geluwatch.mixin.queries import GROUP, POD
+from geluwatch.mixin.rules import cost, fleet, latency, quality
+from geluwatch.mixin.settings import MixinSettings
 
 STEP, STEPS = 60, 120
 END = int(time.time()) // STEP * STEP
-SHIFT, FAULT, CANARY = 70, 90, 30
-"""The minutes at which inputs shift, NaNs begin, and the canary comes."""
+DAY, WEEK = 86400, 7 * 86400
+SHIFT, FAULT, CANARY, STRAY = 70, 90, 30, 50
+"""The minutes at which inputs shift, NaNs begin, the canary comes, and a pod goes astray."""
 LAYERS = tuple(f"encoder.layer.{number}.act" for number in range(4))
-BAD_LAYER = 1
+BAD_LAYER, STRAY_LAYER = 1, 2
 
 _TRAINING = ("training", "losses", "loss_scale", "skipped", "gradient")
 """Parts of the names of metrics that only a process that trains has."""
@@ -47,6 +52,12 @@ class Pod:
     nan: bool = False
     full: bool = False
     trains: bool = False
+    strays: bool = False
+
+    @property
+    def drifts(self) -> tuple[int, str] | None:
+        """The minute and the layer where it begins to drift, if it does."""
+        return (STRAY, LAYERS[STRAY_LAYER]) if self.strays else (SHIFT, LAYERS[BAD_LAYER]) if self.shifts else None
 
     @property
     def labels(self) -> dict[str, str]:
@@ -59,6 +70,8 @@ class Pod:
 FLEET = (
     Pod("ranker", "4", "ranker-eu-0:9464"),
     Pod("ranker", "4", "ranker-eu-1:9464", shard="1", nan=True),
+    Pod("ranker", "4", "ranker-eu-2:9464"),
+    Pod("ranker", "4", "ranker-eu-3:9464", shard="1", strays=True),
     Pod("ranker", "4", "ranker-us-0:9464", region="us", shifts=True),
     Pod("ranker", "4", "ranker-us-1:9464", region="us", shard="1", shifts=True, full=True),
     Pod("ranker", "5", "ranker-canary:9464", track="canary", since=CANARY, shifts=True),
@@ -69,10 +82,11 @@ FLEET = (
 
 FIRED = (
     ("GeluwatchNonFiniteActivations", "critical", "model", FLEET[1], FAULT + 2),
-    ("GeluwatchActivationDrift", "critical", "model", FLEET[2], SHIFT + 25),
-    ("GeluwatchActivationDrift", "warning", "model", FLEET[2], SHIFT + 18),
-    ("GeluwatchLatencySpike", "warning", "infrastructure", FLEET[2], SHIFT + 12),
-    ("GeluwatchCanaryDivergence", "warning", "model", FLEET[4], SHIFT + 20),
+    ("GeluwatchActivationDrift", "critical", "model", FLEET[4], SHIFT + 25),
+    ("GeluwatchActivationDrift", "warning", "model", FLEET[4], SHIFT + 18),
+    ("GeluwatchLatencySpike", "warning", "infrastructure", FLEET[4], SHIFT + 12),
+    ("GeluwatchCanaryDivergence", "warning", "model", FLEET[6], SHIFT + 20),
+    ("GeluwatchPodDrift", "warning", "model", FLEET[3], STRAY + 20),
 )
 """Alerts that fire until the end: name, severity, owner, one of their pods, and since when."""
 
@@ -85,9 +99,8 @@ def wobble(*seed: object, minute: int) -> float:
 
 def drifting(pod: Pod, labels: dict[str, str], minute: int) -> float:
     """Return how far a layer's inputs have shifted, from 0 to 1; layers before the bad one never do."""
-    if not pod.shifts or minute < SHIFT or labels.get("layer", LAYERS[-1]) < LAYERS[BAD_LAYER]:
-        return 0.0
-    return min(1.0, (minute - SHIFT) / 15)
+    began, first = pod.drifts or (STEPS, LAYERS[-1])
+    return min(1.0, max(0, minute - began) / 15) if labels.get("layer", LAYERS[-1]) >= first else 0.0
 
 
 def per_second(pod: Pod, metric: Metric, labels: dict[str, str], minute: int) -> float:
@@ -150,7 +163,7 @@ def _judged(pod: Pod, labels: dict[str, str], minute: int) -> dict[str, float]:
         "drift_evidence_ratio": surprise / 6.0,
         "drift_limit": limit,
         "drift_alarm": float(surprise > limit),
-        "drift_onset_timestamp_seconds": END - STEP * (STEPS - SHIFT),
+        "drift_onset_timestamp_seconds": END - STEP * (STEPS - pod.drifts[0]) if pod.drifts else 0.0,
         "verdict": float(labels.get("verdict") == state),
         "layer_index": float(LAYERS.index(layer)),
         "gross_fault": float(pod.full and labels.get("fault") == catalog.FAULTS[0] and layer == LAYERS[-1]),
@@ -186,10 +199,14 @@ def share(pod: Pod, metric: Metric, labels: dict[str, str], minute: int) -> floa
     edge = float(labels["le"])
     drift = drifting(pod, labels, minute)
     if "activation" in metric.name or "baseline" in metric.name:
-        mean = 0.8 * drift if "activation" in metric.name else 0.0
-        return NormalDist(mean).cdf(edge) if labels["point"] == "pre" else _activated(mean, edge)
+        return _below(edge, labels["point"], 0.8 * drift if "activation" in metric.name else 0.0)
     middle, spread = (0.018 * (1 + 3 * drift), 0.5) if metric.unit == "s" else (8.0, 0.7)
     return NormalDist(math.log(middle), spread).cdf(math.log(edge)) if edge > 0 else 0.0
+
+
+def _below(edge: float, point: str, mean: float) -> float:
+    """Return the share of a layer's values up to an edge, where normal numbers with a mean go into its GELU."""
+    return NormalDist(mean).cdf(edge) if point == "pre" else _activated(mean, edge)
 
 
 @cache
@@ -218,6 +235,7 @@ def exposition() -> Iterator[str]:
             for labels in _labels(metric, pod):
                 yield from _samples(metric.series, {**pod.labels, **labels}, _values(pod, metric, labels), pod.since)
     yield from _targets_and_alerts()
+    yield from _past()
     yield "# EOF"
 
 
@@ -240,7 +258,7 @@ def _choices(name: str, metric: Metric, pod: Pod) -> list[str]:
         return [*map(floatToGoString, edges), "+Inf"]
     first = "drift_first" in metric.name or "onset" in metric.name
     return {
-        "layer": [LAYERS[BAD_LAYER]] * pod.shifts if first else list(LAYERS),
+        "layer": [layer for layer in LAYERS if not first or (pod.drifts and layer == pod.drifts[1])],
         "point": list(catalog.EDGES),
         "kind": list(catalog.KINDS),
         "sign": list(catalog.SIGNS),
@@ -250,7 +268,7 @@ def _choices(name: str, metric: Metric, pod: Pod) -> list[str]:
         "verdict": ["blind", "warming", "ok", "ticket", "page"],
         "declared": ["erf in float32"],
         "measured": ["erf in float32"],
-        "scope": ["traffic"],
+        "scope": ["model" if pod.strays else "traffic"],
         "baseline": ["launch" if pod.version != "5" else "canary"],
         "version": ["1.0.0"],
         "framework": ["torch 2.13"],
@@ -280,10 +298,35 @@ def _targets_and_alerts() -> Iterator[str]:
     for series, at in (("ALERTS", lambda _: 1.0), ("ALERTS_FOR_STATE", lambda since: END - STEP * (STEPS - since - 1.0))):
         yield f"# TYPE {series} gauge"
         for name, severity, owner, pod, since in FIRED:
-            labels = {key: pod.labels[key] for key in ("cluster", "namespace", "job", "model", "model_version", "region")}
+            labels = {key: pod.labels[key] for key in (POD if "Pod" in name else GROUP)}
             state = {"alertstate": "firing"} if series == "ALERTS" else {}
             labels = {**labels, "alertname": name, "severity": severity, "owner": owner, **state}
             yield from _samples(series, labels, iter([at(since)] * (STEPS - since)), since)
+
+
+def _past() -> Iterator[str]:
+    """Yield what was recorded before the day began: what is usual, and how values lay a week ago."""
+    begun, settings = END - STEP * STEPS, MixinSettings()
+    earlier = [*range(begun - DAY - STEP, END - DAY, 4 * STEP), *range(begun - WEEK - STEP, END - WEEK, 4 * STEP)]
+    usual = sorted({*earlier, *(at // 1800 * 1800 for at in range(END - 2 * DAY - 2 * 3600, begun, 1800))})
+    stable = {tuple(pod.labels[name] for name in GROUP): pod for pod in FLEET if pod.track == "stable"}
+    levels = {
+        latency.quantile_recording(settings, 0.95).name: 0.05,
+        quality.accuracy_recording(settings).name: 0.91,
+        quality.wrong_recording(settings).name: 0.04,
+        cost.cost_recording(settings).name: 2.4,
+    }
+    for (series, value), group in product(levels.items(), stable):
+        yield from _constant(series, dict(zip(GROUP, group, strict=True)), value, usual)
+    for group, pod in stable.items():
+        for labels in _labels(catalog.VALUES, pod):
+            named = {**dict(zip(GROUP, group, strict=True)), **labels}
+            yield from _constant(fleet.CDF, named, _below(float(labels["le"]), labels["point"], 0.05), earlier)
+
+
+def _constant(series: str, labels: dict[str, str], value: float, times: list[int]) -> Iterator[str]:
+    inside = ",".join(f'{name}="{text}"' for name, text in labels.items())
+    yield from (f"{series}{{{inside}}} {value} {at}" for at in times)
 
 
 def _samples(series: str, labels: dict[str, str], values: Iterator[float], since: int) -> Iterator[str]:

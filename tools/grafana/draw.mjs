@@ -48,9 +48,10 @@ function legend({ options }, fields, high) {
 function chart(panel, shown, width, height) {
   if (!shown.length) return nothing(panel);
   const { showLegend = true, displayMode } = panel.options.legend ?? {};
-  const wanted = showLegend ? (displayMode === 'table' ? 18 * shown.length + 18 : 20) : 0;
+  const listed = shown.map(([, field]) => field).filter((field) => !field.config.custom?.hideFrom?.legend);
+  const wanted = showLegend ? (displayMode === 'table' ? 18 * listed.length + 18 : 20) : 0;
   const high = Math.min(wanted, height * 0.35);
-  return lines(shown, width, height - high) + legend(panel, shown.map(([, field]) => field), high);
+  return lines(shown, width, height - high) + legend(panel, listed, high);
 }
 
 /** Returns a tile for each value. */
@@ -63,7 +64,7 @@ function tiles(panel, data, width, height) {
   const tile = ({ display }) => {
     const titled = textMode === 'value_and_name' || (textMode === 'auto' && shown.length > 1) || textMode === 'name';
     const style = colorMode.startsWith('background') ? `background:${display.color};color:#fff` : colorMode === 'value' ? `color:${display.color}` : '';
-    return `<div class="tile" style="${style}">${titled ? `<div style="color:#ccccdc;font-size:${Math.max(11, size / 2.2)}px">${esc(display.title)}</div>` : ''}${
+    return `<div class="tile" style="${style}">${titled ? `<div style="color:${style.startsWith('background') ? '#fff' : '#ccccdc'};font-size:${Math.max(11, size / 2.2)}px">${esc(display.title)}</div>` : ''}${
       textMode === 'name' || textMode === 'none' ? '' : `<div style="font-size:${size}px">${esc(grafana.formattedValueToString(display))}</div>`}</div>`;
   };
   return `<div class="tiles" style="height:${height}px;flex-direction:${across ? 'row' : 'column'}">${shown.map(tile).join('')}</div>`;

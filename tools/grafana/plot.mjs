@@ -32,6 +32,7 @@ function range(fields) {
   const low = min ?? Math.min(...values, custom.axisSoftMin ?? Infinity);
   const high = max ?? Math.max(...values, custom.axisSoftMax ?? -Infinity);
   if (low < high) return [low, high];
+  if (min === low) return [low, low + 1];
   return [low - Math.abs(low || 1) / 2, high + Math.abs(high || 1) / 2];
 }
 
@@ -46,9 +47,11 @@ function below(x, [first, last], height, field) {
 /** Returns lines of fields over a first one; axes on the right belong to the fields that ask for them. */
 export function lines(pairs, width, height) {
   const axes = ['left', 'right'].map((side) => pairs.filter(([, y]) => (y.config.custom?.axisPlacement === 'right') === (side === 'right')));
-  const right = width - (axes[1].length ? LEFT : 12);
+  const named = axes.flatMap((some) => (some.length ? ticks(...range(some.map(([, y]) => y))).map((at) => text(some[0][1], at).length) : []));
+  const edge = Math.max(LEFT, 7 * Math.max(...named) + 12);
+  const right = width - (axes[1].length ? edge : 12);
   const across = [Math.min(...finite(pairs.flatMap(([x]) => x.values))), Math.max(...finite(pairs.flatMap(([x]) => x.values)))];
-  const x = scale(across, LEFT, right);
+  const x = scale(across, edge, right);
   const drawn = axes.filter((some) => some.length).map((some) => {
     const side = some === axes[1];
     const fields = some.map(([, y]) => y);
@@ -56,10 +59,10 @@ export function lines(pairs, width, height) {
     const span = range(fields);
     const y = scale(span, height - BOTTOM, 8, custom.scaleDistribution?.type === 'log');
     const marks = custom.scaleDistribution?.type === 'log' ? [span[0], Math.sqrt(Math.max(span[0], 1e-12) * span[1]), span[1]] : ticks(...span);
-    const grid = marks.map((at) => `<line x1="${LEFT}" x2="${right}" y1="${y(at)}" y2="${y(at)}" stroke="#2b2c33"/>${
-      label(side ? right + 6 : LEFT - 6, y(at) + 4, text(fields[0], at), side ? 'start' : 'end')}`);
+    const grid = marks.map((at) => `<line x1="${edge}" x2="${right}" y1="${y(at)}" y2="${y(at)}" stroke="#2b2c33"/>${
+      label(side ? right + 6 : edge - 6, y(at) + 4, text(fields[0], at), side ? 'start' : 'end')}`);
     const limits = (custom.thresholdsStyle?.mode ?? 'off') === 'off' ? [] : thresholds.steps.filter(({ value }) => Number.isFinite(value))
-      .map((step) => `<line x1="${LEFT}" x2="${right}" y1="${y(step.value)}" y2="${y(step.value)}" stroke="${colour(step.color)}" stroke-dasharray="8 6"/>`);
+      .map((step) => `<line x1="${edge}" x2="${right}" y1="${y(step.value)}" y2="${y(step.value)}" stroke="${colour(step.color)}" stroke-dasharray="8 6"/>`);
     return [...grid, ...limits, ...some.map(([at, field]) => line(at, field, x, y, height))].join('');
   });
   return `<svg width="${width}" height="${height}">${drawn.join('')}${below(x, across, height, pairs[0][0])}</svg>`;

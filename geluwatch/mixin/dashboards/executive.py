@@ -24,8 +24,8 @@ def page(ask: Queries) -> Page:
         title="geluwatch executive",
         description="Whether the models are quick, right and worth their price: latency, error budgets, accuracy, cost, and the alerts.",
         rows=(
-            Row("Now", (*tiles, latency.quantiles(ask), objectives.budget(ask))),
-            Row("Quality", (quality.accuracy(ask), quality.errors(ask), quality.quantised(ask))),
+            Row("Now", (*tiles, latency.forward(ask), objectives.budget(ask))),
+            Row("Quality", (quality.accuracy(ask), quality.wrong(ask), quality.failed(ask), quality.quantised(ask))),
             Row("Cost", (cost.per_million(ask), cost.per_hour(ask), cost.throughput(ask))),
             firing.history_row(ask),
         ),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from geluwatch.mixin.dashboards.page import Page
 from geluwatch.mixin.dashboards.parts import Queries, Row
-from geluwatch.mixin.dashboards.rows import cost, mix, pods, rollout, traffic, verdict
+from geluwatch.mixin.dashboards.rows import mix, pods, rollout, traffic, verdict
 from geluwatch.mixin.links import FLEET
 
 
@@ -27,10 +27,9 @@ def page(ask: Queries) -> Page:
             Row("Fleet", (*tiles, pods.outliers(ask), pods.matrix(ask), mix.regions(ask))),
             pods.fleet_row(ask),
             pods.evidence_row(ask),
-            Row("Canary", (rollout.canary(ask),)),
+            Row("Canary", (rollout.canary(ask), rollout.beside(ask, size=(12, 8)))),
             mix.versions_row(ask),
             mix.load_row(ask),
             traffic.row(ask),
-            Row("Cost", (cost.by_pod(ask),), collapsed=True),
         ),
     )

@@ -34,7 +34,8 @@ def page(ask: Queries) -> Page:
         description="What fires, which model is in trouble, where and since when. Alerts open their runbooks, the rest opens in debug.",
         rows=(
             _now(ask),
-            Row("NaN, Inf and memory", (nonfinite.passes(ask), nonfinite.first(ask), latency.failures(ask))),
+            Row("Where", (nonfinite.first(ask, size=(9, 6)), drift.began(ask), drift.since(ask))),
+            Row("NaN, Inf and memory", (nonfinite.passes(ask), latency.failures(ask))),
             _latency(ask),
             rollout.row(ask),
             _anomalies(ask),
@@ -65,7 +66,7 @@ def _latency(ask: Queries) -> Row:
 def _anomalies(ask: Queries) -> Row:
     """Return the row of what is odd about the activations, layer by layer."""
     tables = (numerics.faults(ask), numerics.overflows(ask), numerics.mismatches(ask))
-    return Row("Activations by layer", (drift.began(ask), drift.since(ask), drift.evidence(ask), pods.evidence(ask), *tables))
+    return Row("Activations by layer", (drift.evidence(ask), pods.evidence(ask), *tables))
 
 
 def _watching(ask: Queries) -> Row:
@@ -92,5 +93,5 @@ def _watching(ask: Queries) -> Row:
 
 def _slower(ask: Queries) -> Row:
     """Return the row of troubles that can wait for the morning."""
-    service = (process.pressure(ask), quality.accuracy(ask), quality.quantised(ask), cost.per_million(ask))
+    service = (process.pressure(ask), quality.accuracy(ask, size=(8, 8)), quality.quantised(ask, size=(8, 8)), cost.per_million(ask))
     return Row("Slower troubles", (*service, statistics.saturation(ask), training.faults(ask)), collapsed=True)

@@ -63,7 +63,8 @@ def _used(dashboard: Json) -> Iterator[tuple[str, str]]:
     for panel in [*dashboard["panels"], *nested]:
         config, options = panel.get("fieldConfig", {"defaults": {}, "overrides": []}), panel.get("options", {})
         settings = [*config["defaults"].items(), *((e["id"], e["value"]) for over in config["overrides"] for e in over["properties"])]
-        yield from (("units", value) for name, value in settings if name == "unit")
+        # A count has whatever name follows it.
+        yield from (("units", value) for name, value in settings if name == "unit" and not value.startswith("count:"))
         yield from (("colours", value["mode"]) for name, value in settings if name == "color")
         yield from (("matchers", over["matcher"]["id"]) for over in config["overrides"])
         yield from (("transformations", step["id"]) for step in panel.get("transformations", ()))

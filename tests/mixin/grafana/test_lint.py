@@ -143,7 +143,8 @@ def panel_units(dashboard: Json) -> Iterator[str]:
     for panel in shown(dashboard):
         config = panel["fieldConfig"]
         columns = [entry["value"] for override in config["overrides"] for entry in override["properties"] if entry["id"] == "unit"]
-        yield from (f"{panel['title']}: {unit}" for unit in [config["defaults"].get("unit"), *columns] if unit not in UNITS)
+        named = (unit for unit in (config["defaults"].get("unit"), *columns) if not str(unit).startswith("count:"))
+        yield from (f"{panel['title']}: {unit}" for unit in named if unit not in UNITS)
 
 
 def panel_no_targets(dashboard: Json) -> Iterator[str]:

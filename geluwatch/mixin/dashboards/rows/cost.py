@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from geluwatch import catalog
 from geluwatch.mixin.dashboards.parts import OF_AGENT, OF_MODEL, ONLY_THIS_MODEL, Queries, amounts
-from geluwatch.mixin.panels import Figure, TimeSeries, dashed, target
+from geluwatch.mixin.panels import TEXT, Figure, TimeSeries, dashed, per_second, target
 from geluwatch.mixin.queries import largest, total
 
 _NOT_REPORTED = "Not reported"
@@ -40,7 +40,7 @@ def per_million(ask: Queries) -> TimeSeries:
         size=(8, 8),
         unit="none",
         field={**ONLY_THIS_MODEL, "min": 0, "noValue": _NOT_REPORTED},
-        overrides=[dashed(".* before$")],
+        overrides=[dashed(".* before$", TEXT)],
         links=ask.runbook("CostUp"),
     )
 
@@ -57,7 +57,12 @@ def by_pod(ask: Queries) -> TimeSeries:
     hourly = target(largest(ask.gauge(catalog.COST), "model", "instance"), OF_AGENT)
     field = {"min": 0, "noValue": _NOT_REPORTED}
     return amounts(
-        "Cost of each pod per hour", "What the application says that an hour of its process costs.", hourly, unit="none", field=field
+        "Cost of each pod per hour",
+        "What the application says that an hour of its process costs.",
+        hourly,
+        unit="none",
+        size=(12, 7),
+        field=field,
     )
 
 
@@ -67,6 +72,6 @@ def throughput(ask: Queries) -> TimeSeries:
         "Throughput",
         "Samples a second of each model version; the shards of a model see the same samples, which count once.",
         target(ask.rule(ask.recorded.samples), OF_MODEL),
-        unit="cps",
+        unit=per_second("samples"),
         size=(8, 8),
     )

@@ -13,12 +13,14 @@ from geluwatch.mixin.rules import fleet
 
 _FINITE = 'le!="+Inf"'
 """Edges that have a place on an axis."""
+_FULL_BAR = 0.25
+"""Some more than calm activations have in any bucket."""
 
 
 def buckets_row(ask: Queries) -> Row:
     """Return the row of buckets, which is repeated for the values before and after the GELU: their edges differ."""
-    live = _shares("Live", "Share of the sampled values in each bucket, over the shown time range.", _live(ask))
-    baseline = _shares("Baseline", "Share of the armed baseline in each bucket, to be compared with the live one.", _baseline(ask))
+    live = _shares("Live", "Share of the sampled values in each bucket, over the shown time range", _live(ask))
+    baseline = _shares("Baseline", "Share of the armed baseline in each bucket, to be compared with the live one", _baseline(ask))
     return Row("Distribution $point the GELU, of the chosen layers", (_heatmap(ask), live, baseline, _overlay(ask)), repeat="point")
 
 
@@ -118,11 +120,11 @@ def _baseline(ask: Queries) -> str:
 def _shares(title: str, description: str, expr: str) -> Bars:
     return Bars(
         title,
-        description,
+        f"{description}. Live and baseline have one scale, on which a full bar is {_FULL_BAR:.0%} or more.",
         [target(expr, "{{le}}", instant=True, form="heatmap")],
         size=(6, 14),
         unit="percentunit",
-        field={"min": 0, "decimals": 1, "noValue": "No reading", "color": {"mode": "fixed", "fixedColor": BLUE}},
+        field={"min": 0, "max": _FULL_BAR, "decimals": 1, "noValue": "No reading", "color": {"mode": "fixed", "fixedColor": BLUE}},
     )
 
 

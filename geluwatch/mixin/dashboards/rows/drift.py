@@ -24,7 +24,7 @@ def began(ask: Queries) -> Stat:
         "The layer where the present drift began, by number of pods. Scope traffic: most layers moved alike, look at the input. "
         "Scope model: this layer moved and the others did not, look at the model there.",
         [target(number(f"{ask.gauge(catalog.FIRST_DRIFT)} == 1", *BY_LAYER, "scope"), f"{{{{scope}}}}: {OF_LAYER}", instant=True)],
-        size=(12, 5),
+        size=(9, 6),
         unit="none",
         field={**ONLY_THIS_LAYER, "noValue": "No drift", "thresholds": steps(GREEN, (0, ORANGE))},
         options={"textMode": "name", "orientation": "horizontal"},
@@ -38,10 +38,11 @@ def since(ask: Queries) -> Stat:
         "Drifting for",
         "How long each layer has been drifting, as far as the windows tell; the pod that drifts longest.",
         [target(largest(f"time() - {ask.gauge(catalog.ONSET, LAYERS)}", *BY_LAYER), OF_LAYER, instant=True)],
-        size=(12, 5),
+        size=(6, 6),
         unit="s",
         field={**ONLY_THIS_LAYER, "noValue": "No drift", "thresholds": steps(GREEN, (0, ORANGE))},
         options={"textMode": "value_and_name", "orientation": "horizontal"},
+        links=ask.runbook("ActivationDrift"),
     )
 
 
@@ -49,8 +50,9 @@ def evidence(ask: Queries) -> TimeSeries:
     """Return the evidence of drift over time."""
     return TimeSeries(
         "Drift evidence by layer",
-        "Surprise over the ticket's limit, averaged over pods: drift from the line at 1 on. Look at the earliest layer first.",
-        [target(ask.of_pods(catalog.EVIDENCE), OF_POINT)],
+        "Surprise over the ticket's limit, averaged over pods, on the side of the GELU where it is larger: drift from the line at 1 on. "
+        "Look at the earliest layer first.",
+        [target(largest(ask.of_pods(catalog.EVIDENCE), *BY_LAYER), OF_LAYER)],
         size=(12, 9),
         unit="none",
         field={**LAYERS_FROM_ZERO, "thresholds": steps(NEUTRAL, (1, RED))},
@@ -70,5 +72,6 @@ def surprise(ask: Queries) -> TimeSeries:
         size=(12, 9),
         unit="none",
         field=LAYERS_FROM_ZERO,
-        overrides=[dashed(".* limit$")],
+        overrides=[dashed(".* ticket limit$"), dashed(".* page limit$", RED)],
+        links=ask.runbook("ActivationDrift"),
     )

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from geluwatch import catalog
 from geluwatch.mixin.dashboards.parts import RANGE, Queries, Row, drill_down, firing
-from geluwatch.mixin.panels import BLUE, NEUTRAL, ORANGE, RED, Bars, Figure, Json, Stat, Table, cells, columns, judged, override, target
+from geluwatch.mixin.panels import BLUE, EMPTY_CELLS, ORANGE, RED, Figure, Json, Stat, Table, cells, columns, judged, override, target
 from geluwatch.mixin.queries import number
 from geluwatch.mixin.settings import Tier
 
-_HIDDEN = ("Time", "__name__", "cluster", "namespace", "job", "alertstate", "owner")
+_HIDDEN = ("Time", "__name__", "namespace", "job", "alertstate", "owner")
 _NAMES = {
     "Value": "Since",
     "severity": "Severity",
@@ -16,9 +16,11 @@ _NAMES = {
     "model": "Model",
     "model_version": "Version",
     "region": "Region",
+    "cluster": "Cluster",
     "instance": "Pod",
     "slo": "Objective",
 }
+_SUBJECT = ("model", "model_version", "region", "cluster", "instance", "slo")
 _MINUTE = 60
 
 
@@ -47,24 +49,25 @@ def table(ask: Queries) -> Table:
         unit="string",
         field={"noValue": "Nothing fires"},
         overrides=[
+            EMPTY_CELLS,
             override("byName", "Since", unit="dateTimeFromNow", custom__width=130),
-            override("byName", "Severity", mappings=_severities(ask), custom__cellOptions={"type": "color-background"}, custom__width=90),
+            _severity(ask),
             override("byName", "Alert", links=[ask.runbook_of("${__value.text}")]),
             override("byName", "Model", links=[drill_down("Debug this model", model="${__value.text}")]),
         ],
         options={"sortBy": [{"displayName": "Severity", "desc": False}, {"displayName": "Since", "desc": False}]},
-        transformations=[
-            columns(hide=_HIDDEN, rename=_NAMES, order=("severity", "alertname", "model", "model_version", "region", "Value"))
-        ],
+        transformations=[columns(hide=_HIDDEN, rename=_NAMES, order=("severity", "alertname", *_SUBJECT, "Value"))],
     )
 
 
-def _severities(ask: Queries) -> list[Json]:
+def _severity(ask: Queries) -> Json:
+    """Return the settings of the column with severities, each in the colour of its tier."""
     colours = {"page": RED, "ticket": ORANGE, "notice": BLUE}
-    return [
+    words = [
         {"type": "value", "options": {severity: {"text": severity, "color": colours[tier]}}}
         for tier, severity in ask.settings.severities.items()
     ]
+    return override("byName", "Severity", mappings=words, custom__cellOptions={"type": "color-background"}, custom__width=90)
 
 
 def history_row(ask: Queries) -> Row:
@@ -85,14 +88,18 @@ def count(ask: Queries, tier: Tier) -> Figure:
     )
 
 
-def _kinds(ask: Queries) -> Bars:
+def _kinds(ask: Queries) -> Table:
     fired = f"count_over_time({firing(ask.settings)}[{RANGE}])"
-    return Bars(
+    return Table(
         "Incidents by alert",
-        "Different incidents in the shown time range, by alert and severity.",
-        [target(f"sort_desc({number(fired, 'alertname', 'severity')})", "{{alertname}} {{severity}}", instant=True)],
+        "Different incidents in the shown time range, by severity and alert; an alert opens its runbook.",
+        [cells(number(fired, "alertname", "severity"))],
         size=(10, 8),
-        field={"min": 0, "decimals": 0, "noValue": "Nothing fired", "color": {"mode": "fixed", "fixedColor": BLUE}},
+        unit="none",
+        field={"noValue": "Nothing fired"},
+        overrides=[_severity(ask), override("byName", "Alert", links=[ask.runbook_of("${__value.text}")])],
+        options={"sortBy": [{"displayName": "Severity", "desc": False}, {"displayName": "Incidents", "desc": True}]},
+        transformations=[columns(hide=("Time",), rename={**_NAMES, "Value": "Incidents"}, order=("severity", "alertname", "Value"))],
     )
 
 
@@ -104,13 +111,19 @@ def _longest(ask: Queries) -> Table:
         [cells(f"sort_desc({_MINUTE} * {minutes})")],
         size=(14, 8),
         unit="string",
-        field={"noValue": "Nothing fired", "thresholds": {"mode": "absolute", "steps": [{"color": NEUTRAL, "value": None}]}},
+        field={"noValue": "Nothing fired"},
         overrides=[
+            EMPTY_CELLS,
             override("byName", "Firing for", unit="s"),
+            _severity(ask),
             override("byName", "Alert", links=[ask.runbook_of("${__value.text}")]),
         ],
         transformations=[
-            columns(hide=_HIDDEN, rename={**_NAMES, "Value": "Firing for"}, order=("Value", "severity", "alertname", "model"))
+            columns(
+                hide=_HIDDEN,
+                rename={**_NAMES, "Value": "Firing for"},
+                order=("Value", "severity", "alertname", *_SUBJECT),
+            )
         ],
     )
 

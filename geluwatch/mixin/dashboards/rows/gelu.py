@@ -10,6 +10,7 @@ from geluwatch.mixin.queries import GROUP, total
 _WHOLE = f"/ on ({', '.join(GROUP)}) group_left ()"
 _TAKEN = "In passes that were timed: sampled ones, in processes without torch.compile."
 _UNTIMED = "Not timed"
+_RANKED = 15
 
 
 def row(ask: Queries) -> Row:
@@ -21,10 +22,11 @@ def _ranking(ask: Queries) -> Bars:
     spent, passes = (
         ask.increase(metric, RANGE, *more) for metric, more in ((catalog.GELU_SECONDS, (LAYERS,)), (catalog.TIMED_SECONDS, ()))
     )
+    shares = f"{total(spent, *BY_LAYER)} {_WHOLE} ({total(passes, *GROUP)} > 0)"
     return Bars(
         "Hottest GELUs",
-        f"Share of the time of a pass that each GELU takes by itself, over the shown time range. {_TAKEN}",
-        [target(f"sort_desc({total(spent, *BY_LAYER)} {_WHOLE} ({total(passes, *GROUP)} > 0))", OF_LAYER, instant=True)],
+        f"The {_RANKED} GELUs that take the largest share of the time of a pass, over the shown time range. {_TAKEN}",
+        [target(f"sort_desc(topk({_RANKED}, {shares}))", OF_LAYER, instant=True)],
         size=(8, 9),
         unit="percentunit",
         field={**LAYERS_FROM_ZERO, "decimals": 2, "noValue": _UNTIMED, "color": {"mode": "fixed", "fixedColor": BLUE}},

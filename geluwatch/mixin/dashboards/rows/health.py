@@ -16,6 +16,7 @@ from geluwatch.mixin.panels import (
     StateTimeline,
     TimeSeries,
     judged,
+    per_second,
     steps,
     target,
 )
@@ -93,7 +94,7 @@ def errors(ask: Queries, size: tuple[int, int] = (6, 8)) -> TimeSeries:
         "Errors by agent",
         "Failures inside each agent, caught before they reach the model. A part that goes on failing is switched off.",
         target(total(ask.rate(catalog.ERRORS), "model", "instance"), OF_AGENT),
-        unit="cps",
+        unit=per_second("errors"),
         size=size,
         field=PODS_FROM_ZERO,
         links=ask.runbook("AgentFaulty"),
@@ -105,7 +106,7 @@ def _errors_by_part(ask: Queries) -> TimeSeries:
         "Errors by part",
         "The same failures by the part of the agent that they are in.",
         target(total(ask.rate(catalog.ERRORS), "part"), "{{part}}"),
-        unit="cps",
+        unit=per_second("errors"),
         size=(6, 8),
         links=ask.runbook("AgentFaulty"),
     )
@@ -138,7 +139,12 @@ def _switched_off(ask: Queries) -> Bars:
 def _dropped(ask: Queries) -> TimeSeries:
     rows = target(ask.rate(catalog.DROPPED_ROWS), OF_AGENT)
     return amounts(
-        "Dropped rows", "Captured rows dropped because too many were waiting.", rows, unit="cps", size=(8, 8), field=PODS_FROM_ZERO
+        "Dropped rows",
+        "Captured rows dropped because too many were waiting.",
+        rows,
+        unit=per_second("rows"),
+        size=(8, 8),
+        field=PODS_FROM_ZERO,
     )
 
 

@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
+from grafanalib import core
+
 from geluwatch import catalog
 from geluwatch.mixin.dashboards.parts import BY_POD, OF_AGENT, OF_MODEL, ONLY_THIS_MODEL, PODS_FROM_ZERO, RATE, Queries, Row, amounts
 from geluwatch.mixin.panels import (
+    DASHES,
     GREEN,
     LINE_AT_THRESHOLD,
     NEUTRAL,
@@ -12,10 +17,12 @@ from geluwatch.mixin.panels import (
     RED,
     YELLOW,
     Heatmap,
+    Json,
     StatusHistory,
     TimeSeries,
     dashed,
     painted,
+    per_second,
     steps,
     target,
 )
@@ -26,19 +33,41 @@ _PLACE = (*GROUP, "shard")
 _OF_PLACE = f"{OF_MODEL} {{{{shard}}}}"
 
 
-def quantiles(ask: Queries, size: tuple[int, int] = (12, 8)) -> TimeSeries:
-    """Return the recorded quantiles of latency."""
+def forward(ask: Queries) -> TimeSeries:
+    """Return the 95 % quantile of each model version, between the median and the 99 % quantile of the slowest."""
+    median, tail, far = (ask.rule(ask.recorded.latency(share)) for share in _COLOURS)
+    return _quantiles(
+        ask,
+        "Forward latency",
+        "The time that 95 % of the forward passes of each model version take at most. Dashed: the median and the 99 % quantile of the "
+        "slowest model version.",
+        [target(tail, f"{OF_MODEL} p95"), target(largest(median), "slowest p50"), target(largest(far), "slowest p99")],
+        [painted(f"^slowest p{share * 100:g}$", _COLOURS[share], custom__lineStyle=DASHES) for share in (0.5, 0.99)],
+    )
+
+
+def _each(ask: Queries) -> TimeSeries:
+    return _quantiles(
+        ask,
+        "Latency quantiles",
+        "Median, 95 % and 99 % quantile of the time a forward pass takes, by model version.",
+        [target(ask.rule(ask.recorded.latency(share)), f"{OF_MODEL} p{share * 100:g}") for share in _COLOURS],
+        [painted(f".* p{share * 100:g}$", colour) for share, colour in _COLOURS.items()],
+    )
+
+
+def _quantiles(ask: Queries, title: str, description: str, asked: Sequence[core.Target], overrides: Sequence[Json]) -> TimeSeries:
     limit = ask.settings.thresholds.latency_seconds
     return TimeSeries(
-        "Forward latency",
-        f"Quantiles of the time a forward pass takes, over all pods, exact to a bucket; users are content up to {limit:g} s, the "
-        "line. On an accelerator it is the time until the call returned.",
-        [target(ask.rule(ask.recorded.latency(share)), f"{OF_MODEL} p{share * 100:g}") for share in _COLOURS],
-        size=size,
+        title,
+        f"{description} Over all pods, exact to a bucket. Users are content up to {limit:g} s, the line. On an accelerator it is the time "
+        "until the call returned.",
+        asked,
+        size=(12, 8),
         unit="s",
         field={**ONLY_THIS_MODEL, "min": 0, "thresholds": steps(NEUTRAL, (limit, RED))},
         custom=LINE_AT_THRESHOLD,
-        overrides=[painted(f".* p{share * 100:g}$", colour) for share, colour in _COLOURS.items()],
+        overrides=overrides,
         links=ask.runbook("LatencySpike", "ErrorBudgetBurn"),
     )
 
@@ -54,8 +83,8 @@ def spike(ask: Queries) -> TimeSeries:
         [target(now, f"{OF_MODEL} p95"), target(f"{factor:g} * {usual}", f"{OF_MODEL} limit")],
         size=(8, 8),
         unit="s",
-        field={"min": 0},
-        overrides=[painted(".* p95$", ORANGE), dashed(".* limit$")],
+        field={**ONLY_THIS_MODEL, "min": 0},
+        overrides=[dashed(".* limit$")],
         links=ask.runbook("LatencySpike"),
     )
 
@@ -69,7 +98,6 @@ def heatmap(ask: Queries) -> Heatmap:
         "second band is a second kind of pod or of request.",
         [target(grown, "{{le}}", form="heatmap")],
         size=(10, 9),
-        unit="s",
         options={"yAxis": {"axisPlacement": "left", "reverse": False, "unit": "s"}},
         links=ask.runbook("LatencySpike"),
     )
@@ -92,12 +120,14 @@ def places(ask: Queries) -> StatusHistory:
 
 def load_row(ask: Queries) -> Row:
     """Return the row of what passes carry and how pods start."""
-    return Row("Latency and load", (quantiles(ask), _tokens(ask), _batches(ask), _pods(ask), first(ask)), collapsed=True)
+    return Row("Latency and load", (_each(ask), _tokens(ask), _batches(ask), _pods(ask), first(ask)), collapsed=True)
 
 
 def _tokens(ask: Queries) -> TimeSeries:
     tokens = target(total(ask.rate(catalog.TOKENS), *GROUP), OF_MODEL)
-    return amounts("Tokens", "Valid tokens a second, padding left out where the mask can be read.", tokens, unit="cps", size=(12, 8))
+    return amounts(
+        "Tokens", "Valid tokens a second, padding left out where the mask can be read.", tokens, unit=per_second("tokens"), size=(12, 8)
+    )
 
 
 def _batches(ask: Queries) -> TimeSeries:
@@ -123,9 +153,9 @@ def failures(ask: Queries) -> TimeSeries:
         "Failed passes",
         "Forward passes that raised, and those of them that ran out of memory, which page.",
         [target(failed, f"{OF_MODEL} failed"), target(memory, f"{OF_MODEL} out of memory")],
-        size=(8, 8),
-        unit="cps",
-        field={"min": 0},
+        size=(12, 8),
+        unit=per_second("passes"),
+        field={**ONLY_THIS_MODEL, "min": 0},
         overrides=[painted(".* failed$", ORANGE), painted(".* out of memory$", RED)],
         links=ask.runbook("OutOfMemory", "ErrorBudgetBurn"),
     )

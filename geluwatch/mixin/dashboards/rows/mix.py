@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from geluwatch import catalog
 from geluwatch.mixin.dashboards.parts import BY_POD, OF_AGENT, PODS_FROM_ZERO, VERDICT_WORDS, Queries, Row, amounts, firing, worst_verdict
+from geluwatch.mixin.dashboards.rows.cost import by_pod
 from geluwatch.mixin.dashboards.rows.rollout import timeline
 from geluwatch.mixin.panels import (
     BLUE,
+    EMPTY_CELLS,
     LINE_AT_THRESHOLD,
     NEUTRAL,
     ORANGE,
@@ -17,6 +19,7 @@ from geluwatch.mixin.panels import (
     cells,
     columns,
     override,
+    per_second,
     steps,
     target,
 )
@@ -25,6 +28,7 @@ from geluwatch.mixin.settings import seconds
 
 _REGION = ("model", "region")
 _REGION_COLUMNS = ("Pods", "Verdict", "Samples a second", "Latency p95", "Failed passes", "Drift evidence", "Alerts")
+_DAY = 86400
 _MERGED: Json = {"id": "merge", "options": {}}
 
 
@@ -39,8 +43,9 @@ def regions(ask: Queries) -> Table:
         unit="none",
         field={"noValue": "No agent"},
         overrides=[
+            EMPTY_CELLS,
             override("byName", "Verdict", mappings=VERDICT_WORDS, custom__cellOptions={"type": "color-background"}),
-            override("byName", "Samples a second", unit="cps", decimals=1),
+            override("byName", "Samples a second", decimals=0),
             override("byName", "Latency p95", unit="s"),
             override("byName", "Failed passes", unit="percentunit", decimals=2),
             override("byName", "Drift evidence", decimals=2),
@@ -86,14 +91,14 @@ def baselines(ask: Queries, size: tuple[int, int] = (7, 8)) -> StateTimeline:
 
 def ages(ask: Queries, size: tuple[int, int] = (7, 8)) -> TimeSeries:
     """Return how old baselines are."""
-    oldest, limit = f"time() - {smallest(ask.gauge(catalog.BASELINE_TIME), 'model', 'model_version')}", ask.settings.baseline_age
+    recorded, limit = smallest(ask.gauge(catalog.BASELINE_TIME), "model", "model_version"), ask.settings.baseline_age
     return TimeSeries(
         "Age of baselines",
         f"Age of the oldest armed baseline of each model version. From the line at {limit} on it is stale: traffic has moved on since.",
-        [target(oldest, "{{model}} {{model_version}}")],
+        [target(f"(time() - {recorded}) / {_DAY}", "{{model}} {{model_version}}")],
         size=size,
-        unit="s",
-        field={"min": 0, "noValue": "No baseline", "thresholds": steps(NEUTRAL, (seconds(limit), ORANGE))},
+        unit="count:days",
+        field={"min": 0, "noValue": "No baseline", "thresholds": steps(NEUTRAL, (seconds(limit) / _DAY, ORANGE))},
         custom=LINE_AT_THRESHOLD,
         links=ask.runbook("BaselineStale"),
     )
@@ -121,22 +126,29 @@ def _mixture(ask: Queries) -> Table:
 
 def load_row(ask: Queries) -> Row:
     """Return the row of what each pod carries."""
-    return Row("Load by pod", (_samples(ask), _latency(ask), _tokens(ask)), collapsed=True)
+    return Row("Load by pod", (_samples(ask), _latency(ask), _tokens(ask), by_pod(ask)), collapsed=True)
 
 
 def _samples(ask: Queries) -> TimeSeries:
     samples = target(total(ask.rate(catalog.SAMPLES), *BY_POD), OF_AGENT)
     return amounts(
-        "Throughput by pod", "Samples a second of each pod; uneven lines are an uneven balance.", samples, unit="cps", field=PODS_FROM_ZERO
+        "Throughput by pod",
+        "Samples a second of each pod; uneven lines are an uneven balance.",
+        samples,
+        unit=per_second("samples"),
+        size=(12, 7),
+        field=PODS_FROM_ZERO,
     )
 
 
 def _latency(ask: Queries) -> TimeSeries:
     p95 = target(quantile(0.95, total(ask.rate(catalog.FORWARD_SECONDS), "le", *BY_POD)), OF_AGENT)
     text = "The 95 % quantile of each pod: one slow pod is a slow node."
-    return amounts("Latency p95 by pod", text, p95, unit="s", field=PODS_FROM_ZERO, links=ask.runbook("LatencySpike"))
+    return amounts("Latency p95 by pod", text, p95, unit="s", size=(12, 7), field=PODS_FROM_ZERO, links=ask.runbook("LatencySpike"))
 
 
 def _tokens(ask: Queries) -> TimeSeries:
     tokens = target(total(ask.rate(catalog.TOKENS), *BY_POD), OF_AGENT)
-    return amounts("Tokens by pod", "Valid tokens a second of each pod.", tokens, unit="cps", field=PODS_FROM_ZERO)
+    return amounts(
+        "Tokens by pod", "Valid tokens a second of each pod.", tokens, unit=per_second("tokens"), size=(12, 7), field=PODS_FROM_ZERO
+    )

@@ -15,7 +15,7 @@ from geluwatch.mixin.dashboards.parts import (
     Row,
     drill_down,
 )
-from geluwatch.mixin.panels import GREEN, RED, Json, Table, TimeSeries, cells, columns, override, target, texts
+from geluwatch.mixin.panels import GREEN, LOWEST_FIRST, RED, Json, Table, TimeSeries, cells, columns, override, target, texts
 from geluwatch.mixin.queries import largest, smallest
 
 _CLUTTER = ("Time", "cluster", "namespace", "job", "region")
@@ -86,6 +86,7 @@ def _headroom(ask: Queries) -> TimeSeries:
         size=(8, 7),
         unit="none",
         field=LAYERS_FROM_ZERO,
+        options=LOWEST_FIRST,
         links=ask.runbook("OverflowAhead"),
     )
 
@@ -98,6 +99,7 @@ def _time_left(ask: Queries) -> TimeSeries:
         size=(8, 7),
         unit="s",
         field={**LAYERS_FROM_ZERO, "noValue": "No trend"},
+        options=LOWEST_FIRST,
         links=ask.runbook("OverflowAhead"),
     )
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from geluwatch.mixin.dashboards.parts import OF_MODEL, ONLY_THIS_MODEL, Queries
-from geluwatch.mixin.panels import GREEN, LINE_AT_THRESHOLD, NEUTRAL, ORANGE, RED, Bars, Stat, TimeSeries, steps, target
+from geluwatch.mixin.panels import GREEN, LINE_AT_THRESHOLD, LOWEST_FIRST, NEUTRAL, ORANGE, RED, Bars, Stat, TimeSeries, steps, target
 from geluwatch.mixin.queries import largest, smallest
 from geluwatch.mixin.rules.objectives import BURNS
 
@@ -41,6 +41,7 @@ def budget(ask: Queries) -> TimeSeries:
         unit="percentunit",
         field={**ONLY_THIS_MODEL, "max": 1, "thresholds": steps(RED, (0, NEUTRAL))},
         custom=LINE_AT_THRESHOLD,
+        options=LOWEST_FIRST,
         links=ask.runbook("ErrorBudgetBurn"),
     )
 

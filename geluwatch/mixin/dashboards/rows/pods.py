@@ -25,6 +25,7 @@ from geluwatch.mixin.panels import (
     ORANGE,
     PURPLE,
     RED,
+    TEXT,
     YELLOW,
     Figure,
     Json,
@@ -76,7 +77,7 @@ def unmatched(ask: Queries) -> Stat:
     """Return the tile with the layers whose fleet distance cannot be told."""
     edges, matched = (ask.rule(name) for name in (fleet.EDGES, fleet.MATCHED))
     return _tile(
-        "Points without comparison",
+        "Points not compared",
         "Sides of layers whose edges the baseline does not have, or of which the pods have different baselines: no fleet distance is "
         "recorded there.",
         f"{number(f'{edges} unless {matched} == {edges}')} or 0 * {number(edges)}",
@@ -139,13 +140,13 @@ def _distance(ask: Queries) -> TimeSeries:
     distance, bound = (ask.rule(name, LAYERS, POINT) for name in (fleet.FLEET_KS, fleet.BOUND))
     return TimeSeries(
         "Fleet KS distance from the baseline",
-        "KS distance of all pods together from the baseline, read off the buckets' edges. Dashed: the same and the largest mass of the "
-        "baseline between two edges; the true distance lies between the two lines.",
-        [target(distance, OF_POINT), target(f"{distance} + {bound}", f"{OF_POINT} at most")],
+        "KS distance of all pods together from the baseline, read off the buckets' edges. Dashed: by how much more it can be at most, "
+        "before the GELU and after it, which is the largest mass of a baseline between two edges.",
+        [target(distance, OF_POINT), target(largest(bound, "point"), "bound {{point}} the GELU")],
         size=(12, 9),
         unit="none",
         field={**LAYERS_FROM_ZERO, "decimals": 3, "noValue": "No baseline or too few values"},
-        overrides=[dashed(".* at most$")],
+        overrides=[dashed("^bound .*", TEXT)],
         links=ask.runbook("ActivationDrift", "BaselineMixed"),
     )
 

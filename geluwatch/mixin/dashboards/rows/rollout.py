@@ -19,8 +19,22 @@ from geluwatch.mixin.dashboards.parts import (
     Row,
     worst_verdict,
 )
-from geluwatch.mixin.panels import BLUE, PURPLE, Json, StateTimeline, Table, TimeSeries, cells, columns, dashed, override, steps, target
-from geluwatch.mixin.queries import GROUP, largest, number, quantile, total
+from geluwatch.mixin.panels import (
+    BLUE,
+    EMPTY_CELLS,
+    PURPLE,
+    Json,
+    StateTimeline,
+    Table,
+    TimeSeries,
+    cells,
+    columns,
+    dashed,
+    override,
+    steps,
+    target,
+)
+from geluwatch.mixin.queries import GROUP, largest, number, quantile, smallest, total
 from geluwatch.mixin.rules import fleet
 
 _COLUMNS = ("Pods", "Verdict", "Latency p95", "Failed passes", "NaN or Inf", "Drift evidence")
@@ -29,7 +43,7 @@ Measure = Callable[[Callable[..., str]], str]
 
 def row(ask: Queries) -> Row:
     """Return the row of deployments and canaries."""
-    return Row("Deployments and canary", (timeline(ask), canary(ask), _beside(ask)))
+    return Row("Deployments and canary", (timeline(ask), canary(ask), beside(ask)))
 
 
 def timeline(ask: Queries, size: tuple[int, int] = (12, 8)) -> StateTimeline:
@@ -52,14 +66,18 @@ def canary(ask: Queries) -> TimeSeries:
     """Return how far canaries are from stable pods, and from where that is too far."""
     limits = ask.settings.thresholds
     labels = ("model", "region", "layer", "point")
-    apart = largest(ask.rule(fleet.CANARY_KS, LAYERS, POINT), *labels)
+    apart = ask.rule(fleet.CANARY_KS, LAYERS, POINT)
     stable = ask.rule(fleet.FARTHEST, LAYERS, POINT, chosen=OVER_VERSIONS)
-    limit = f"clamp_min({limits.canary_factor:g} * {largest(stable, *labels)}, {limits.canary_distance:g}) and {apart}"
+    limit = f"clamp_min({limits.canary_factor:g} * {largest(stable, *labels)}, {limits.canary_distance:g}) and {largest(apart, *labels)}"
     return TimeSeries(
         "Canary against stable",
-        "KS distance of the canary's activations from the stable pods', by layer. Dashed: the limit, "
-        f"{limits.canary_factor:g} times what the stable pods show among themselves and at least {limits.canary_distance:g}.",
-        [target(apart, "{{layer}} {{point}} of {{model}}"), target(limit, "{{layer}} {{point}} of {{model}} limit")],
+        "KS distance of the canary's activations from the stable pods', by layer, on the side of the GELU where it is larger. Dashed: the "
+        f"lowest limit of a model's layers. A limit is {limits.canary_factor:g} times what the stable pods show among themselves and at "
+        f"least {limits.canary_distance:g}.",
+        [
+            target(largest(apart, "model", "region", "layer"), "{{layer}} of {{model}} {{region}}"),
+            target(smallest(limit, "model", "region"), "{{model}} {{region}} limit"),
+        ],
         size=(12, 8),
         unit="none",
         field={**LAYERS_FROM_ZERO, "decimals": 3, "noValue": "No canary"},
@@ -68,16 +86,18 @@ def canary(ask: Queries) -> TimeSeries:
     )
 
 
-def _beside(ask: Queries) -> Table:
+def beside(ask: Queries, size: tuple[int, int] = (24, 5)) -> Table:
+    """Return the table of canaries and stable pods."""
     renamed = {f"Value #{letter}": name for letter, name in zip("ABCDEF", _COLUMNS, strict=True)}
     return Table(
         "Canary beside stable",
         "The canary's pods and the stable ones, side by side: what to look at before a canary is promoted or rolled back.",
         [cells(_both(ask, measure)) for measure in _measures(ask)],
-        size=(24, 6),
+        size=size,
         unit="none",
         field={"noValue": "No canary"},
         overrides=[
+            EMPTY_CELLS,
             override("byName", "side", mappings=[_painted_sides()], custom__cellOptions={"type": "color-text"}),
             override("byName", "Verdict", mappings=VERDICT_WORDS, custom__cellOptions={"type": "color-background"}),
             override("byName", "Latency p95", unit="s"),
@@ -90,6 +110,7 @@ def _beside(ask: Queries) -> Table:
             {"id": "merge", "options": {}},
             columns(hide=("Time", "cluster", "namespace", "job"), rename=renamed, order=("side", "model", "model_version", "region")),
         ],
+        links=ask.runbook("CanaryDivergence"),
     )
 
 

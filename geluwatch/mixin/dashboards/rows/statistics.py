@@ -5,9 +5,10 @@ from __future__ import annotations
 from geluwatch import catalog
 from geluwatch.catalog import Metric
 from geluwatch.mixin.dashboards.parts import BY_LAYER, LAYERS, LAYERS_FROM_ZERO, OF_LAYER, OF_POINT, ONLY_THIS_LAYER, Queries, Row
-from geluwatch.mixin.panels import LINE_AT_THRESHOLD, NEUTRAL, ORANGE, Json, TimeSeries, dashed, steps, target
-from geluwatch.mixin.queries import mean
+from geluwatch.mixin.panels import LINE_AT_THRESHOLD, NEUTRAL, ORANGE, TEXT, Json, TimeSeries, dashed, steps, target
+from geluwatch.mixin.queries import largest, mean
 
+_WIDE, _NARROW = (12, 8), (8, 8)
 _GATES = {"closed": catalog.GATE_CLOSED, "open": catalog.GATE_OPEN}
 
 _WASSERSTEIN = "How far values moved in all, in the baseline's standard deviations."
@@ -23,9 +24,9 @@ def row(ask: Queries) -> Row:
     """Return the row of statistics."""
     panels = (
         _distance(ask),
-        _plain(ask, "Wasserstein distance", _WASSERSTEIN, catalog.WASSERSTEIN, LAYERS_FROM_ZERO),
-        _plain(ask, "Mean shift", _MEAN, catalog.MEAN_SHIFT),
-        _plain(ask, "Spread shift", _SPREAD, catalog.SPREAD_SHIFT),
+        _plain(ask, "Wasserstein distance", _WASSERSTEIN, catalog.WASSERSTEIN, LAYERS_FROM_ZERO, size=_WIDE),
+        _plain(ask, "Mean shift", _MEAN, catalog.MEAN_SHIFT, size=_WIDE),
+        _plain(ask, "Spread shift", _SPREAD, catalog.SPREAD_SHIFT, size=_WIDE),
         _plain(ask, "Tails", _TAILS, catalog.TAIL, LAYERS_FROM_ZERO, "percentunit"),
         _gates(ask),
         saturation(ask),
@@ -36,12 +37,20 @@ def row(ask: Queries) -> Row:
     return Row("What changed", panels, collapsed=True)
 
 
-def _plain(ask: Queries, title: str, description: str, metric: Metric, field: Json = ONLY_THIS_LAYER, unit: str = "none") -> TimeSeries:
+def _plain(
+    ask: Queries,
+    title: str,
+    description: str,
+    metric: Metric,
+    field: Json = ONLY_THIS_LAYER,
+    unit: str = "none",
+    size: tuple[int, int] = _NARROW,
+) -> TimeSeries:
     return TimeSeries(
         title,
         f"{description} Averaged over pods.",
         [target(ask.of_pods(metric), OF_POINT)],
-        size=(8, 7),
+        size=size,
         unit=unit,
         field=field,
     )
@@ -49,14 +58,16 @@ def _plain(ask: Queries, title: str, description: str, metric: Metric, field: Js
 
 def _distance(ask: Queries) -> TimeSeries:
     lower, upper = ask.of_pods(catalog.KS), ask.of_pods(catalog.KS_UPPER)
+    width = largest(f"({upper}) - ({lower})", "point")
     return TimeSeries(
         "KS distance from the baseline",
-        "The Kolmogorov-Smirnov distance lies between the two lines of a layer. It explains a drift and does not decide it.",
-        [target(lower, f"{OF_POINT} lower"), target(upper, f"{OF_POINT} upper")],
-        size=(8, 7),
+        "The Kolmogorov-Smirnov distance, as far as the buckets tell it for sure. Dashed: by how much more it can be at most, before the "
+        "GELU and after it. It explains a drift and does not decide it.",
+        [target(lower, OF_POINT), target(width, "bound {{point}} the GELU")],
+        size=_WIDE,
         unit="none",
         field=LAYERS_FROM_ZERO,
-        overrides=[dashed(".* upper$")],
+        overrides=[dashed("^bound .*", TEXT)],
     )
 
 
@@ -66,7 +77,7 @@ def _gates(ask: Queries) -> TimeSeries:
         "Gates closed and open",
         "Share of values before the GELU below -3, where it lets through next to nothing, and above 3, where it is the identity.",
         [target(expr, f"{state} at {OF_LAYER}") for state, expr in shares.items()],
-        size=(8, 7),
+        size=_NARROW,
         unit="percentunit",
         field=LAYERS_FROM_ZERO,
     )
@@ -81,7 +92,7 @@ def saturation(ask: Queries) -> TimeSeries:
         f"How far the shares of closed and of open gates are above the baseline's. From the line at {rise:.0%} on it is a ticket: a layer "
         "with closed gates passes nothing on, one with open gates has become linear.",
         [target(expr, f"{state} at {OF_LAYER}") for state, expr in excess.items()],
-        size=(8, 7),
+        size=_NARROW,
         unit="percentunit",
         field={**ONLY_THIS_LAYER, "noValue": "No baseline", "thresholds": steps(NEUTRAL, (rise, ORANGE))},
         custom=LINE_AT_THRESHOLD,

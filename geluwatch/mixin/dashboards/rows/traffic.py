@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from geluwatch import catalog
 from geluwatch.mixin.dashboards.parts import BY_POD, OF_AGENT, OF_MODEL, PODS_FROM_ZERO, Queries, Row, amounts
-from geluwatch.mixin.panels import TimeSeries, target
+from geluwatch.mixin.panels import LOWEST_FIRST, TimeSeries, per_second, target
 from geluwatch.mixin.queries import GROUP, smallest, total
 
 
@@ -20,7 +20,7 @@ def _forwards(ask: Queries) -> TimeSeries:
         "Forward passes of the watched models, and the batch entries in them.",
         target(passes, f"{OF_MODEL} passes"),
         target(samples, f"{OF_MODEL} samples"),
-        unit="cps",
+        unit=per_second(""),
     )
 
 
@@ -33,6 +33,7 @@ def _share(ask: Queries) -> TimeSeries:
         size=(8, 7),
         unit="percentunit",
         field={"min": 0, "max": 1},
+        options=LOWEST_FIRST,
     )
 
 
@@ -61,5 +62,5 @@ def ages(ask: Queries, size: tuple[int, int] = (12, 7)) -> TimeSeries:
 
 
 def _windows(ask: Queries) -> TimeSeries:
-    closed = target(total(ask.rate(catalog.WINDOWS), *GROUP), OF_MODEL)
-    return amounts("Windows closed", "Windows closed by all pods of a model.", closed, unit="cps", size=(12, 7))
+    closed = target(f"60 * {total(ask.rate(catalog.WINDOWS), *GROUP)}", OF_MODEL)
+    return amounts("Windows closed", "Windows that all pods of a model version close in a minute.", closed, unit="none", size=(12, 7))

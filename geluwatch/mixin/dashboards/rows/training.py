@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from geluwatch import catalog
 from geluwatch.mixin.dashboards.parts import BY_LAYER, BY_POD, LAYERS, LAYERS_FROM_ZERO, OF_AGENT, OF_LAYER, OF_MODEL, Queries, Row, amounts
-from geluwatch.mixin.panels import RED, TimeSeries, target
+from geluwatch.mixin.panels import RED, TimeSeries, per_second, target
 from geluwatch.mixin.queries import GROUP, largest, total
 
 
@@ -19,8 +19,8 @@ def faults(ask: Queries) -> TimeSeries:
         "Losses that are no number",
         "Training steps whose loss was NaN or Inf.",
         [target(total(ask.rate(catalog.NONFINITE_LOSSES), *GROUP), OF_MODEL)],
-        size=(8, 7),
-        unit="cps",
+        size=(8, 8),
+        unit=per_second("steps"),
         field={"min": 0, "color": {"mode": "fixed", "fixedColor": RED}},
         links=ask.runbook("TrainingFault"),
     )
@@ -31,8 +31,8 @@ def _gradients(ask: Queries) -> TimeSeries:
         "Backward passes with NaN or Inf",
         "By layer in whose gradient the values were, where gradients are watched. With a loss scaler some are normal: the step is skipped.",
         [target(total(ask.rate(catalog.SITE_GRADIENTS, LAYERS), *BY_LAYER), OF_LAYER)],
-        size=(8, 7),
-        unit="cps",
+        size=(8, 8),
+        unit=per_second("passes"),
         field=LAYERS_FROM_ZERO,
     )
 
@@ -42,8 +42,8 @@ def _first(ask: Queries) -> TimeSeries:
         "First layer on the way back",
         "Backward passes by the layer nearest to the loss whose gradient held the values: they arose between it and the loss.",
         [target(total(ask.rate(catalog.SITE_FIRST_GRADIENTS, LAYERS), *BY_LAYER), OF_LAYER)],
-        size=(8, 7),
-        unit="cps",
+        size=(8, 8),
+        unit=per_second("passes"),
         field=LAYERS_FROM_ZERO,
     )
 
@@ -54,7 +54,7 @@ def _steps(ask: Queries) -> TimeSeries:
         "Steps noted, and those that the loss scaler skipped.",
         target(total(ask.rate(catalog.TRAINING_STEPS), *GROUP), f"{OF_MODEL} steps"),
         target(total(ask.rate(catalog.SKIPPED_STEPS), *GROUP), f"{OF_MODEL} skipped"),
-        unit="cps",
+        unit=per_second("steps"),
     )
 
 

@@ -19,13 +19,15 @@ from geluwatch.mixin.dashboards.parts import (
 from geluwatch.mixin.panels import BLUE, NEUTRAL, ORANGE, PURPLE, RED, Json, Stat, StateTimeline, judged, override, steps, target
 from geluwatch.mixin.queries import GROUP, largest, mean, number, total
 
+_WORST_FIRST = sorted(enumerate(VERDICTS, start=1), reverse=True)
+
 
 def agents(ask: Queries) -> Stat:
     """Return the tiles with how many agents give each verdict."""
     return _tiles(
         "Agents by verdict",
         "How many agents give each verdict now: page for NaN, Inf, gross faults or strong drift, ticket for drift, ok, warming, blind.",
-        [target(total(ask.gauge(catalog.VERDICT), "verdict"), "{{verdict}}")],
+        [target(total(ask.gauge(catalog.VERDICT, f'verdict="{verdict}"')), verdict) for verdict in reversed(VERDICTS)],
         ask.runbook("AgentMissing"),
     )
 
@@ -33,7 +35,7 @@ def agents(ask: Queries) -> Stat:
 def models(ask: Queries) -> Stat:
     """Return the tiles with how many models have each verdict as their worst."""
     worst = worst_verdict(ask.gauge, *GROUP)
-    asked = [target(ask.or_zero(number(f"{worst} == {rank}"), catalog.VERDICT), verdict) for rank, verdict in enumerate(VERDICTS, start=1)]
+    asked = [target(ask.or_zero(number(f"{worst} == {rank}"), catalog.VERDICT), verdict) for rank, verdict in _WORST_FIRST]
     text = "How many model versions have each verdict, by the worst of their agents: page and ticket need somebody, blind is not watched."
     return _tiles("Models by verdict", text, asked)
 
@@ -132,4 +134,6 @@ def blind(ask: Queries) -> Stat:
 
 def _alarm(title: str, description: str, expr: str, colour: str, links: Sequence[Json]) -> Stat:
     field = {"noValue": "No reading", "decimals": 0, "thresholds": judged((0.5, colour))}
-    return Stat(title, description, [target(expr, title)], size=(3, 4), field=field, options={"textMode": "value"}, links=links)
+    return Stat(
+        title, description, [target(expr, title)], size=(3, 4), unit="locale", field=field, options={"textMode": "value"}, links=links
+    )
