@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 
-.PHONY: help demo page test test-full check render bench-overhead bench-calibration bench-real bench-scoring screenshots build clean
+.PHONY: help demo page test test-long test-full check render bench-overhead bench-calibration bench-real bench-scoring screenshots build clean
 
 help: ## list what can be made
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | expand -t 18
@@ -39,9 +39,13 @@ page: $(VENV)/.demo ## one drift page, from the baseline to its end
 	$(BIN)/geluwatch demo --page
 
 test: $(VENV)/.dev $(VENV)/.sdk tools/grafana/node_modules ## every test that belongs to each change
-	$(BIN)/pytest
+	OMP_NUM_THREADS=1 $(BIN)/pytest -n 2 --dist loadfile -m "not e2e and not full"
+	$(BIN)/pytest -m "e2e and not full"
 
-test-full: test bench-overhead bench-calibration bench-real bench-scoring ## the tests, then what takes long
+test-long: $(VENV)/.dev $(VENV)/.sdk tools/grafana/node_modules ## the tests that are left out of every run
+	$(BIN)/pytest -m full
+
+test-full: test test-long bench-overhead bench-calibration bench-real bench-scoring ## the tests, then what takes long
 
 check: $(VENV)/.dev ## lint, types, import directions, rendered artefacts
 	$(BIN)/ruff check .

@@ -13,7 +13,7 @@ from geluwatch.cli.demo.servers import find
 from geluwatch.errors import MissingPartError
 from geluwatch.mixin.runbooks import names
 
-pytestmark = pytest.mark.e2e
+pytestmark = [pytest.mark.e2e, pytest.mark.full]
 
 
 def test_a_drift_page_arrives_and_is_resolved() -> None:

@@ -48,7 +48,12 @@ def test_committed_rule_tests_pass(promtool: str, root: Path) -> None:
     assert 0 == done.returncode, done.stdout + done.stderr
 
 
-@pytest.mark.parametrize("settings", [QUICK, FORGETFUL, PUBLISHED], ids=["quick", "forgetful", "published"])
+_OTHERS = [
+    pytest.param(settings, marks=pytest.mark.full, id=name) for name, settings in {"forgetful": FORGETFUL, "published": PUBLISHED}.items()
+]
+
+
+@pytest.mark.parametrize("settings", [pytest.param(QUICK, id="quick"), *_OTHERS])
 def test_rule_tests_follow_the_settings(promtool: str, tmp_path: Path, settings: MixinSettings) -> None:
     """The tests of other settings pass against the rules of those settings."""
     write(tmp_path, settings)
@@ -60,7 +65,15 @@ BROKEN = {path.stem: yaml.safe_load(path.read_text()) for path in sorted((Path(_
 """For each alert ways of breaking the rule file, each as the text before and after; `FORGETFUL` is what they are broken in."""
 
 
-@pytest.mark.parametrize(("alert", "change"), [(alert, change) for alert, changes in BROKEN.items() for change in changes])
+MUTATIONS = [
+    pytest.param(alert, change, marks=[pytest.mark.full] if place else [])
+    for alert, changes in BROKEN.items()
+    for place, change in enumerate(changes)
+]
+"""The first of each alert's ways belongs to every run, the others to the full one."""
+
+
+@pytest.mark.parametrize(("alert", "change"), MUTATIONS)
 def test_rule_tests_notice_a_broken_rule(promtool: str, tmp_path: Path, alert: str, change: str) -> None:
     """Each way of breaking a rule makes a test of its alert fail: the tests can fail, and cover what they claim to."""
     name, whole = next(

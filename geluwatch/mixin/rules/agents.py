@@ -178,14 +178,16 @@ def _stalled(settings: MixinSettings) -> str:
     """Return the age of the last window where it is far beyond what is usual, although traffic goes on.
 
     Usual is what the agent itself has had since it was attached, so that no long range has to be read. Where traffic
-    is a fraction of the usual, windows wait for rows, and that is no fault.
+    is a fraction of the usual, windows wait for rows, and that is no fault; nor is it where most passes raise, which give none.
     """
     ended, attached, windows, forwards = (
         queries.series(metric, settings.selector) for metric in (catalog.WINDOW_END, catalog.ATTACHED, catalog.WINDOWS, catalog.FORWARDS)
     )
     old = f"(time() - {ended} > {_USUAL_WINDOWS} * ({ended} - {attached}) / ({windows} > 0))"
-    busy = f"(rate({forwards}[{settings.rate_window}]) * {_USUAL_TRAFFIC} > {forwards} / (time() - {attached} > 0))"
-    return queries.largest(queries.chain(old, "and", busy), *POD)
+    window = settings.rate_window
+    busy = f"(rate({forwards}[{window}]) * {_USUAL_TRAFFIC} > {forwards} / (time() - {attached} > 0))"
+    failing = f"(2 * rate({queries.series(catalog.FAILED_FORWARDS, settings.selector)}[{window}]) > rate({forwards}[{window}]))"
+    return queries.largest(queries.chain(old, "and", busy, "unless", failing), *POD)
 
 
 def _faulty_agents(settings: MixinSettings) -> str:

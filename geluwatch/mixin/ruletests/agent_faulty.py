@@ -39,6 +39,7 @@ def cases(_: Alert, scale: Scale) -> tuple[Case, ...]:
         switched.restarts(),
         stalled.tickets(),
         stalled.thin_traffic(),
+        stalled.failing(),
         stalled.idle(),
         stalled.restarted(),
     )
@@ -157,6 +158,11 @@ class _Stalled(_Told):
 
     def thin_traffic(self) -> Case:
         return Case("is silent where there is too little traffic to fill a window", self.series(2), silent(self.due, self.run - 1))
+
+    def failing(self) -> Case:
+        failed = {name(catalog.FAILED_FORWARDS, **POD): ramp(100, 10, self.run)}
+        said = "is silent where passes raise, which is told elsewhere and fills no window"
+        return Case(said, {**self.series(10), **failed}, silent(self.due, self.run - 1))
 
     def idle(self) -> Case:
         return Case("is silent where windows have ended with the traffic", self.series(0), silent(self.due, self.run - 1))
