@@ -96,6 +96,7 @@ class Stage:
 
     def __init__(self, processes: Mapping[str, Process], prometheus: Prometheus, inbox: WebhookReceiver) -> None:
         self.processes, self.prometheus, self.inbox = processes, prometheus, inbox
+        self.began = time.time()
         self._urls: dict[tuple[str, str], str] = {}
         self._lock = threading.Lock()
 

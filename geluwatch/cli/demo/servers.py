@@ -214,7 +214,18 @@ class Prometheus(Server):
         Raises:
             ServerError: The server does not answer, or refuses the query.
         """
-        status, body = get(f"{self.url}/api/v1/query?query={quote(expression)}")
+        return self._ask(f"query?query={quote(expression)}", expression)
+
+    def query_range(self, expression: str, *, began: float, step: float) -> list[dict[str, Any]]:
+        """Return the result of a range query from a moment until now: `metric` and `values` of each series.
+
+        Raises:
+            ServerError: The server does not answer, or refuses the query.
+        """
+        return self._ask(f"query_range?query={quote(expression)}&start={began}&end={time.time()}&step={step}", expression)
+
+    def _ask(self, path: str, expression: str) -> list[dict[str, Any]]:
+        status, body = get(f"{self.url}/api/v1/{path}")
         answer = json.loads(body) if body else {}
         if status != 200:
             raise ServerError(f"Prometheus refused the query {expression!r}: {answer.get('error', status)}")
