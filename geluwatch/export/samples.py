@@ -126,7 +126,12 @@ def _of_point(value: Callable[[PointReport], float]) -> _Reader:
 
 
 def _of_panel(value: Callable[[Panel], float]) -> _Reader:
-    return _of_point(lambda seen: math.nan if seen.panel is None else value(seen.panel))
+    def finite(seen: PointReport) -> float:
+        # The logarithm of a spread of zero is no number to draw or to average; that the layer is dead is told by itself.
+        found = math.nan if seen.panel is None else value(seen.panel)
+        return found if math.isfinite(found) else math.nan
+
+    return _of_point(finite)
 
 
 def _before_gelu(value: Callable[[Panel], float]) -> _Reader:
