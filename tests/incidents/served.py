@@ -24,12 +24,12 @@ from torch.nn import functional
 import geluwatch
 from geluwatch import agent
 
-WIDTH, LAYERS, CLASSES, BATCH = 16, 4, 4, 16
+WIDTH, LAYERS, CLASSES, BATCH = 16, 4, 4, 32
 CALM_WINDOWS, PASSES_A_WINDOW = 160, 6
-PAUSE = 0.02
+PAUSE = 0.07
 USUAL_SECONDS = 0.03
 """What a pass waits for, so that its duration is not that of a busy machine's moods."""
-CONFIG = {"window_seconds": 0.5, "flush_seconds": 0.25, "rows_per_window": 1 << 17, "cost_budget": None, "horizons": (1,)}
+CONFIG = {"window_seconds": 1.0, "flush_seconds": 0.5, "rows_per_window": 1 << 17, "cost_budget": None, "horizons": (1,)}
 
 
 class Block(nn.Module):
@@ -82,7 +82,7 @@ class Pod:
         self.truth = copy.deepcopy(self.model)
         self.shift, self.mislabelled, self.bulk, self.masked = 0.0, 0.0, 0, True
         self.notes: dict[str, float] = dict(order.get("notes", {}))
-        self.pause = PAUSE
+        self.pause = order.get("pause", PAUSE)
         self.generator = torch.Generator().manual_seed(order.get("traffic", 1))
         self.ended = threading.Event()
         if "record" in order:
