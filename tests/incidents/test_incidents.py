@@ -27,7 +27,7 @@ from geluwatch.mixin.settings import MixinSettings
 from geluwatch.mixin.thresholds import Thresholds
 from geluwatch.tap import usage
 
-pytestmark = pytest.mark.e2e
+pytestmark = [pytest.mark.e2e, pytest.mark.full]
 
 SHIPPED = MixinSettings()
 SCALED = replace(
