@@ -141,7 +141,7 @@ SQUARES = Metric("geluwatch_activation_squares", "counter", "Sum of the squares 
 # The last closed window
 WINDOW_MEAN = Metric("geluwatch_window_mean", "gauge", "Mean of the last closed window.", "1", _POINT, profile="standard")
 WINDOW_STD = Metric("geluwatch_window_stddev", "gauge", "Standard deviation of the last closed window.", "1", _POINT, profile="standard")
-WINDOW_ROWS = Metric("geluwatch_window_rows", "gauge", "Rows captured in the last closed window.", "{row}", _POINT, profile="standard")
+WINDOW_ROWS = Metric("geluwatch_window_rows", "gauge", "Rows captured in the last closed window.", "{row}", _POINT)
 WINDOW_END = Metric("geluwatch_window_end_timestamp_seconds", "gauge", "When the last closed window ended.", "s")
 WINDOWS = Metric("geluwatch_windows", "counter", "Windows closed.", "{window}")
 KS = Metric("geluwatch_ks_distance_ratio", "gauge", "Kolmogorov-Smirnov distance of the last window from the baseline, certified lower end; explains, does not decide.", "1", _POINT)
