@@ -15,11 +15,11 @@ from torch import nn
 import geluwatch
 from geluwatch.cli.demo import model as demo_model
 from geluwatch.cli.demo import texts as demo_texts
+from geluwatch.cli.demo.monitoring import SETTINGS
 from geluwatch.cli.demo.servers import Alertmanager, Prometheus, find, get
 from geluwatch.cli.demo.webhook import Alert, WebhookReceiver
 from geluwatch.errors import MissingPartError
 from geluwatch.mixin.rulefile import rule_file
-from geluwatch.mixin.settings import MixinSettings
 
 pytestmark = pytest.mark.e2e
 
@@ -67,7 +67,7 @@ def stage(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SimpleNamespace]
         geluwatch.attach(encoder.model, name="minilm", store=f"sqlite:///{folder / 'baselines.db'}", config=config) as watch,
         WebhookReceiver() as inbox,
         Alertmanager(folder / "alertmanager", inbox.url) as alertmanager,
-        Prometheus(folder / "prometheus", rule_file(MixinSettings.quick()), alertmanager.url) as prometheus,
+        Prometheus(folder / "prometheus", rule_file(SETTINGS), alertmanager.url) as prometheus,
     ):
         traffic = Traffic(encoder, watch)
         prose = iter(corpus.baseline)
