@@ -73,7 +73,8 @@ def _drift(settings: MixinSettings, tier: Tier, expr: str, hold: str) -> Alert:
         ),
         expr=expr,
         hold=hold,
-        keep_firing_for=settings.keep_firing_for,
+        # Evidence passes the ticket's limit last on its way down; without this the ticket would come out behind the page.
+        keep_firing_for=settings.fault_keep_firing_for if tier == "page" else settings.keep_firing_for,
     )
 
 
