@@ -40,7 +40,8 @@ page: $(VENV)/.demo ## one drift page, from the baseline to its end
 
 test: $(VENV)/.dev $(VENV)/.sdk tools/grafana/node_modules ## every test that belongs to each change
 	OMP_NUM_THREADS=1 $(BIN)/pytest -n 2 --dist loadfile -m "not e2e and not full"
-	$(BIN)/pytest -m "e2e and not full"
+	$(BIN)/pytest -n 2 --dist loadfile -rP -m "e2e and not full" --ignore=tests/incidents
+	$(BIN)/pytest -s tests/incidents
 
 test-long: $(VENV)/.dev $(VENV)/.sdk tools/grafana/node_modules ## the tests that are left out of every run
 	$(BIN)/pytest -m full

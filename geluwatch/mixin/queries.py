@@ -45,8 +45,9 @@ def recent(metric: Metric, settings: MixinSettings) -> str:
     """Return how much a counter grew per series within the rate window, leaving out what did not grow.
 
     `increase` alone is blind to what a counter brings along when it is born: a pod that meets a NaN before its first
-    scrape and then crashes would never be seen. So a counter above zero counts in full when its series did not exist
-    a window ago, unless its agent was attached long before (then the server was blind, and the count is old); and when
+    scrape and then crashes would never be seen. So a counter above zero counts in full when its series was not seen in
+    the window before (looking at one moment of it would take a scrape that failed then for a birth now), unless its agent
+    was attached long before (then the server was blind, and the count is old); and when
     the agent was attached anew within the window, which shows a restart even where the counter has come back to the
     very value it had.
     """
@@ -57,7 +58,7 @@ def recent(metric: Metric, settings: MixinSettings) -> str:
     born = [
         f"({counter} > 0)",
         "unless",
-        f"({counter} offset {window})",
+        _seen_before(counter, window),
         f"unless{match}",
         f"(time() - {attached} > {seconds(settings.grace)})",
     ]
@@ -68,7 +69,12 @@ def recent(metric: Metric, settings: MixinSettings) -> str:
 def grown(metric: Metric, window: str, where: str) -> str:
     """Return how much a counter grew per series within a window, what it held when its series was born included."""
     counter = series(metric, where)
-    return f"(increase({counter}[{window}]) > 0) or (({counter} > 0) unless ({counter} offset {window}))"
+    return f"(increase({counter}[{window}]) > 0) or (({counter} > 0) unless {_seen_before(counter, window)})"
+
+
+def _seen_before(counter: str, window: str) -> str:
+    """Return the series of a counter that there were at some time in the window before the present one."""
+    return f"present_over_time({counter}[{window}] offset {window})"
 
 
 def quantile(share: float, buckets: str) -> str:

@@ -24,7 +24,12 @@ from torch.nn import functional
 import geluwatch
 from geluwatch import agent
 
-WIDTH, LAYERS, CLASSES, BATCH = 16, 4, 4, 32
+WIDTH, LAYERS, CLASSES = 16, 4, 4
+SHAPE = (8, 8, WIDTH)
+"""Of a request: texts, tokens, channels."""
+ROWS = SHAPE[0] * SHAPE[1]
+EVALUATED = 4096
+"""Inputs on which a judged pod's quantised copy is evaluated."""
 CALM_WINDOWS, PASSES_A_WINDOW = 160, 6
 PAUSE = 0.07
 USUAL_SECONDS = 0.03
@@ -80,11 +85,14 @@ class Pod:
         if order.get("weights") == "candidate":
             _scale_rows(self.model.blocks[1].up, 1.8)
         self.truth = copy.deepcopy(self.model)
-        self.shift, self.mislabelled, self.bulk, self.masked = 0.0, 0.0, 0, True
+        self.shift, self.mislabelled, self.bulk = 0.0, 0.0, 0
+        self.mask: Callable[[torch.Tensor], torch.Tensor | None] = _all_real
         self.notes: dict[str, float] = dict(order.get("notes", {}))
         self.pause = order.get("pause", PAUSE)
         self.generator = torch.Generator().manual_seed(order.get("traffic", 1))
         self.ended = threading.Event()
+        if order.get("judged"):
+            self.evaluate(bits=8)
         if "record" in order:
             self.record(order["record"])
         self.model.delay = USUAL_SECONDS
@@ -117,17 +125,30 @@ class Pod:
 
     def serve(self) -> None:
         """Answer one request, learn what the answer should have been, and tell the watch."""
-        x = torch.randn(BATCH, WIDTH, generator=self.generator) + self.shift
+        x = torch.randn(SHAPE, generator=self.generator) + self.shift
         if self.bulk:
-            x = x[:1].expand(self.bulk, WIDTH)
+            x = x[:1].expand(self.bulk, *SHAPE[1:])
         with torch.inference_mode():
             said = self.model(x).argmax(-1)
         if self.order.get("judged"):
-            right = self.truth(x).argmax(-1)
-            noisy = torch.rand(BATCH, generator=self.generator) < 0.05 + self.mislabelled
-            self.watch.note(predictions=BATCH, wrong=int(((said != right) | noisy).sum()), **self.notes)
-        elif self.notes:
-            self.watch.note(**self.notes)
+            self.watch.note(predictions=ROWS, wrong=int((said != self.labels(x)).sum()), **self.notes)
+
+    def labels(self, x: torch.Tensor) -> torch.Tensor:
+        """Return what the answers should be, some of them mislabelled."""
+        noisy = torch.rand(x.shape[:-1], generator=self.generator) < 0.05 + self.mislabelled
+        return (self.truth(x).argmax(-1) + noisy) % CLASSES
+
+    def evaluate(self, bits: int) -> None:
+        """Quantise the weights to so many bits, and note the accuracy with and without that."""
+        x = torch.randn(EVALUATED, WIDTH, generator=self.generator)
+        coarse = copy.deepcopy(self.truth)
+        with torch.inference_mode():
+            for weight in coarse.parameters():
+                step = weight.abs().max() / 2 ** (bits - 1)
+                weight.copy_((weight / step).round() * step)
+            labels = self.labels(x)
+            full, quantised = (float((model(x).argmax(-1) == labels).float().mean()) for model in (self.truth, coarse))
+        self.notes |= {"accuracy": full, "quantized_accuracy_delta": quantised - full}
 
     def traffic(self) -> None:
         """Serve until the pod ends; a request that fails is one of its callers' troubles."""
@@ -137,11 +158,9 @@ class Pod:
             except (RuntimeError, MemoryError):
                 continue
 
-    def padding(self, args: tuple[Any, ...], _: dict[str, Any]) -> torch.Tensor:
-        """Return which rows are real: all of them, where the application knows."""
-        if not self.masked:
-            raise LookupError("the batch has no lengths")
-        return torch.ones(args[0].shape[0], dtype=torch.bool)
+    def padding(self, args: tuple[Any, ...], _: dict[str, Any]) -> torch.Tensor | None:
+        """Return which tokens are real, as the application has it."""
+        return self.mask(args[0])
 
     def take(self, order: dict[str, Any]) -> None:
         """Record a baseline, or arm one, in the midst of traffic."""
@@ -169,14 +188,28 @@ class Run(Pod):
 
     def serve(self) -> None:
         """Take one step; a poisoned label makes the loss, and so every gradient, NaN, and the scaler skips the step."""
-        x = torch.randn(BATCH, WIDTH, generator=self.generator)
-        wanted = torch.full((BATCH, CLASSES), float("nan") if self.poisoned else 0.5)
+        x = torch.randn(SHAPE, generator=self.generator)
+        wanted = torch.full((*SHAPE[:-1], CLASSES), float("nan") if self.poisoned else 0.5)
         loss = functional.mse_loss(self.model(x), wanted)
         self.optimizer.zero_grad()
         self.scaler.scale(loss).backward()
         self.scaler.step(self.optimizer)
         self.scaler.update()
         self.watch.note_step(loss, self.scaler)
+
+
+def _all_real(_: torch.Tensor) -> None:
+    """Return no mask, for there is no padding."""
+
+
+def _first_real(x: torch.Tensor) -> torch.Tensor:
+    mask = torch.zeros(x.shape[:2], dtype=torch.bool)
+    mask[0, 0] = True
+    return mask
+
+
+def _unknown(_: torch.Tensor) -> torch.Tensor:
+    raise LookupError("the batch has no lengths")
 
 
 def _scale_rows(layer: nn.Linear, factor: float) -> None:
@@ -217,21 +250,24 @@ class Switch:
 
 
 class Growth:
-    """Weights that double every window and more, towards what their dtype can hold."""
+    """Weights that grow twice a second, for twelve seconds, towards what their dtype can hold."""
+
+    def __init__(self, begin: float, factor: float) -> None:
+        self.begin, self.factor = begin, factor
 
     def do(self, pod: Pod) -> None:
         self.ended = threading.Event()
         layer = pod.model.blocks[2].up
         self.kept = copy.deepcopy(layer.state_dict())
-        _scale_rows(layer, 2.0**88)
+        _scale_rows(layer, self.begin)
         self.thread = threading.Thread(target=self.grow, args=(layer,), daemon=True)
         self.thread.start()
 
     def grow(self, layer: nn.Linear) -> None:
-        for _ in range(30):
+        for _ in range(24):
             if self.ended.wait(0.5):
                 return
-            _scale_rows(layer, 1.6)
+            _scale_rows(layer, self.factor)
 
     def undo(self, pod: Pod) -> None:
         self.ended.set()
@@ -263,16 +299,53 @@ class Unpaced(Detached):
         super().undo(pod)
 
 
-class Unmasked(Detached):
-    """The application's own mask function fails, again and again; mended, the agent is attached anew, as after a new release."""
+class Masked(Detached):
+    """The application's own mask function is wrong; mended, the agent is attached anew, as after a new release."""
+
+    def __init__(self, mask: Callable[[torch.Tensor], torch.Tensor | None]) -> None:
+        self.mask = mask
 
     def do(self, pod: Pod) -> None:
-        pod.masked = False
+        pod.mask = self.mask
 
     def undo(self, pod: Pod) -> None:
-        pod.masked = True
+        pod.mask = _all_real
         super().do(pod)
         super().undo(pod)
+
+
+class Unused(Detached):
+    """A release whose passes go by the last layer, and its mend, the agent attached anew with each."""
+
+    def do(self, pod: Pod) -> None:
+        self.release(pod, skipped=True)
+
+    def undo(self, pod: Pod) -> None:
+        self.release(pod, skipped=False)
+
+    def release(self, pod: Pod, *, skipped: bool) -> None:
+        super().do(pod)
+        pod.model.blocks[-1].skipped = skipped
+        super().undo(pod)
+
+
+class Hung:
+    """Whoever is called from the agent's background thread does not return, as a disk that does not answer."""
+
+    def do(self, pod: Pod) -> None:
+        self.released, held = threading.Event(), threading.Event()
+        self.thread = threading.Thread(target=self.hold, args=(pod, held), daemon=True)
+        self.thread.start()
+        held.wait()
+
+    def hold(self, pod: Pod, held: threading.Event) -> None:
+        with pod.watch._lock:
+            held.set()
+            self.released.wait()
+
+    def undo(self, _: Pod) -> None:
+        self.released.set()
+        self.thread.join()
 
 
 class Rearmed:
@@ -294,6 +367,16 @@ class Rearmed:
         pod.watch.arm("v1")
 
 
+class Coarse:
+    """A release of the quantised model with too few bits."""
+
+    def do(self, pod: Pod) -> None:
+        pod.evaluate(bits=3)
+
+    def undo(self, pod: Pod) -> None:
+        pod.evaluate(bits=8)
+
+
 class Ballast:
     """Memory that is really there."""
 
@@ -312,24 +395,27 @@ class Faults:
         "traffic": lambda: Switch("shift", 1.5),
         "astray": lambda: Switch("shift", 1.5),
         "dead": lambda: Weights(lambda model: model.blocks[1].up.bias, lambda b: b.fill_(-1e4)),
-        "growth": Growth,
+        "growth": lambda: Growth(2.0**88, 1.6),
+        "swelling": lambda: Growth(1.0, 8.0),
         "kernel": lambda: Switch("__class__", OtherGelu, lambda pod: pod.model.blocks[3].act),
         "saturated": lambda: Weights(lambda model: model.blocks[1].up.weight, lambda w: w.mul_(40)),
         "bulk": lambda: Switch("bulk", 1 << 44),
         "slow": lambda: Switch("delay", 1.1, lambda pod: pod.model),
         "slower": lambda: Switch("delay", 0.17, lambda pod: pod.model),
         "failing": lambda: Switch("broken", True, lambda pod: pod.model),
-        "skipping": lambda: Switch("skipped", True, lambda pod: pod.model.blocks[1]),
+        "skipping": lambda: Switch("skipped", True, lambda pod: pod.model.blocks[-1]),
         "detached": Detached,
-        "mask": Unmasked,
+        "unused": Unused,
+        "mask": lambda: Masked(_unknown),
+        "starved": lambda: Masked(_first_real),
+        "hung": Hung,
         "mixed": lambda: Rearmed("other", 0.0),
         "aged": lambda: Rearmed("old", 7200.0),
         "unpaced": Unpaced,
         "labels": lambda: Switch("mislabelled", 0.3),
         "poisoned": lambda: Switch("poisoned", True),
         "ballast": Ballast,
-        "dearer": lambda: Switch("notes", {"cost_per_hour": 3.0}),
-        "coarse": lambda: Switch("notes", {"quantized_accuracy_delta": -0.08}),
+        "coarse": Coarse,
     }
 
 

@@ -20,14 +20,14 @@ import pytest
 from stage import ExampleAlertmanager, Incident, Process, Stage
 
 from geluwatch.cli.demo.servers import Prometheus, get
-from geluwatch.cli.demo.webhook import WebhookReceiver
+from geluwatch.cli.demo.webhook import Alert, WebhookReceiver
 from geluwatch.mixin.alertmanager import example as alertmanager_example
 from geluwatch.mixin.rulefile import rule_file
 from geluwatch.mixin.settings import MixinSettings
 from geluwatch.mixin.thresholds import Thresholds
 from geluwatch.tap import usage
 
-pytestmark = [pytest.mark.e2e, pytest.mark.full]
+pytestmark = pytest.mark.e2e
 
 SHIPPED = MixinSettings()
 SCALED = replace(
@@ -82,30 +82,40 @@ def one(stage: Stage, lane: str, models: tuple[str, ...], fault: Fault) -> str:
         fault.begin(stage)
     for pod, process in fault.pods.items():
         stage.processes[process].tell(pod=pod, do=fault.name)
-    took = stage.wait_for(fault.expected, "firing", began, TIMEOUT)
-    time.sleep(fault.lasts)
-    for pod, process in fault.pods.items():
-        stage.processes[process].tell(pod=pod, undo=fault.name)
-    if fault.finish is not None:
-        fault.finish(stage)
-    over = stage.wait_for((*fault.expected, *fault.later), "resolved", began, 4 * TIMEOUT)
-    return check(stage, lane, models, fault, began, took, over)
-
-
-def check(stage: Stage, lane: str, models: tuple[str, ...], fault: Fault, began: float, took: float, over: float) -> str:
-    """See that what came since a moment is what was expected, each once, with a text and a runbook that opens."""
-    came = {about: [alert for alert in history if alert.received >= began] for about, history in stage.changes(models).items()}
-    statuses = {about: [alert.status for alert in history] for about, history in came.items() if history}
-    wanted = {about: ["firing", "resolved"] for about in (*fault.expected, *fault.later)}
-    texts = (f"{about}: {history[0].annotations['description']}" for about, history in came.items() if history)
-    assert wanted == statuses, "\n".join(texts)
-    first = came[fault.expected[0]][0]
-    assert fault.says in first.annotations["description"], first.annotations["description"]
-    assert first.labels["owner"] in {"model", "infrastructure"}
-    status, page = get(first.runbook_url)
-    assert (200, True) == (status, f"<h1>{first.name}</h1>" in page.decode())
-    alerts = ", ".join(f"{name} ({severity}) of {model}" for name, severity, model in (*fault.expected, *fault.later))
+    try:
+        took = stage.wait_for(fault.expected, "firing", began, TIMEOUT)
+        told = since(stage, models, began)
+        for about in fault.expected:
+            helps(told[about][0])
+        said = told[fault.expected[0]][0].annotations["description"]
+        assert fault.says in said, said
+        time.sleep(fault.lasts)
+    finally:
+        for pod, process in fault.pods.items():
+            stage.processes[process].tell(pod=pod, undo=fault.name)
+        if fault.finish is not None:
+            fault.finish(stage)
+    everything = (*fault.expected, *fault.later)
+    over = stage.wait_for(everything, "resolved", began, 4 * TIMEOUT)
+    told = since(stage, models, began)
+    texts = (f"{about}: {history[0].annotations['description']}" for about, history in told.items())
+    statuses = {about: [alert.status for alert in history] for about, history in told.items()}
+    assert {about: ["firing", "resolved"] for about in everything} == statuses, "\n".join(texts)
+    alerts = ", ".join(f"{name} ({severity}) of {model}" for name, severity, model in everything)
     return f"{fault.name:10} {took:5.1f} s to {alerts}; over {over:.1f} s after it was mended"
+
+
+def since(stage: Stage, models: tuple[str, ...], began: float) -> dict[Incident, list[Alert]]:
+    """Return what some models' people were told since a moment."""
+    came = {about: [alert for alert in history if alert.received >= began] for about, history in stage.changes(models).items()}
+    return {about: history for about, history in came.items() if history}
+
+
+def helps(alert: Alert) -> None:
+    """See that an alert says whose it is, and links to a runbook of its own that opens while it burns."""
+    assert alert.labels["owner"] in {"model", "infrastructure"}
+    status, page = get(alert.runbook_url)
+    assert (200, True) == (status, f"<h1>{alert.name}</h1>" in page.decode())
 
 
 @pytest.fixture(scope="module")
@@ -131,14 +141,7 @@ def begin(stage: Stage) -> None:
     def first() -> None:
         stage.start("one", "a1", model="ranker", record="v1", labels={"region": "eu"})
         stage.start("one", "a2", model="ranker", arm="v1", labels={"region": "eu"}, traffic=2)
-        stage.start(
-            "one",
-            "g1",
-            model="grader",
-            record="v1",
-            judged=True,
-            notes={"cost_per_hour": 1.0, "quantized_accuracy_delta": -0.001, "accuracy": 0.95},
-        )
+        stage.start("one", "g1", record="v1", **GRADED)
         stage.start("one", "h1", model="hungry", record="v1")
         stage.start("one", "d1", model="tagger", record="v1")
 
@@ -146,14 +149,16 @@ def begin(stage: Stage) -> None:
         stage.start("two", "s1", model="sluggish", record="v1", pause=0.02)
         stage.start("two", "f1", model="flaky", record="v1")
         stage.start("two", "t1", model="trainer", trains=True, config={"gradients": True})
-        stage.start("two", "l1", model="elder", record="v1")
+        # Short windows, which take long to fill where most rows are missing; little memory for rows that wait.
+        short = {"window_seconds": 0.5, "flush_seconds": 0.25, "minimum_rows": 380, "pending_bytes": 1 << 20}
+        stage.start("two", "l1", model="elder", record="v1", config=short)
 
     def third() -> None:
         canary(stage, "c1", "2", record="v2")
 
     def fourth() -> None:
         # Memory is that of a process, so this one has its own.
-        stage.start("other", "o1", model="burden", record="v1", config={"cost_budget": 0.005})
+        stage.start("other", "o1", model="burden", record="v1", config={"cost_budget": 0.001})
 
     with ThreadPoolExecutor(4) as pool:
         for started in [pool.submit(start) for start in (first, second, third, fourth)]:
@@ -179,14 +184,29 @@ def better(stage: Stage) -> None:
     canary(stage, "c1", "2", arm="v2")
 
 
+GRADED = {"model": "grader", "judged": True, "notes": {"cost_per_hour": 1.0}}
+"""How a pod of the grader is started."""
+
+
+def dearer(stage: Stage) -> None:
+    """Start another pod, which costs as much and does a third of the work."""
+    stage.start("canary", "g2", arm="v1", pause=0.27, **GRADED)
+
+
+def as_cheap_as_before(stage: Stage) -> None:
+    """End it."""
+    stage.stop("canary", "g2", "grader")
+
+
 def unarmed(stage: Stage) -> None:
     """Start a model without a baseline."""
     stage.start("two", "r1", model="rookie")
 
 
 def armed(stage: Stage) -> None:
-    """Record and arm a baseline of the traffic it has had."""
-    stage.processes["two"].tell(pod="r1", record="v1", arm="v1")
+    """Put one with a baseline in its place."""
+    stage.stop("two", "r1", "rookie")
+    stage.start("two", "r2", model="rookie", record="v1")
 
 
 RANKER = (
@@ -218,13 +238,13 @@ RANKER = (
 TAGGER = (
     Fault("detached", {"d1": "one"}, (("AgentMissing", "warning", "tagger"),), "has lost an agent"),
     Fault("mixed", {"e1": "two"}, (("BaselineMixed", "warning", "tagger 1"),)),
-    Fault("skipping", {"d1": "one", "e1": "two"}, (("SitesBlind", "warning", "tagger 1"),), "blocks.1.act"),
-    Fault("mask", {"d1": "one"}, (("AgentFaulty", "warning", "tagger 1"),)),
+    Fault("skipping", {"d1": "one", "e1": "two"}, (("SitesBlind", "warning", "tagger 1"),), "blocks.3.act"),
+    Fault("mask", {"d1": "one"}, (("AgentFaulty", "warning", "tagger 1"),), " mask"),
 )
 GRADER = (
     Fault("coarse", {"g1": "one"}, (("QuantizedAccuracy", "warning", "grader 1"),)),
     Fault("labels", {"g1": "one"}, (("AccuracyDrop", "warning", "grader 1"),)),
-    Fault("dearer", {"g1": "one"}, (("CostUp", "warning", "grader"),)),
+    Fault("dearer", {}, (("CostUp", "warning", "grader"),), begin=dearer, finish=as_cheap_as_before),
 )
 HUNGRY = (
     Fault(
@@ -252,13 +272,27 @@ SLUGGISH = (
         later=(("ErrorBudgetBurn", "warning", "sluggish 1"),),
     ),
 )
-ELDER = (Fault("aged", {"l1": "two"}, (("BaselineStale", "warning", "elder 1"),)),)
-ROOKIE = (Fault("unarmed", {}, (("BaselineMissing", "warning", "rookie 1"),), "without an armed baseline", begin=unarmed, finish=armed),)
+ELDER = (
+    Fault("aged", {"l1": "two"}, (("BaselineStale", "warning", "elder 1"),)),
+    Fault("starved", {"l1": "two"}, (("AgentFaulty", "warning", "elder 1"),), "no window for"),
+    Fault("hung", {"l1": "two"}, (("AgentFaulty", "warning", "elder 1"),), "its background thread stands still", lasts=2.0),
+    Fault("unused", {"l1": "two"}, (("SitesBlind", "warning", "elder 1"),), "blocks.3.act"),
+)
+ROOKIE = (
+    Fault(
+        "swelling",
+        {"r1": "two"},
+        (("OverflowAhead", "critical", "rookie 1"), ("BaselineMissing", "warning", "rookie 1")),
+        "at the present rate",
+        begin=unarmed,
+        finish=armed,
+    ),
+)
 BURDEN = (
     Fault("unpaced", {"o1": "other"}, (("AgentOverBudget", "warning", "burden 1"),)),
     Fault("ballast", {"o1": "other"}, (("MemoryPressure", "warning", "burden 1"),)),
 )
-TRAINER = (Fault("poisoned", {"t1": "two"}, (("TrainingFault", "warning", "trainer 1"),), "steps with a NaN or an Inf as loss"),)
+TRAINER = (Fault("poisoned", {"t1": "two"}, (("TrainingFault", "warning", "trainer 1"),), "steps with a NaN or an Inf as loss", lasts=4.0),)
 
 LANES: dict[str, tuple[tuple[str, ...], tuple[Fault, ...]]] = {
     "ranker": (("ranker",), RANKER),
@@ -299,22 +333,17 @@ def _words(value: object) -> str:
     return ", ".join(value) if isinstance(value, tuple) else str(value)
 
 
-WITHOUT = {
-    r"geluwatch_device_": "needs an accelerator",
-    r"geluwatch_rows_dropped_total.* > 0": "no incident here makes more rows wait than memory is set aside for",
-    r"geluwatch_flush_seconds_total.* == 0": "no incident here ends an agent's background thread",
-    r":stalled|> 10 \* \(geluwatch_window_end": "no incident here keeps windows from closing under traffic",
-}
-"""Expressions that may find nothing, and why."""
+HARDWARE = "geluwatch_device_"
+"""In expressions that may find nothing here, for they need an accelerator."""
 
 
 def test_every_query_of_every_artefact_finds_something_finite(stage: Stage) -> None:
     """Over the time of the incidents, each expression of rules, dashboards, runbooks and playbooks finds values, all of them finite.
 
-    Those that look for hardware or for a trouble that is not among the incidents are listed; they are no more than one in twenty.
+    Only those that look for an accelerator may find nothing; they are no more than one in twenty.
     """
     asked = expressions.every(SCALED, "5s", "1m")
-    found = {query: stage.prometheus.query_range(_asked(query), began=stage.began, step=5.0) for query in asked}
+    found = {query: stage.prometheus.query_range(_asked(query), began=stage.began, step=2.0) for query in asked}
     empty = [query for query, series in found.items() if not series]
     infinite = [
         query for query, series in found.items() for each in series for _, value in each["values"] if not math.isfinite(float(value))
@@ -322,7 +351,7 @@ def test_every_query_of_every_artefact_finds_something_finite(stage: Stage) -> N
     print(f"\n{len(asked)} expressions; {len(empty)} without values:", *(f"{query.source}: {query.expr}" for query in empty), sep="\n")
     print("not finite:", *sorted({f"{query.source}: {query.expr}" for query in infinite}), sep="\n")
     assert [] == infinite
-    assert [] == [query for query in empty if not any(re.search(what, query.expr, re.DOTALL) for what in WITHOUT)]
+    assert [] == [query for query in empty if HARDWARE not in query.expr]
     assert len(empty) <= 0.05 * len(asked)
 
 

@@ -205,24 +205,34 @@ Recorded = dict[tuple[str, ...], float]
 def read(prometheus: Prometheus, everything: int) -> dict[str, Recorded]:
     """Return what was recorded, by name, at a moment whose window holds all that was counted."""
     rate = fleet.rate_name(QUICK)
-    moments: list[str] = []
+    names = (fleet.FLEET_KS, fleet.BOUND, fleet.POD_KS, fleet.CANARY_KS, fleet.FARTHEST)
+    found: dict[str, Recorded] = {}
 
     def holds_everything() -> bool:
         sums = Counter[str]()
         for series in prometheus.query(f'{rate}{{le="+Inf"}}[6s]'):
             sums.update({at: 10 * float(value) for at, value in series["values"]})
-        moments[:] = [at for at, value in sums.items() if abs(value - everything) < 0.5]
-        return bool(moments)
+        for moment in (at for at, value in sums.items() if abs(value - everything) < 0.5):
+            found.update({name: recorded_at(prometheus, name, moment) for name in names})
+            # The rules of a group are evaluated one after the other: those behind the rate may not have come to this moment yet.
+            if all(found.values()):
+                return True
+        return False
 
     eventually(holds_everything)
-    names = (fleet.FLEET_KS, fleet.BOUND, fleet.POD_KS, fleet.CANARY_KS, fleet.FARTHEST)
-    found: dict[str, Recorded] = {name: {} for name in names}
-    for name in names:
-        for series in prometheus.query(f"{name}[8s]"):
-            labels = series["metric"]
-            place = tuple(labels[label] for label in ("model_version", "layer", "point", "instance") if label in labels)
-            found[name][place] = next(float(value) for at, value in series["values"] if str(at) == str(moments[-1]))
     return found
+
+
+def recorded_at(prometheus: Prometheus, name: str, moment: str) -> Recorded:
+    """Return what was recorded under a name at a moment."""
+    values: Recorded = {}
+    for series in prometheus.query(f"{name}[8s]"):
+        labels = series["metric"]
+        place = tuple(labels[label] for label in ("model_version", "layer", "point", "instance") if label in labels)
+        then = dict(map(tuple, series["values"])).get(moment)
+        if then is not None:
+            values[place] = float(then)
+    return values
 
 
 def binned(left: np.ndarray, right: np.ndarray) -> float:

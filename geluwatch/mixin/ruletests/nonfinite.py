@@ -38,6 +38,7 @@ def cases(_: Alert, scale: Scale) -> tuple[Case, ...]:
         stories.no_agent_left(),
         stories.resolves(),
         stories.old_count(),
+        stories.missed_scrape(),
         stories.healthy(),
         stories.idle(),
     )
@@ -125,6 +126,16 @@ class _Stories(Sudden):
             "is silent for the old count of an agent that the server has long been unable to reach",
             {**self.agent(), **self.passes(self.born(1000), LAYERS[0], OTHER_POD), **attached},
             silent(self.start, self.start + 1, self.run - 1),
+        )
+
+    def missed_scrape(self) -> Case:
+        failed = self.cleared + 2
+        young = {name(catalog.ATTACHED, **POD): flat(0, self.run)}
+        count = f"{flat(3, failed)} {gone(1)} {flat(3, self.run - failed - 1)}"
+        return Case(
+            "does not tell once more of what a young agent had, when a scrape has failed",
+            {**self.agent(), **young, **self.passes(count, LAYERS[2])},
+            (Check(0, self.says(3, LAYERS[2])), *silent(failed - 1, *(failed + self.window_steps + late for late in (-1, 0, 1)))),
         )
 
     def healthy(self) -> Case:
