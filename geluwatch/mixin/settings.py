@@ -180,6 +180,12 @@ def seconds(duration: str, name: str = "duration") -> int:
     return int(match[1]) * _UNIT_SECONDS[match[2]]
 
 
+def spelled(total: int) -> str:
+    """Return whole seconds as a duration, in the largest unit that needs no fraction."""
+    unit = next(unit for unit in reversed(_UNIT_SECONDS) if total % _UNIT_SECONDS[unit] == 0)
+    return f"{total // _UNIT_SECONDS[unit]}{unit}"
+
+
 def _check_matchers(name: str, text: str) -> None:
     if text and not _MATCHERS.fullmatch(text):
         raise ConfigError(f'{name} must be PromQL matchers without braces, such as job="minilm",cluster="eu"; got {text!r}.')

@@ -7,13 +7,20 @@ import re
 import pytest
 
 from geluwatch.errors import ConfigError
-from geluwatch.mixin.settings import MixinSettings, seconds
+from geluwatch.mixin.settings import MixinSettings, seconds, spelled
 
 
 @pytest.mark.parametrize(("written", "expected"), [("1s", 1), ("5m", 300), ("6h", 21600), ("1d", 86400)])
 def test_durations_are_read_in_seconds(written: str, expected: int) -> None:
     """A duration of each unit is read as its number of seconds."""
     assert expected == seconds(written)
+
+
+@pytest.mark.parametrize(("total", "expected"), [(1, "1s"), (90, "90s"), (1200, "20m"), (86400, "1d"), (2 * 604800, "2w")])
+def test_durations_are_written_in_the_largest_unit_that_fits(total: int, expected: str) -> None:
+    """A number of seconds is written as one whole number and unit, and read back as the same."""
+    assert expected == spelled(total)
+    assert total == seconds(expected)
 
 
 @pytest.mark.parametrize("written", ["", "5", "m", "0m", "-5m", "1.5h", "5 m", "1h30m", "5M", None, 5])

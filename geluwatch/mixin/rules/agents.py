@@ -179,12 +179,14 @@ def _stalled(settings: MixinSettings) -> str:
 
     Usual is what the agent itself has had since it was attached, so that no long range has to be read. Where traffic
     is a fraction of the usual, windows wait for rows, and that is no fault; nor is it where most passes raise, which give none.
+    Nothing is told of an age within the rate window, which a few scrapes make of windows that are closed every moment.
     """
     ended, attached, windows, forwards = (
         queries.series(metric, settings.selector) for metric in (catalog.WINDOW_END, catalog.ATTACHED, catalog.WINDOWS, catalog.FORWARDS)
     )
-    old = f"(time() - {ended} > {_USUAL_WINDOWS} * ({ended} - {attached}) / ({windows} > 0))"
     window = settings.rate_window
+    usual = f"{_USUAL_WINDOWS} * ({ended} - {attached}) / ({windows} > 0)"
+    old = f"(time() - {ended} > clamp_min({usual}, {seconds(window)}))"
     busy = f"(rate({forwards}[{window}]) * {_USUAL_TRAFFIC} > {forwards} / (time() - {attached} > 0))"
     failing = f"(2 * rate({queries.series(catalog.FAILED_FORWARDS, settings.selector)}[{window}]) > rate({forwards}[{window}]))"
     return queries.largest(queries.chain(old, "and", busy, "unless", failing), *POD)

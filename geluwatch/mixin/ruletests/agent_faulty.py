@@ -21,6 +21,7 @@ from geluwatch.mixin.ruletests.grammar import (
     ramp,
     silent,
 )
+from geluwatch.mixin.settings import seconds
 
 _WINDOWS = 100
 _STEPS_A_WINDOW = 10
@@ -41,6 +42,7 @@ def cases(_: Alert, scale: Scale) -> tuple[Case, ...]:
         stalled.thin_traffic(),
         stalled.failing(),
         stalled.idle(),
+        stalled.every_moment(),
         stalled.restarted(),
     )
 
@@ -132,7 +134,7 @@ class _Stalled(_Told):
 
     def __init__(self, scale: Scale) -> None:
         super().__init__(scale, start=10 * _STEPS_A_WINDOW + 1, wait=scale.settings.blind_for)
-        self.step = scale.step
+        self.step, self.window = scale.step, scale.settings.rate_window
 
     def series(self, slope: float, attached: float = -_WINDOWS * _STEPS_A_WINDOW) -> dict[str, str]:
         return {
@@ -166,6 +168,15 @@ class _Stalled(_Told):
 
     def idle(self) -> Case:
         return Case("is silent where windows have ended with the traffic", self.series(0), silent(self.due, self.run - 1))
+
+    def every_moment(self) -> Case:
+        often = {
+            name(catalog.WINDOW_END, **POD): ramp(-seconds(self.window) / 2, self.step, self.run),
+            name(catalog.WINDOWS, **POD): ramp(1e6, 1000, self.run),
+        }
+        return Case(
+            "is silent where windows are closed faster than they are scraped", {**self.series(10), **often}, silent(self.due, self.run - 1)
+        )
 
     def restarted(self) -> Case:
         series = {key: values for key, values in self.series(10).items() if catalog.WINDOW_END.name not in key}

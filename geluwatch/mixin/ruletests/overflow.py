@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from geluwatch import catalog
 from geluwatch.mixin.rules.alerting import Alert
+from geluwatch.mixin.rules.numerics import keep
 from geluwatch.mixin.ruletests.episode import Episode
 from geluwatch.mixin.ruletests.grammar import (
     FIRST_HOST,
@@ -50,8 +51,9 @@ class _Stories(Episode):
             scale,
             start=2 * scale.steps(scale.settings.rate_window),
             wait=scale.settings.page_for,
-            keep=scale.settings.fault_keep_firing_for,
+            keep=keep(scale.settings, "page"),
         )
+        self.ticket_cleared = self.end + scale.steps(keep(scale.settings, "ticket"))
 
     def ahead(self, layer: str, tier: Tier, pod: Labels = POD, value: float = 1) -> dict[str, str]:
         return {
@@ -81,9 +83,9 @@ class _Stories(Episode):
     def is_over(self) -> Case:
         said = tuple(self.says(tier, LAYERS[2]) for tier in ("page", "ticket"))
         return Case(
-            "ends some time after the danger has passed",
+            "ends some time after the danger has passed, the ticket before the page that keeps it quiet",
             {**self.agent, **self.ahead(LAYERS[2], "page")},
-            (Check(self.end - 1, said), Check(self.cleared + 2)),
+            (Check(self.end - 1, said), Check(self.ticket_cleared + 2, said[:1]), Check(self.cleared + 2)),
         )
 
     def tickets(self) -> Case:
@@ -104,7 +106,7 @@ class _Stories(Episode):
         return Case(
             "says no time where there is no trend, and keeps firing for a while",
             {**self.agent, **self.ahead(LAYERS[2], "ticket")},
-            (Check(self.cleared - 2, (said,)), Check(self.cleared + 2)),
+            (Check(self.ticket_cleared - 2, (said,)), Check(self.ticket_cleared + 2)),
         )
 
     def one_pod_of_two(self) -> Case:
