@@ -19,7 +19,7 @@ from geluwatch.core.totals import merged
 from geluwatch.errors import BaselineError, DetachedError
 from geluwatch.inbox import Inbox
 from geluwatch.ports import BaselineStore, Clock, Sink, Source
-from geluwatch.records import Certificate, Report, Site, Totals
+from geluwatch.records import Certificate, Report, Rows, Site, Totals
 
 if TYPE_CHECKING:
     from geluwatch.export.listener import Listener
@@ -36,6 +36,10 @@ _RUNBOOKS: Mapping[str, str] = {
     "blind": "GeluwatchSitesBlind",
 }
 """The runbook that fits each trouble that a report may be in (see `geluwatch.export.pages`)."""
+
+
+_ROWS_WORTH_COUNTING = 1 << 23
+"""Bytes of rows that are counted together: eight megabytes, so that they are no burden while they wait."""
 
 
 class Watch:
@@ -65,6 +69,8 @@ class Watch:
         # Guards the monitor between the background thread and the caller's; the model's threads never take it.
         self._lock = threading.RLock()
         self._inbox = Inbox()
+        self._rows: list[Rows] = []
+        """Drained rows that wait for others, for to count a few values costs nearly what many do."""
         self._background = Background(self.tick, self._last_flush, config.flush_seconds)
         self._background.on_fork = self._forget_parent
         self._gave_up = ""
@@ -271,9 +277,10 @@ class Watch:
         """Flush once, and close the window if its time is over; a failure is counted, repeated ones end the thread's work."""
         with self._lock:
             try:
-                self._fold()
-                due = self._config.window_seconds
-                if due is not None and self._clock.monotonic() - self._window_began >= due and self._monitor.ready_to_close():
+                length = self._config.window_seconds
+                due = length is not None and self._clock.monotonic() - self._window_began >= length
+                self._fold(rows_may_wait=not due)
+                if due and self._monitor.ready_to_close():
                     self._close()
                 else:
                     self._publish()
@@ -315,15 +322,22 @@ class Watch:
         """
         self._lock = threading.RLock()
         self._inbox = Inbox()
+        self._rows.clear()
         self._listener = None
         self._source.start_anew()
         self._monitor = self._monitor.restarted(self._clock.time())
         self._window_began = self._clock.monotonic()
         self._report = self._monitor.report(self._clock.time())
 
-    def _fold(self) -> None:
+    def _fold(self, *, rows_may_wait: bool = False) -> None:
         began = self._clock.monotonic()
-        self._monitor.ingest(self._source.drain())
+        drained = self._source.drain()
+        self._rows += drained.rows
+        if rows_may_wait and sum(rows.pre.nbytes + rows.post.nbytes for rows in self._rows) < _ROWS_WORTH_COUNTING:
+            self._monitor.ingest(replace(drained, rows=()))
+        else:
+            self._monitor.ingest(replace(drained, rows=tuple(self._rows)))
+            self._rows.clear()
         self._monitor.census(self.sites)
         self._monitor.count("flush", flush_seconds=self._clock.monotonic() - began)
 

@@ -21,9 +21,6 @@ from geluwatch.tap.rows import DTYPES, Captured, Formula, capture, rows_of, watc
 from geluwatch.tap.shared import Tap
 from geluwatch.tap.state import Latest, Pending, ThreadState
 
-LARGE = 1 << 18
-"""Elements from which an output is left to its consumer; below, a second hook costs more than reading it all."""
-
 
 @dataclass(frozen=True, slots=True)
 class Kept:
@@ -176,7 +173,7 @@ def _look(tap: Tap, state: ThreadState, site: int, pre: torch.Tensor, post: torc
             state.latest = Latest(site, post, total(post))
         if not post.is_cpu:
             _look_there(tap, state, site, pre, post)
-        elif post.numel() < LARGE or not relay or not _relayed(tap, state, site, training=training):
+        elif post.numel() < guard.LARGE or not relay or not _relayed(tap, state, site, training=training):
             _guard(tap, state, site, pre, post)
         elif unreadable(post) or post.is_nested:
             raise RuntimeError("values that cannot be read")  # as reading a small output does

@@ -74,6 +74,8 @@ class Tap:
         self.widths: dict[int, int] = {}
         self.called: set[int] = set()
         """Sites seen to run, since code with hooks in it was last compiled."""
+        self.plain: set[int] = set()
+        """Threads in a pass in which nothing is to be done but to see that every value is finite."""
         self.compiled = False
         self.hears = False
         """Whether this torch lets calls of GELU be heard wherever they are made."""

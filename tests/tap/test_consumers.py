@@ -10,7 +10,7 @@ import pytest
 import torch
 from torch import nn
 
-from geluwatch.tap import guard, look
+from geluwatch.tap import guard
 
 KINDS = {"nan": math.nan, "posinf": math.inf, "neginf": -math.inf}
 
@@ -30,7 +30,7 @@ def through_consumers(monkeypatch: pytest.MonkeyPatch) -> dict[str, int]:
 
         monkeypatch.setattr(guard, name, wrapper)
 
-    monkeypatch.setattr(look, "LARGE", 1)
+    monkeypatch.setattr(guard, "LARGE", 1)
     for name in looks:
         counted(name)
     return looks
@@ -62,7 +62,7 @@ def test_consumers_are_learnt_from_a_small_pass_too(
     """A model that warmed up on small batches goes through consumers once its batches grow."""
     model = block()
     watch = attach(model)
-    monkeypatch.setattr(look, "LARGE", 1000)
+    monkeypatch.setattr(guard, "LARGE", 1000)
     model(torch.randn(4, 8))
     watch.flush()
     model(torch.randn(400, 8))
