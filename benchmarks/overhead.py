@@ -4,13 +4,15 @@
     python benchmarks/overhead.py --seconds 60 --row minilm-1x16    # one row, quickly
 
 A row is a model at work. Everybody puts hooks on the same model, which are then taken off and put back by changing the
-dictionaries that hold them: memory lies where it lay, and nothing is learnt anew. In a round each contender does a block
-of steps, in random order, and once more in the reverse order; its figure is the ratio of its time per step to that of
-the bare model in the same round. The median over rounds is given with a bootstrap interval of 95 %.
+dictionaries that hold them: memory lies where it lay, and nothing is learnt anew. In a round each contender (rivals in
+one of five) does a block of steps, in random order, and once more in the reverse order; its figure is the ratio of its
+time per step to that of the bare model in the same round. The median over rounds is given with a bootstrap interval of 95 %.
 
-The agent's background thread works on whoever's time it is. So its processor time, and that of a scrape every fifteen
-seconds, is measured by the thread's own clock and added in full, as if the model always waited for it. Back-off is
-disabled (`cost_budget=None`). The figures of a row are unresolved where the interval holds the target.
+The agent has a quarter of the time for its own. It captures the rows of a default window in a minute of that, so that a
+pass costs what it costs in service. Its background thread works on whoever's time it is: so its processor time, and that
+of a scrape every fifteen seconds, is measured by the thread's own clock, brought to a minute of service, and added in
+full, as if the model always waited for it. Back-off is disabled (`cost_budget=None`). A row is unresolved where its
+interval holds the target.
 """
 
 from __future__ import annotations
@@ -49,6 +51,8 @@ RESULTS = ROOT / "benchmarks" / "results"
 BLOCK_SECONDS = 0.08
 """Least duration of a block of steps."""
 SCRAPE_SECONDS = 15.0
+RIVALS_EVERY = 5
+"""Rounds from one in which rivals take part to the next: what costs twenty percent is seen in few, and the time goes to what costs one."""
 
 Step = Callable[[], None]
 Hooks = list[tuple[nn.Module, str, Any]]
@@ -156,7 +160,9 @@ RIVALS: dict[str, Callable[[], Hook]] = {
     "HistogramObserver": observer,
     **({"add_histogram": tensorboard} if find_spec("tensorboard") else {}),
 }
-DEFAULT = geluwatch.Config(cost_budget=None)
+SHARE_OF_TIME = 1 / 4
+"""Of the contenders that take part in every round, the agent is one of four."""
+DEFAULT = geluwatch.Config(cost_budget=None, rows_per_window=round(SHARE_OF_TIME * geluwatch.Config().rows_per_window))
 GUARD = geluwatch.Config(cost_budget=None, rows_per_window=1, rows_per_forward=1, minimum_rows=1)
 """The guard of every pass, and a row a minute."""
 
@@ -196,7 +202,7 @@ class Contenders:
     def __init__(self, stack: ExitStack, model: nn.Module, step: Step) -> None:
         self.hooks: dict[str, Hooks] = {"none": []}
         self.watch = self._watch(stack, model, step, "agent", DEFAULT)
-        self._watch(stack, model, step, "guard alone", GUARD)
+        self.idle = self._watch(stack, model, step, "guard alone", GUARD)
         for name, make in RIVALS.items():
             stack.enter_context(hooked(model, make()))
             self.hooks[name] = taken(model)
@@ -216,9 +222,10 @@ class Contenders:
         source._attached.discard(model)  # noqa: SLF001  # two watches of one model are refused, and here never on it at once
         return watch
 
-    def round(self, step: Step, steps: int) -> dict[str, float]:
-        """Return the time per step of everybody, in seconds."""
-        order = random.sample(list(self.hooks), len(self.hooks))
+    def round(self, step: Step, steps: int, *, rivals: bool) -> dict[str, float]:
+        """Return the time per step of everybody, in seconds; of rivals as well if asked."""
+        names = [name for name in self.hooks if rivals or name not in RIVALS]
+        order = random.sample(names, len(names))
         spent = dict.fromkeys(order, 0.0)
         for name in (*order, *reversed(order)):
             put(self.hooks[name], self.places)
@@ -232,12 +239,17 @@ class Contenders:
 
 
 class Background:
-    """The processor time of a watch's background thread, and what a scrape of it takes."""
+    """The processor time of the agent's background thread, and what a scrape of it takes.
 
-    def __init__(self, watch: geluwatch.Watch) -> None:
+    What it takes with rows beyond what it takes without, which the guard's own watch shows, is that of a quarter of a
+    service's rows.
+    """
+
+    def __init__(self, watch: geluwatch.Watch, idle: geluwatch.Watch) -> None:
         self._url = f"{watch.serve()}/metrics"
-        self._clock = time.pthread_getcpuclockid(watch._background._thread.ident)  # noqa: SLF001  # nobody else has to know it
-        self._began, self._from = time.perf_counter(), time.clock_gettime(self._clock)
+        # Nobody else has to know the thread.
+        self._clocks = [time.pthread_getcpuclockid(each._background._thread.ident) for each in (watch, idle)]  # noqa: SLF001
+        self._began, self._from = time.perf_counter(), [time.clock_gettime(clock) for clock in self._clocks]
         self._next, self.scrapes, self._scraping = 0.0, 0, 0.0
 
     def scrape_if_due(self) -> None:
@@ -252,9 +264,10 @@ class Background:
 
     @property
     def share(self) -> float:
-        """Processor time a second."""
+        """Processor time a second of service."""
         wall = time.perf_counter() - self._began
-        return (time.clock_gettime(self._clock) - self._from + self._scraping) / wall
+        agent, idle = (time.clock_gettime(clock) - before for clock, before in zip(self._clocks, self._from, strict=True))
+        return (idle + max(agent - idle, 0.0) / SHARE_OF_TIME + self._scraping) / wall
 
 
 @dataclass(frozen=True)
@@ -310,24 +323,25 @@ def measure(name: str, seconds: float) -> Row:
     with ExitStack() as stack:
         contenders = Contenders(stack, model, step)
         put([], contenders.places)
-        background = Background(contenders.watch)
+        background = Background(contenders.watch, contenders.idle)
         before, began = contenders.watch.flush(), time.perf_counter()
         while time.perf_counter() - began < seconds:
-            rounds.append(contenders.round(step, steps))
+            rounds.append(contenders.round(step, steps, rivals=len(rounds) % RIVALS_EVERY == 0))
             background.scrape_if_due()
             print(f"\r{name}: {time.perf_counter() - began:4.0f} of {seconds:.0f} s, {len(rounds)} rounds ", end="", file=sys.stderr)
         after, share, wall = contenders.watch.flush(), background.share, time.perf_counter() - began
         put([], contenders.places)
     print(file=sys.stderr)
     figures = {
-        contender: figure([each[contender] / each["none"] - 1 for each in rounds]) for contender in contenders.hooks if contender != "none"
+        contender: figure([each[contender] / each["none"] - 1 for each in rounds if contender in each], share * (contender == "agent"))
+        for contender in contenders.hooks
+        if contender != "none"
     }
-    figures["agent"] = figure([each["agent"] / each["none"] - 1 for each in rounds], share)
     key = next(key for key in after.sites if key[1] == "pre")
     rows = (after.sites[key].totals.elements - before.sites[key].totals.elements) / WIDTHS[make]
     return Row(
         name, len(gelus(model)), 1e3 * statistics.median(each["none"] for each in rounds), len(rounds),
-        after.totals.windows - before.totals.windows, background.scrapes, 60 * rows / wall, *peaks, figures,
+        after.totals.windows - before.totals.windows, background.scrapes, 60 * rows / wall / SHARE_OF_TIME, *peaks, figures,
     )  # fmt: skip
 
 
@@ -354,7 +368,7 @@ def peak_here(name: str, *, watched: bool) -> float:
     for _ in range(4):
         step()
         if watch is not None:
-            watch.flush()
+            watch.tick()
     growth = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before
     if watch is not None:
         watch.detach()

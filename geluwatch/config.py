@@ -77,7 +77,8 @@ class Config:
     """Failures of one part of the agent (guard, rows, ...) after which that part is switched off."""
 
     pending_bytes: int = 64 * 2**20
-    """Most memory of captured rows that may wait for the next flush; beyond it rows are dropped and counted."""
+    """Most memory of captured rows that may wait for the next flush; beyond it rows are dropped and counted.
+    A quarter as much, and no more than 8 MiB, may wait behind the flush to be counted together."""
 
     def __post_init__(self) -> None:
         if self.window_seconds is not None:

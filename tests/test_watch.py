@@ -124,6 +124,35 @@ def test_rows_wait_for_others_and_for_nothing_else(bench: Callable[..., Bench], 
     assert 90 == counted()
 
 
+def test_rows_that_cannot_be_counted_are_let_go_of(bench: Callable[..., Bench]) -> None:
+    """One crooked batch costs itself and what waited with it; the watch goes on, and counts nothing twice."""
+    parts = bench(breaker_limit=2)
+    parts.serve(rows=10)
+    parts.watch.tick()
+    crooked = Rows(LAYER, "float32", np.ones((2, 8), np.float32), np.ones(5, np.float32))
+    parts.source.queue.append(Drained(forwards=1, rows=(crooked,)))
+    parts.clock.advance(60.0)
+    for _ in range(4):
+        parts.watch.tick()
+        parts.serve(rows=16)
+        parts.clock.advance(20.0)
+    report = parts.watch.flush()
+    assert (1, "observed") == (report.totals.errors["flush"], parts.watch.sites[0].state)
+    assert 64 * 8 == report.sites[LAYER, "post"].totals.elements
+
+
+def test_rows_wait_no_longer_than_a_scrape(bench: Callable[..., Bench]) -> None:
+    """Few rows are counted all the same after fifteen seconds, and where little memory is set aside for them, sooner."""
+    for settings, waits in (({"window_seconds": None}, 15), ({"pending_bytes": 4 * 2 * 8 * 4 * 10}, 0)):
+        parts = bench(**settings)
+        parts.serve(rows=10)
+        for second in range(16):
+            parts.watch.tick()
+            seen = parts.watch.report.sites.get((LAYER, "pre"))
+            assert (second >= waits) == (seen is not None and seen.totals.elements == 80), second
+            parts.clock.advance(1.0)
+
+
 def test_a_window_with_too_few_rows_is_carried_over(bench: Callable[..., Bench]) -> None:
     """A timed window below the minimum goes on until it has enough, and nothing of it is lost."""
     parts = bench()

@@ -49,7 +49,7 @@ def recent(metric: Metric, settings: MixinSettings) -> str:
     the window before (looking at one moment of it would take a scrape that failed then for a birth now), unless its agent
     was attached long before (then the server was blind, and the count is old); and when
     the agent was attached anew within the window, which shows a restart even where the counter has come back to the
-    very value it had.
+    very value it had, or the pod was gone for longer than a window.
     """
     window = settings.rate_window
     counter = series(metric, settings.selector)
@@ -62,7 +62,8 @@ def recent(metric: Metric, settings: MixinSettings) -> str:
         f"unless{match}",
         f"(time() - {attached} > {seconds(settings.grace)})",
     ]
-    restarted = [f"({counter} > 0)", f"and{match}", f"(changes({attached}[{window}]) > 0)"]
+    anew = f"(changes({attached}[{window}]) > 0 or time() - {attached} < {seconds(window)})"
+    restarted = [f"({counter} > 0)", f"and{match}", anew]
     return "\n".join([f"    (increase({counter}[{window}]) > 0)", "or", chain(*born), "or", chain(*restarted)])
 
 

@@ -102,8 +102,9 @@ class MixinSettings:
     keep_firing_for: str = "10m"
     """How long page and drift ticket outlive their cause, so that a flapping cause stays one incident."""
 
-    fault_keep_firing_for: str = "15m"
-    """The same for faults that are read from windows: longer, for the drift that they keep quiet ends a window after them."""
+    fault_keep_firing_for: str = "20m"
+    """The same for faults that are read from windows: longer, for the drift that they keep quiet ends a window after them.
+    The page of drift lies between the two, that of an overflow ahead as far beyond (see `rules.alerting.lasting`)."""
 
     evaluation_interval: str | None = None
     """Interval of the rule groups; None leaves it to the server's configuration."""
@@ -136,7 +137,7 @@ class MixinSettings:
             agent_memory="10m",
             baseline_missing_for="20s",
             keep_firing_for="10s",
-            fault_keep_firing_for="15s",
+            fault_keep_firing_for="20s",
             blind_for="5s",
             service_for="5s",
             rollout_window="20s",
@@ -152,6 +153,11 @@ class MixinSettings:
             _check_matchers(name, getattr(self, name))
         for name in _DURATIONS:
             seconds(getattr(self, name), name)
+        if seconds(self.fault_keep_firing_for) < seconds(self.keep_firing_for) + 2:
+            raise ConfigError(
+                f"fault_keep_firing_for must be longer than keep_firing_for ({self.keep_firing_for}) by two seconds at least, for faults "
+                f"keep drift quiet; got {self.fault_keep_firing_for!r}."
+            )
         if self.evaluation_interval is not None:
             seconds(self.evaluation_interval, "evaluation_interval")
         if not re.fullmatch(_MATCHERS, self.canary):

@@ -8,6 +8,7 @@ instead of all of them. Where that layer does not come, the output is looked at 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from threading import get_ident
 from time import perf_counter
 from typing import Any, TypeGuard
 
@@ -178,6 +179,7 @@ def _look(tap: Tap, state: ThreadState, site: int, pre: torch.Tensor, post: torc
         elif unreadable(post) or post.is_nested:
             raise RuntimeError("values that cannot be read")  # as reading a small output does
         else:
+            tap.plain.discard(get_ident())  # the next call has to look whether the consumer came
             state.pending = Pending(site, training, version(pre), version(post), pre, post)
     if (state.sampled or (not state.depth and _borrows(tap, state))) and site in tap.called and tap.breaker.allows("rows"):
         _capture(tap, state, site, pre, post)

@@ -150,6 +150,7 @@ class Tap:
     def forget(self) -> None:
         """Drop every count and row of this process: in a forked child they are the parent's."""
         self._local = threading.local()
+        self.plain.clear()
         self.states = []
         self.device_guard = DeviceGuard(self.device_guard.sites)
         self.gradients = Gradients(self.device_guard.sites, self.state, self.breaker) if self.config.gradients else None
@@ -237,4 +238,5 @@ class Tap:
         if self._traces != Traces.count:
             self._traces = Traces.count
             self.compiled = True
+            self.plain.clear()
             self.called.clear()

@@ -348,6 +348,16 @@ class Hung:
         self.thread.join()
 
 
+class Past(agent.SystemClock):
+    """The machine's clock, some seconds ago."""
+
+    def __init__(self, age: float) -> None:
+        self.age = age
+
+    def time(self) -> float:
+        return super().time() - self.age
+
+
 class Rearmed:
     """Another baseline of the traffic that there is, recorded so many seconds ago."""
 
@@ -355,13 +365,14 @@ class Rearmed:
         self.name, self.age = name, age
 
     def do(self, pod: Pod) -> None:
-        present = agent.SystemClock.time
-        agent.SystemClock.time = lambda clock: present(clock) - self.age  # type: ignore[method-assign]
-        try:
-            pod.watch.record_baseline(self.name)
-        finally:
-            agent.SystemClock.time = present  # type: ignore[method-assign]
-        pod.watch.arm(self.name)
+        watch, clock = pod.watch, pod.watch._clock
+        with watch._lock:  # no window is to be closed at that time
+            watch._clock = Past(self.age)
+            try:
+                watch.record_baseline(self.name)
+            finally:
+                watch._clock = clock
+        watch.arm(self.name)
 
     def undo(self, pod: Pod) -> None:
         pod.watch.arm("v1")

@@ -23,6 +23,13 @@ def test_durations_are_written_in_the_largest_unit_that_fits(total: int, expecte
     assert total == seconds(expected)
 
 
+@pytest.mark.parametrize("fault", ["10m", "601s", "5m"])
+def test_faults_outlast_what_they_keep_quiet(fault: str) -> None:
+    """Settings in which a fault would end with or before the drift that it keeps quiet are refused with both values."""
+    with pytest.raises(ConfigError, match=rf"^fault_keep_firing_for must be longer than keep_firing_for \(10m\) .* got '{fault}'\.$"):
+        MixinSettings(fault_keep_firing_for=fault)
+
+
 @pytest.mark.parametrize("written", ["", "5", "m", "0m", "-5m", "1.5h", "5 m", "1h30m", "5M", None, 5])
 def test_other_durations_are_refused_by_name_and_value(written: object) -> None:
     """A duration that is no whole number and unit is refused, and the message holds field and value."""

@@ -213,6 +213,39 @@ def test_a_consumer_that_is_skipped_hides_nothing(through_consumers: dict[str, i
     model.down = down
 
 
+class EarlyExit(nn.Module):
+    """A large GELU whose dense layer may be passed by, a small one behind it, and a mend of the first one's output in place."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.up, self.act, self.down, self.gate = nn.Linear(8, 16), nn.GELU(), nn.Linear(16, 8), nn.GELU()
+        self.exits = False
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """Map (..., 8) to (8,)."""
+        hidden = self.act(self.up(x))
+        out = hidden[..., :8] if self.exits else self.down(hidden)
+        gates = self.gate(x[0])
+        hidden.nan_to_num_()
+        return gates * out.sum()
+
+
+def test_the_next_gelu_finds_that_the_consumer_did_not_come(attach: Callable[..., Any], monkeypatch: pytest.MonkeyPatch) -> None:
+    """In an ordinary pass, too, an output whose dense layer was passed by is looked at before its values are overwritten."""
+    monkeypatch.setattr(guard, "LARGE", 40)
+    model = EarlyExit()
+    watch = attach(model)
+    with torch.inference_mode():
+        model(torch.randn(4, 8))
+        watch.flush()
+        watch._source._tap.pacer.take = lambda _now: False
+        model(torch.randn(4, 8))
+        model.exits = True
+        model.up.bias[3] = math.nan
+        model(torch.randn(4, 8))
+    assert {"act": 1} == {layer: seen.forwards for layer, seen in watch.flush().totals.nonfinite.items()}
+
+
 @pytest.mark.parametrize(
     "replaced",
     [

@@ -10,7 +10,7 @@ from typing import Literal
 
 from geluwatch.mixin import queries
 from geluwatch.mixin.links import ONCALL
-from geluwatch.mixin.settings import Tier
+from geluwatch.mixin.settings import MixinSettings, Tier, seconds, spelled
 
 Owner = Literal["model", "infrastructure"]
 """Who is to act: whoever owns the model, or whoever runs what it runs on."""
@@ -51,6 +51,16 @@ class Alert:
     """Labels that tell one incident from another."""
     dashboard: str = ONCALL
     """The dashboard on which to look at it first, by uid."""
+
+
+def lasting(settings: MixinSettings, rank: int) -> str:
+    """Return how long an alert outlives its cause: longer than those of a lower rank, which it keeps quiet.
+
+    They would slip out behind it if all ended at once. Rank 0 is a ticket or a page that keeps nothing quiet but what ends
+    with its cause, 1 the page of drift, 2 faults read from windows and the ticket of an overflow ahead, 3 that one's page.
+    """
+    least = seconds(settings.keep_firing_for)
+    return spelled(least + rank * (seconds(settings.fault_keep_firing_for) - least) // 2)
 
 
 def asked(expression: str, about: str = "$mine") -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from geluwatch import catalog
 from geluwatch.mixin import queries
 from geluwatch.mixin.queries import GROUP, POD
-from geluwatch.mixin.rules.alerting import LISTED_LAYERS, NUMBER, SUBJECT, Alert, Recording, asked, matchers, reading
+from geluwatch.mixin.rules.alerting import LISTED_LAYERS, NUMBER, SUBJECT, Alert, Recording, asked, lasting, matchers, reading
 from geluwatch.mixin.settings import MixinSettings, Tier
 
 _EVIDENCE_FORM, _DISTANCE_FORM = "%.3g", "%.4f"
@@ -74,7 +74,7 @@ def _drift(settings: MixinSettings, tier: Tier, expr: str, hold: str) -> Alert:
         expr=expr,
         hold=hold,
         # Evidence passes the ticket's limit last on its way down; without this the ticket would come out behind the page.
-        keep_firing_for=settings.fault_keep_firing_for if tier == "page" else settings.keep_firing_for,
+        keep_firing_for=lasting(settings, 1 if tier == "page" else 0),
     )
 
 

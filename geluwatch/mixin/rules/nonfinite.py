@@ -5,7 +5,7 @@ from __future__ import annotations
 from geluwatch import catalog
 from geluwatch.mixin import queries
 from geluwatch.mixin.queries import GROUP, POD
-from geluwatch.mixin.rules.alerting import LISTED_LAYERS, PASSES, SUBJECT, Alert, Recording, asked
+from geluwatch.mixin.rules.alerting import LISTED_LAYERS, PASSES, SUBJECT, Alert, Recording, asked, lasting
 from geluwatch.mixin.settings import MixinSettings
 
 BY_INDEX = f"on (layer) group_left () min by (layer) ({queries.series(catalog.LAYER_INDEX, '%[1]s')})"
@@ -73,7 +73,7 @@ def _gross_fault(settings: MixinSettings) -> Alert:
         ),
         expr=_gross_faults(settings, nonfinite_recording(settings).name),
         hold=settings.page_for,
-        keep_firing_for=settings.fault_keep_firing_for,
+        keep_firing_for=lasting(settings, 2),
     )
 
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 from geluwatch import catalog
 from geluwatch.mixin import queries
 from geluwatch.mixin.queries import GROUP
-from geluwatch.mixin.rules.alerting import LISTED_LAYERS, SUBJECT, Alert, Recording, asked, reading
+from geluwatch.mixin.rules.alerting import LISTED_LAYERS, SUBJECT, Alert, Recording, asked, lasting, reading
 from geluwatch.mixin.rules.nonfinite import BY_INDEX, nonfinite_recording
-from geluwatch.mixin.settings import MixinSettings, Tier, seconds, spelled
+from geluwatch.mixin.settings import MixinSettings, Tier
 
 _HOW_NEAR = {"page": "very close", "ticket": "on its way"}
 
@@ -44,18 +44,8 @@ def _overflow(settings: MixinSettings, tier: Tier) -> Alert:
         ),
         expr=_overflow_ahead(settings, nonfinite_recording(settings).name, tier),
         hold=settings.page_for,
-        keep_firing_for=keep(settings, tier),
+        keep_firing_for=lasting(settings, 3 if tier == "page" else 2),
     )
-
-
-def keep(settings: MixinSettings, tier: Tier) -> str:
-    """Return how long either tier of an overflow ahead goes on: the ticket longer than drift, the page longer than its ticket.
-
-    Each keeps the next quiet, which would slip out behind it if both ended at once.
-    """
-    fault = settings.fault_keep_firing_for
-    longer = 2 * seconds(fault) - seconds(settings.keep_firing_for)
-    return spelled(longer) if tier == "page" and longer > seconds(fault) else fault
 
 
 def _kernel_mismatch(settings: MixinSettings) -> Alert:

@@ -39,7 +39,7 @@ class Sudden:
     """The moments of stories in which whatever happens, happens at `start`; all in steps since the story's start.
 
     An alert keeps firing for `cleared` steps after that, and `run` is when the series end; `old` is the value of a moment
-    longer ago than the grace. `window_steps` are those of the rate window.
+    longer ago than the grace, `born_at` that of the moment before the start. `window_steps` are those of the rate window.
     """
 
     def __init__(self, scale: Scale, keep: str | None = None) -> None:
@@ -48,6 +48,7 @@ class Sudden:
         self.cleared = self.window_steps + scale.steps(keep or scale.settings.keep_firing_for)
         self.start = 2 * self.window_steps
         self.run = self.start + self.cleared + 6
+        self.born_at = (self.start - 1) * scale.step
         self.old = -2.0 * scale.steps(scale.settings.grace) * scale.step
 
     def agent(self, pod: Labels = POD) -> dict[str, str]:

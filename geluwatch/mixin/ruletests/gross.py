@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from geluwatch import catalog
-from geluwatch.mixin.rules.alerting import Alert
+from geluwatch.mixin.rules.alerting import Alert, lasting
 from geluwatch.mixin.ruletests.episode import Episode
 from geluwatch.mixin.ruletests.grammar import (
     FIRST_HOST,
@@ -48,7 +48,7 @@ class _Stories(Episode):
             scale,
             start=2 * scale.steps(scale.settings.rate_window),
             wait=scale.settings.page_for,
-            keep=scale.settings.fault_keep_firing_for,
+            keep=lasting(scale.settings, 2),
         )
 
     def fault(self, layer: str, fault: str, pod: Labels = POD, value: float = 1) -> dict[str, str]:

@@ -39,6 +39,7 @@ def cases(_: Alert, scale: Scale) -> tuple[Case, ...]:
         stories.resolves(),
         stories.old_count(),
         stories.missed_scrape(),
+        stories.long_gone(),
         stories.healthy(),
         stories.idle(),
     )
@@ -136,6 +137,20 @@ class _Stories(Sudden):
             "does not tell once more of what a young agent had, when a scrape has failed",
             {**self.agent(), **young, **self.passes(count, LAYERS[2])},
             (Check(0, self.says(3, LAYERS[2])), *silent(failed - 1, *(failed + self.window_steps + late for late in (-1, 0, 1)))),
+        )
+
+    def long_gone(self) -> Case:
+        left = self.start - self.window_steps - 2
+
+        def away(before: float, after: float) -> str:
+            return f"{flat(before, left)} {gone(self.start - left)} {flat(after, self.run - self.start)}"
+
+        attached, count = {name(catalog.ATTACHED, **POD): away(self.old, self.born_at)}, away(0, 2)
+        said = self.says(2, LAYERS[0])
+        return Case(
+            "pages at once for what a pod met before its first scrape, however long it had been gone",
+            {**self.agent(), **attached, **self.passes(count, LAYERS[0])},
+            (Check(self.start - 1), Check(self.start, said), Check(self.start + 1, said)),
         )
 
     def healthy(self) -> Case:

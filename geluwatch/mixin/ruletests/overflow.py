@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 from geluwatch import catalog
-from geluwatch.mixin.rules.alerting import Alert
-from geluwatch.mixin.rules.numerics import keep
+from geluwatch.mixin.rules.alerting import Alert, lasting
 from geluwatch.mixin.ruletests.episode import Episode
 from geluwatch.mixin.ruletests.grammar import (
     FIRST_HOST,
@@ -51,9 +50,9 @@ class _Stories(Episode):
             scale,
             start=2 * scale.steps(scale.settings.rate_window),
             wait=scale.settings.page_for,
-            keep=keep(scale.settings, "page"),
+            keep=lasting(scale.settings, 3),
         )
-        self.ticket_cleared = self.end + scale.steps(keep(scale.settings, "ticket"))
+        self.ticket_cleared = self.end + scale.steps(lasting(scale.settings, 2))
 
     def ahead(self, layer: str, tier: Tier, pod: Labels = POD, value: float = 1) -> dict[str, str]:
         return {
