@@ -14,12 +14,13 @@ from typing import TYPE_CHECKING
 from geluwatch.background import Background
 from geluwatch.config import Config
 from geluwatch.core import application
+from geluwatch.core.batch import Batch
 from geluwatch.core.monitor import Identity, Monitor
 from geluwatch.core.totals import merged
 from geluwatch.errors import BaselineError, DetachedError
 from geluwatch.inbox import Inbox
 from geluwatch.ports import BaselineStore, Clock, Sink, Source
-from geluwatch.records import Certificate, Report, Rows, Site, Totals
+from geluwatch.records import Certificate, Report, Site, Totals
 
 if TYPE_CHECKING:
     from geluwatch.export.listener import Listener
@@ -36,12 +37,6 @@ _RUNBOOKS: Mapping[str, str] = {
     "blind": "GeluwatchSitesBlind",
 }
 """The runbook that fits each trouble that a report may be in (see `geluwatch.export.pages`)."""
-
-
-_ROWS_WORTH_COUNTING = 1 << 23
-"""Bytes of rows that are counted together: eight megabytes, so that they are no burden while they wait."""
-_LONGEST_WAIT = 15.0
-"""Seconds for which rows wait at most: a scrape's interval, for counters that stand still look like traffic that has ended."""
 
 
 class Watch:
@@ -71,9 +66,7 @@ class Watch:
         # Guards the monitor between the background thread and the caller's; the model's threads never take it.
         self._lock = threading.RLock()
         self._inbox = Inbox()
-        self._rows: list[Rows] = []
-        """Drained rows that wait for others, for to count a few values costs nearly what many do."""
-        self._rows_since = 0.0
+        self._batch = Batch(config.pending_bytes // 4)
         self._background = Background(self.tick, self._last_flush, config.flush_seconds)
         self._background.on_fork = self._forget_parent
         self._gave_up = ""
@@ -325,7 +318,7 @@ class Watch:
         """
         self._lock = threading.RLock()
         self._inbox = Inbox()
-        self._rows.clear()
+        self._batch.take()
         self._listener = None
         self._source.start_anew()
         self._monitor = self._monitor.restarted(self._clock.time())
@@ -335,22 +328,11 @@ class Watch:
     def _fold(self, *, rows_may_wait: bool = False) -> None:
         began = self._clock.monotonic()
         drained = self._source.drain()
-        if not self._rows:
-            self._rows_since = began
-        self._rows += drained.rows
-        rows: tuple[Rows, ...] = ()
-        if not (rows_may_wait and self._rows_may_wait(began)):
-            # Let go of first: what cannot be counted must not be tried again for ever.
-            rows, self._rows = tuple(self._rows), []
+        self._batch.add(drained.rows, began)
+        rows = () if rows_may_wait and not self._batch.is_due(began) else self._batch.take()
         self._monitor.ingest(replace(drained, rows=rows))
         self._monitor.census(self.sites)
         self._monitor.count("flush", flush_seconds=self._clock.monotonic() - began)
-
-    def _rows_may_wait(self, now: float) -> bool:
-        """Return whether the drained rows are few and young enough to wait for others."""
-        most = min(_ROWS_WORTH_COUNTING, self._config.pending_bytes // 4)
-        waiting = sum(rows.pre.nbytes + rows.post.nbytes for rows in self._rows)
-        return waiting < most and now - self._rows_since < _LONGEST_WAIT
 
     def _close(self) -> Report:
         self._monitor.close(self._clock.time())

@@ -96,20 +96,20 @@ def test_a_window_closes_when_its_time_is_over(bench: Callable[..., Bench]) -> N
     assert (report.window_ended or 0) - (report.window_started or 0) == 60.0
 
 
-def test_rows_wait_for_others_and_for_nothing_else(bench: Callable[..., Bench], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_rows_wait_for_others_and_for_nothing_else(bench: Callable[..., Bench]) -> None:
     """Between ticks rows wait to be counted together, at most so many bytes of them; a flush, a closing and an end take all there are."""
-    parts = bench()
+    parts = bench(pending_bytes=4 * 2 * 25 * 8 * 4)
 
     def counted() -> int:
         return parts.watch.report.sites[LAYER, "pre"].totals.elements // 8 if (LAYER, "pre") in parts.watch.report.sites else 0
 
     for _ in range(3):
-        parts.serve(rows=10)
+        parts.serve(rows=8)
         parts.watch.tick()
-    assert (0, 30) == (counted(), parts.watch.report.totals.forwards)
+    assert (0, 24) == (counted(), parts.watch.report.totals.forwards)
+    parts.serve(rows=6)
     parts.watch.flush()
     assert 30 == counted()
-    monkeypatch.setattr("geluwatch.watch._ROWS_WORTH_COUNTING", 2 * 25 * 8 * 4)
     for expected in (30, 30, 60, 60):
         parts.serve(rows=10)
         parts.watch.tick()
