@@ -10,13 +10,8 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 import torch
-from torch import Tensor, dot, float32
 
 from geluwatch.records import Point
-from geluwatch.tap._compat import dispatch_modes, function_modes
-
-LARGE = 1 << 18
-"""Elements from which an output is left to its consumer; below, a second hook costs more than reading it all."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,21 +20,6 @@ class Hit:
 
     elements: dict[tuple[Point, str], int]
     """Elements at valid rows by (point, kind), on the side where they arose; empty if only padding was hit."""
-
-
-def clean(output: object) -> bool:
-    """Return whether an output is a small plain CPU tensor of float32 and finite; False says nothing.
-
-    Between two GELUs the model's weights have gone through every cache, so a hook pays for each line of memory that it
-    touches, far more than for what it does there. Hence names of this module, not of torch's large one, and nothing twice.
-    """
-    if type(output) is not Tensor or output.dtype is not float32 or output.numel() >= LARGE or not output.is_cpu:
-        return False
-    if dispatch_modes() or function_modes() or not output.is_contiguous():
-        return False
-    flat = (output.detach() if output.requires_grad else output).view(-1)
-    total = dot(flat, flat).item()
-    return total - total == 0.0
 
 
 def suspicious(values: torch.Tensor) -> bool:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from threading import get_ident
 from typing import Any
 
 import torch
@@ -76,8 +75,6 @@ class RootBegin(Hook):
         if state.depth > 1:
             return
         state.begin(args, kwargs, sampled=tap.pacer.take(tap.clock.monotonic()) if sampled is None else sampled)
-        busy = module is None or state.sampled or tap.learning or tap.compiled or tap.gradients or tap.breaker.disabled
-        (tap.plain.discard if busy else tap.plain.add)(get_ident())
         state.meter.begin()
         if self.ear.has_fused or (tap.hears and self._may_listen(state, module)):
             functional.begin(state, self.ear)
@@ -133,9 +130,7 @@ class RootEnd(Hook):
             state = tap.state()
             if state.depth > 1:
                 state.depth -= 1
-                return
-            tap.plain.discard(get_ident())
-            if state.depth == 1:
+            elif state.depth == 1:
                 self._end(tap, state, raised=raised)
         except Exception as error:  # noqa: BLE001  # nothing may leave a hook
             tap.breaker.trip("root", error)

@@ -8,7 +8,6 @@ instead of all of them. Where that layer does not come, the output is looked at 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from threading import get_ident
 from time import perf_counter
 from typing import Any, TypeGuard
 
@@ -21,6 +20,9 @@ from geluwatch.tap.deferred import Choice
 from geluwatch.tap.rows import DTYPES, Captured, Formula, capture, rows_of, watchable
 from geluwatch.tap.shared import Tap
 from geluwatch.tap.state import Latest, Pending, ThreadState
+
+LARGE = 1 << 18
+"""Elements from which an output is left to its consumer; below, a second hook costs more than reading it all."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -174,12 +176,11 @@ def _look(tap: Tap, state: ThreadState, site: int, pre: torch.Tensor, post: torc
             state.latest = Latest(site, post, total(post))
         if not post.is_cpu:
             _look_there(tap, state, site, pre, post)
-        elif post.numel() < guard.LARGE or not relay or not _relayed(tap, state, site, training=training):
+        elif post.numel() < LARGE or not relay or not _relayed(tap, state, site, training=training):
             _guard(tap, state, site, pre, post)
         elif unreadable(post) or post.is_nested:
             raise RuntimeError("values that cannot be read")  # as reading a small output does
         else:
-            tap.plain.discard(get_ident())  # the next call has to look whether the consumer came
             state.pending = Pending(site, training, version(pre), version(post), pre, post)
     if (state.sampled or (not state.depth and _borrows(tap, state))) and site in tap.called and tap.breaker.allows("rows"):
         _capture(tap, state, site, pre, post)

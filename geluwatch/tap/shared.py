@@ -74,8 +74,6 @@ class Tap:
         self.widths: dict[int, int] = {}
         self.called: set[int] = set()
         """Sites seen to run, since code with hooks in it was last compiled."""
-        self.plain: set[int] = set()
-        """Threads in a pass in which nothing is to be done but to see that every value is finite."""
         self.compiled = False
         self.hears = False
         """Whether this torch lets calls of GELU be heard wherever they are made."""
@@ -150,7 +148,6 @@ class Tap:
     def forget(self) -> None:
         """Drop every count and row of this process: in a forked child they are the parent's."""
         self._local = threading.local()
-        self.plain.clear()
         self.states = []
         self.device_guard = DeviceGuard(self.device_guard.sites)
         self.gradients = Gradients(self.device_guard.sites, self.state, self.breaker) if self.config.gradients else None
@@ -238,5 +235,4 @@ class Tap:
         if self._traces != Traces.count:
             self._traces = Traces.count
             self.compiled = True
-            self.plain.clear()
             self.called.clear()

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-from threading import get_ident
 from typing import Any
 
 import torch
 from torch import nn
-from torch.compiler import is_compiling
 
-from geluwatch.tap import compiled, guard, look
+from geluwatch.tap import compiled, look
 from geluwatch.tap._compat import note_trace, rerun
 from geluwatch.tap.hook import Hook
 from geluwatch.tap.rows import Formula
@@ -65,31 +63,16 @@ class SiteHook(Hook):
     def __init__(self, tap: Tap, site: int, *, shared: bool = False) -> None:
         super().__init__(tap)
         self.site, self.shared = site, shared
-        self.simple = type(self) is SiteHook and not shared and not tap.clips[site]
-        """Whether a finite output says all there is to say."""
-        self.known = False
-        """Whether it does, and the last call that was looked at closely could be watched."""
-        self.plain = tap.plain
         self.token = compiled.token_of(self, tap.config)
 
     def __call__(self, module: nn.Module, args: tuple[Any, ...], output: Any) -> None:
         """Do so, when torch calls the hook."""
-        if is_compiling():
+        if torch.compiler.is_compiling():
             note_trace()
             if compiled.can_speak(self.token, args, output):
                 torch.ops.geluwatch.speak(self.token, args[0], output)
             return
-        if self.known and get_ident() in self.plain and self.clean(output):
-            return
         self.called(args, output, training=module.training, relay=True)
-        self.known = self.simple and self.site in self.tap.called
-
-    def clean(self, output: object) -> bool:
-        """Return whether a call of a plain pass is sure to need no closer look."""
-        try:
-            return guard.clean(output)
-        except Exception:  # noqa: BLE001  # whatever is wrong is met again, and told, by what looks closer
-            return False
 
     def spoken(self, first: torch.Tensor | None, second: torch.Tensor | None) -> None:
         """Watch a call in compiled code."""

@@ -10,7 +10,7 @@ import pytest
 import torch
 from torch import nn
 
-from geluwatch.tap import guard
+from geluwatch.tap import guard, look
 
 KINDS = {"nan": math.nan, "posinf": math.inf, "neginf": -math.inf}
 
@@ -30,7 +30,7 @@ def through_consumers(monkeypatch: pytest.MonkeyPatch) -> dict[str, int]:
 
         monkeypatch.setattr(guard, name, wrapper)
 
-    monkeypatch.setattr(guard, "LARGE", 1)
+    monkeypatch.setattr(look, "LARGE", 1)
     for name in looks:
         counted(name)
     return looks
@@ -62,7 +62,7 @@ def test_consumers_are_learnt_from_a_small_pass_too(
     """A model that warmed up on small batches goes through consumers once its batches grow."""
     model = block()
     watch = attach(model)
-    monkeypatch.setattr(guard, "LARGE", 1000)
+    monkeypatch.setattr(look, "LARGE", 1000)
     model(torch.randn(4, 8))
     watch.flush()
     model(torch.randn(400, 8))
@@ -232,7 +232,7 @@ class EarlyExit(nn.Module):
 
 def test_the_next_gelu_finds_that_the_consumer_did_not_come(attach: Callable[..., Any], monkeypatch: pytest.MonkeyPatch) -> None:
     """In an ordinary pass, too, an output whose dense layer was passed by is looked at before its values are overwritten."""
-    monkeypatch.setattr(guard, "LARGE", 40)
+    monkeypatch.setattr(look, "LARGE", 40)
     model = EarlyExit()
     watch = attach(model)
     with torch.inference_mode():

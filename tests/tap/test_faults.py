@@ -24,7 +24,7 @@ from torch.nn.functional import gelu
 from torch.utils.checkpoint import CheckpointPolicy, checkpoint, create_selective_checkpoint_contexts
 
 from geluwatch.records import Totals
-from geluwatch.tap import guard
+from geluwatch.tap import look
 
 WIDTH, TOKENS, BATCH, LAYERS = 8, 3, 2, 4
 KINDS = {"nan": math.nan, "posinf": math.inf, "neginf": -math.inf}
@@ -319,7 +319,7 @@ def test_every_fault_is_counted_once_at_the_right_layer_and_none_is_false(
     """After each pass of a campaign outputs and gradients are those of an unwatched copy, and every counter is exact."""
     mode = MODES[name] if form == "modules" else replace(MODES[name], forwards=FEW)
     if mode.relayed:
-        monkeypatch.setattr(guard, "LARGE", 1)
+        monkeypatch.setattr(look, "LARGE", 1)
     tally = run_campaign(form, mode, random.Random(f"{form}, {name}"), attach)
     assert LAYERS == len(tally.layers)
     assert tally.forwards / 10 < tally.nonfinite_forwards < tally.forwards / 2

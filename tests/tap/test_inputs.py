@@ -204,7 +204,7 @@ def test_dispatch_modes_do_not_see_the_watch(
     planted: bool, large: int, attach: Callable[..., Any], block: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A mode that records operations records the same ones under the watch, in the first pass, sampled ones and hits."""
-    monkeypatch.setattr("geluwatch.tap.guard.LARGE", large)
+    monkeypatch.setattr("geluwatch.tap.look.LARGE", large)
     model = nn.Sequential(block(), block())
     x = torch.full((2, 8), math.nan) if planted else torch.randn(2, 8)
 
@@ -222,7 +222,7 @@ def test_dispatch_modes_do_not_see_the_watch(
 
 def test_a_late_look_is_not_seen_either(attach: Callable[..., Any], block: Callable[..., Any], monkeypatch: pytest.MonkeyPatch) -> None:
     """A mode that is active at the end of the pass does not see the look at an output whose consumer did not come."""
-    monkeypatch.setattr("geluwatch.tap.guard.LARGE", 1)
+    monkeypatch.setattr("geluwatch.tap.look.LARGE", 1)
     model = block()
     watch = attach(model)
     x = torch.full((2, 8), math.nan)

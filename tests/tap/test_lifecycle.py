@@ -22,7 +22,7 @@ from torch import nn
 
 import geluwatch
 from geluwatch.config import Config
-from geluwatch.tap import guard
+from geluwatch.tap import look
 
 WORKERS = Path(__file__).parent / "workers"
 BAD = torch.full((2, 8), math.nan)
@@ -108,7 +108,7 @@ def test_detach_is_total(hook_census: Callable[[nn.Module], Any], tmp_path: Path
 @pytest.mark.skipif("fbgemm" not in torch.backends.quantized.supported_engines, reason="needs a quantised dense layer")
 def test_hooks_that_another_module_took_over_come_off_too(attach: Callable[..., Any], monkeypatch: pytest.MonkeyPatch) -> None:
     """A quantiser that exchanges a dense layer hands its hooks on to the new one; detach takes ours off there as well."""
-    monkeypatch.setattr(guard, "LARGE", 1)
+    monkeypatch.setattr(look, "LARGE", 1)
     model = nn.Sequential(nn.Linear(8, 8), nn.GELU(), nn.Linear(8, 8)).eval()
     watch = attach(model)
     model(torch.randn(2, 8))

@@ -15,7 +15,7 @@ from torch import nn
 from torch._dynamo.utils import counters
 
 from geluwatch.store.memory import MemoryBaselines
-from geluwatch.tap import consumers, guard
+from geluwatch.tap import consumers, guard, look
 
 FORWARDS = 1000
 LAYERS = [f"encoder.layer.{k}.intermediate.intermediate_act_fn" for k in range(6)]
@@ -35,12 +35,12 @@ def batches() -> list[dict[str, torch.Tensor]]:
 
 @pytest.mark.parametrize("mode", [torch.no_grad, torch.inference_mode, torch.enable_grad])
 @pytest.mark.parametrize("autocast", [False, True], ids=["fp32", "bf16 autocast"])
-@pytest.mark.parametrize("large", [1, guard.LARGE], ids=["through consumers", "as it is"])
+@pytest.mark.parametrize("large", [1, look.LARGE], ids=["through consumers", "as it is"])
 def test_serving_is_identical_to_the_bit(
     mode: Callable[[], Any], autocast: bool, large: int, minilm: nn.Module, attach: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Outputs before, under and after the watch are the same bits, on sampled passes and others, on both paths of the guard."""
-    monkeypatch.setattr(guard, "LARGE", large)
+    monkeypatch.setattr(look, "LARGE", large)
 
     def outputs() -> list[torch.Tensor]:
         with mode(), torch.autocast("cpu", torch.bfloat16, enabled=autocast):
@@ -108,12 +108,12 @@ class Planter:
         whole[place] = before
 
 
-@pytest.mark.parametrize("large", [1, guard.LARGE], ids=["through consumers", "as it is"])
+@pytest.mark.parametrize("large", [1, look.LARGE], ids=["through consumers", "as it is"])
 def test_a_thousand_passes_a_tenth_of_them_bad_all_found_none_false(
     large: int, minilm: nn.Module, attach: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Of 1,000 passes every one with a NaN or an Inf at any GELU is counted, at the right first layer, and no other is."""
-    monkeypatch.setattr(guard, "LARGE", large)
+    monkeypatch.setattr(look, "LARGE", large)
     columns: list[bool] = []
     column = guard.suspicious_column
     monkeypatch.setattr(guard, "suspicious_column", lambda output: columns.append(column(output)) or columns[-1])

@@ -14,7 +14,7 @@ import torch
 from torch import nn
 from torch.utils.checkpoint import checkpoint
 
-from geluwatch.tap import guard
+from geluwatch.tap import look
 
 BAD = torch.full((2, 8), math.nan)
 
@@ -104,13 +104,13 @@ WRITES = {
 }
 
 
-@pytest.mark.parametrize("large", [1, guard.LARGE], ids=["through consumers", "as it is"])
+@pytest.mark.parametrize("large", [1, look.LARGE], ids=["through consumers", "as it is"])
 @pytest.mark.parametrize("write", WRITES)
 def test_writing_into_the_output_changes_neither_bits_nor_counts(
     write: str, large: int, attach: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Behind a GELU whose output is overwritten in training, gradients are the same bits, rows are the GELU's own, hits exact."""
-    monkeypatch.setattr(guard, "LARGE", large)
+    monkeypatch.setattr(look, "LARGE", large)
     model = InPlace(WRITES[write])
     twin = copy.deepcopy(model)
     watch = attach(model)
@@ -146,12 +146,12 @@ class Reuses(nn.Module):
 
 
 @pytest.mark.parametrize("mode", [torch.no_grad, torch.inference_mode])
-@pytest.mark.parametrize("large", [1, guard.LARGE], ids=["through consumers", "as it is"])
+@pytest.mark.parametrize("large", [1, look.LARGE], ids=["through consumers", "as it is"])
 def test_an_input_written_over_is_not_blamed_on_the_gelu(
     large: int, mode: Callable[[], Any], attach: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Where the model reuses the memory of the GELU's input, values that arose before the GELU are counted before it."""
-    monkeypatch.setattr(guard, "LARGE", large)
+    monkeypatch.setattr(look, "LARGE", large)
     model = Reuses()
     watch = attach(model)
     with mode():
@@ -287,12 +287,12 @@ class Spoiled(nn.Module):
         return x
 
 
-@pytest.mark.parametrize("large", [1, guard.LARGE], ids=["through consumers", "as it is"])
+@pytest.mark.parametrize("large", [1, look.LARGE], ids=["through consumers", "as it is"])
 def test_sixteen_threads_at_once_are_counted_exactly(
     large: int, attach: Callable[..., Any], block: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Sixteen threads, sixteen passes each, faults at all layers: outputs, first layers and elements are exact amid flushes."""
-    monkeypatch.setattr(guard, "LARGE", large)
+    monkeypatch.setattr(look, "LARGE", large)
     model = Spoiled([block() for _ in range(3)])
     x = torch.randn(2, 8)
     expected = model(x)

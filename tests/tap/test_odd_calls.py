@@ -14,7 +14,7 @@ from torch import nn
 from torch.optim.swa_utils import AveragedModel
 from torch.overrides import TorchFunctionMode
 
-from geluwatch.tap import guard
+from geluwatch.tap import guard, look
 from geluwatch.tap.deferred import DeviceGuard
 
 BAD = torch.full((2, 8), math.nan)
@@ -169,7 +169,7 @@ def test_inference_mode_and_training_take_turns(
     order: tuple[bool, bool], attach: Callable[..., Any], block: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A watch made and first run in inference mode counts in training afterwards, and the other way round."""
-    monkeypatch.setattr(guard, "LARGE", 1)
+    monkeypatch.setattr(look, "LARGE", 1)
     model = block()
     with torch.inference_mode(order[0]):
         watch = attach(model)

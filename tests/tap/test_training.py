@@ -11,7 +11,7 @@ import pytest
 import torch
 from torch import distributed, nn
 
-from geluwatch.tap import guard
+from geluwatch.tap import look
 
 STEPS = 20
 
@@ -60,10 +60,10 @@ def train(model: nn.Module, autocast: bool, after_step: Callable[[], object] = l
 
 
 @pytest.mark.parametrize("autocast", [False, True], ids=["fp32", "bf16 autocast"])
-@pytest.mark.parametrize("large", [1, guard.LARGE], ids=["through consumers", "as it is"])
+@pytest.mark.parametrize("large", [1, look.LARGE], ids=["through consumers", "as it is"])
 def test_training_is_identical_to_the_bit(autocast: bool, large: int, attach: Callable[..., Any], monkeypatch: pytest.MonkeyPatch) -> None:
     """Twenty steps with dropout end in the same parameters, gradients, losses and generator states, watched or not."""
-    monkeypatch.setattr(guard, "LARGE", large)
+    monkeypatch.setattr(look, "LARGE", large)
     expected = train(transformer(), autocast)
     model = transformer()
     watch = attach(model, cost_budget=1.0)

@@ -12,7 +12,7 @@ import torch
 from torch import nn
 from torch.autograd import forward_ad
 
-from geluwatch.tap import guard
+from geluwatch.tap import look
 
 BAD = torch.full((2, 8), math.nan)
 CALLS = 3
@@ -45,12 +45,12 @@ UNREADABLE: dict[str, Callable[[nn.Module], Run]] = {
 }
 
 
-@pytest.fixture(params=[1, guard.LARGE], ids=["through consumers", "as it is"])
+@pytest.fixture(params=[1, look.LARGE], ids=["through consumers", "as it is"])
 def watched(
     request: pytest.FixtureRequest, attach: Callable[..., Any], block: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
 ) -> tuple[nn.Module, Any]:
     """Return a model and its watch, which switches a part off at its first failure; one clean pass has been run and flushed."""
-    monkeypatch.setattr(guard, "LARGE", request.param)
+    monkeypatch.setattr(look, "LARGE", request.param)
     model = nn.Sequential(block())
     watch = attach(model, breaker_limit=1, cost_budget=None)
     model(torch.randn(2, 8))
@@ -72,12 +72,12 @@ def test_faults_under_derivatives_are_counted(name: str, watched: tuple[nn.Modul
 
 
 @pytest.mark.parametrize("name", UNREADABLE)
-@pytest.mark.parametrize("large", [1, guard.LARGE], ids=["through consumers", "as it is"])
+@pytest.mark.parametrize("large", [1, look.LARGE], ids=["through consumers", "as it is"])
 def test_calls_that_cannot_be_read_are_blind_and_no_failure(
     name: str, large: int, attach: Callable[..., Any], block: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Under vmap the site is blind with the reason, no part of the agent is blamed, and the next plain pass is counted."""
-    monkeypatch.setattr(guard, "LARGE", large)
+    monkeypatch.setattr(look, "LARGE", large)
     model = nn.Sequential(block())
     watch = attach(model, breaker_limit=1, cost_budget=None)
     model(torch.randn(2, 8))
@@ -93,12 +93,12 @@ def test_calls_that_cannot_be_read_are_blind_and_no_failure(
     assert 1 == watch.flush().totals.nonfinite_forwards
 
 
-@pytest.mark.parametrize("large", [1, guard.LARGE], ids=["through consumers", "as it is"])
+@pytest.mark.parametrize("large", [1, look.LARGE], ids=["through consumers", "as it is"])
 def test_nested_tensors_after_plain_ones_are_blind_and_no_failure(
     large: int, attach: Callable[..., Any], block: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A nested tensor whose type is plain, given to a model that has run on plain ones, leaves the site blind and no part blamed."""
-    monkeypatch.setattr(guard, "LARGE", large)
+    monkeypatch.setattr(look, "LARGE", large)
     model = block()
     watch = attach(model, breaker_limit=1, cost_budget=None)
     model(torch.randn(2, 8))
