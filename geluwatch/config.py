@@ -26,10 +26,10 @@ class Config:
     window_seconds: float | None = 60.0
     """Length of a window; None closes windows only by `Watch.close_window`."""
 
-    flush_seconds: float = 1.0
-    """Seconds between two drains of the tap into the core, in the background."""
+    flush_seconds: float = 5.0
+    """Seconds between two drains of the tap into the core, in the background; a quarter of a window where that is less."""
 
-    rows_per_window: int = 2048
+    rows_per_window: int = 1024
     """Rows (one token, all channels) captured per site and window: all of quiet traffic, an even share of busy traffic."""
 
     rows_per_forward: int = 256
@@ -78,7 +78,7 @@ class Config:
 
     pending_bytes: int = 64 * 2**20
     """Most memory of captured rows that may wait for the next flush; beyond it rows are dropped and counted.
-    A quarter as much, and no more than 8 MiB, may wait behind the flush to be counted together."""
+    A quarter as much, and no more than 16 MiB, may wait behind the flush to be counted together."""
 
     def __post_init__(self) -> None:
         if self.window_seconds is not None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import atexit
 import logging
+import math
 import threading
 from collections.abc import Mapping
 from contextlib import suppress
@@ -67,7 +68,7 @@ class Watch:
         self._lock = threading.RLock()
         self._inbox = Inbox()
         self._batch = Batch(config.pending_bytes // 4)
-        self._background = Background(self.tick, self._last_flush, config.flush_seconds)
+        self._background = Background(self.tick, self._last_flush, min(config.flush_seconds, (config.window_seconds or math.inf) / 4.0))
         self._background.on_fork = self._forget_parent
         self._gave_up = ""
         self._listener: Listener | None = None

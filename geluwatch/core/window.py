@@ -11,23 +11,19 @@ import numpy.typing as npt
 from geluwatch.core import histogram, moments
 from geluwatch.records import Drained, Nonfinite, PointKey, PointWindow, Rows, Window
 
-# Values summed at a time: a block and its temporaries in float64 stay in the cache.
-_BLOCK = 1 << 14
-
 
 def observe(values: npt.NDArray[np.float32], dtype: str) -> PointWindow:
     """Return the statistics of captured rows of shape (n, C) whose tensor had the given dtype."""
     counted = histogram.from_values(values, dtype)
     by_channel = moments.from_rows(values)
-    finite = values if not counted.nonfinite else values[np.isfinite(values)]
-    positive = negative = squares = 0.0
-    flat = finite.reshape(-1)
-    for start in range(0, flat.size, _BLOCK):
-        block = flat[start : start + _BLOCK].astype(np.float64)
-        positive += float(np.maximum(block, 0.0).sum())
-        negative -= float(np.minimum(block, 0.0).sum())
-        squares += float(np.square(block, out=block).sum())  # not a dot product: BLAS would start threads
-    return PointWindow(counted, by_channel, positive, negative, squares)
+    if counted.nonfinite:
+        finite = values[np.isfinite(values)]  # more of them than in the rows that the moments are of
+        squares = float(np.square(finite, dtype=np.float64).sum())
+    else:
+        finite = values
+        squares = float(by_channel.m2.sum() + by_channel.rows * np.square(by_channel.mean).sum())
+    positive, negative = (float(side(finite, np.float32(0.0)).sum(dtype=np.float64)) for side in (np.maximum, np.minimum))
+    return PointWindow(counted, by_channel, positive, 0.0 - negative, squares)  # no negative zero
 
 
 def merge_points(parts: Iterable[PointWindow]) -> PointWindow:

@@ -42,15 +42,15 @@ _include: Callable[[str, bool], None] | None = getattr(torch._C, "_dispatch_tls_
 _exclude: Callable[[Any], AbstractContextManager[Any]] | None = getattr(torch._C, "_ExcludeDispatchKeyGuard", None)  # noqa: SLF001
 _libraries: list[Any] = []
 
-_dispatch_modes: Callable[[], int] = getattr(torch._C, "_len_torch_dispatch_stack", lambda: 0)  # noqa: SLF001
-_function_modes: Callable[[], int] = getattr(torch._C, "_len_torch_function_stack", lambda: 0)  # noqa: SLF001
+dispatch_modes: Callable[[], int] = getattr(torch._C, "_len_torch_dispatch_stack", lambda: 0)  # noqa: SLF001
+function_modes: Callable[[], int] = getattr(torch._C, "_len_torch_function_stack", lambda: 0)  # noqa: SLF001
 _no_dispatch: Callable[[], AbstractContextManager[Any]] = getattr(torch._C, "_DisableTorchDispatch", nullcontext)  # noqa: SLF001
 _no_function: Callable[[], AbstractContextManager[Any]] = getattr(torch._C, "DisableTorchFunction", nullcontext)  # noqa: SLF001
 
 
 def modes() -> int:
     """Return how many modes, of functions or of dispatch, are active in this thread."""
-    return _dispatch_modes() + _function_modes()
+    return dispatch_modes() + function_modes()
 
 
 def unseen() -> AbstractContextManager[Any]:

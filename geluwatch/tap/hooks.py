@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 from geluwatch.tap import compiled, functional, padding
-from geluwatch.tap._compat import called_by_compiler, calls_under_way, compiled_before, compiler_loaded, note_trace, rerun, unseen
+from geluwatch.tap._compat import Traces, called_by_compiler, calls_under_way, compiled_before, compiler_loaded, note_trace, rerun, unseen
 from geluwatch.tap.ear import Ear
 from geluwatch.tap.hook import Hook
 from geluwatch.tap.shared import Tap
@@ -40,7 +40,8 @@ class RootBegin(Hook):
         try:
             if rerun() or not tap.breaker.allows("root"):
                 return
-            tap.follow_traces()
+            if tap.traces != Traces.count:
+                tap.follow_traces()
             state = tap.state()
             if state.depth:
                 self._mend(state, module)
@@ -76,9 +77,11 @@ class RootBegin(Hook):
             return
         state.begin(args, kwargs, sampled=tap.pacer.take(tap.clock.monotonic()) if sampled is None else sampled)
         state.meter.begin()
-        if self.ear.has_fused or (tap.hears and self._may_listen(state, module)):
+        # Asked in the order of what they cost: most passes end with the first two.
+        if self.ear.has_fused or ((state.sampled or tap.learning) and tap.hears and self._may_listen(state, module)):
             functional.begin(state, self.ear)
             state.timed = state.sampled
+        state.plain = not (state.sampled or state.listening or tap.learning or tap.compiled or tap.gradients or tap.breaker.disabled)
 
     def _may_listen(self, state: ThreadState, module: nn.Module | None) -> bool:
         """Return whether this pass may be listened to although others are not.

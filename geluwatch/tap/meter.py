@@ -9,7 +9,7 @@ from __future__ import annotations
 import sys
 from bisect import bisect_left
 from time import perf_counter
-from typing import Any, TypeGuard
+from typing import Any
 
 import torch
 
@@ -85,16 +85,11 @@ def tokens(first: torch.Tensor | None, mask: object) -> int:
 
     A mask on an accelerator is not read, for that would be a wait; its padding counts. 0 where the call has neither.
     """
-    if _readable(mask) and mask.dim() == 2 and not mask.is_floating_point():
+    if type(mask) is torch.Tensor and mask.is_cpu and not transformed(mask) and mask.dim() == 2 and not mask.is_floating_point():
         return int(torch.count_nonzero(mask))
     if first is None or first.dim() != 2 or first.is_floating_point() or first.dtype is torch.bool:
         return 0
     return first.numel()
-
-
-def _readable(mask: object) -> TypeGuard[torch.Tensor]:
-    """Return whether a mask is a plain tensor whose values are at hand."""
-    return type(mask) is torch.Tensor and mask.is_cpu and not transformed(mask)
 
 
 def increase(before: Traffic, after: Traffic) -> Traffic:

@@ -83,18 +83,18 @@ class Tap:
         """Calls heard that the census lacked, (qualified name of the module that makes them, the call), and whether it has them now."""
         self.variants: dict[int, str] = {}
         """The formula that a call asked for, where it is an argument, by site."""
-        self._traces = Traces.count
+        self.traces = Traces.count
         self.states: list[ThreadState] = []
         self.mask_position = mask_position
-        self._local = threading.local()
+        self.local = threading.local()
 
     def state(self) -> ThreadState:
         """Return this thread's state, made on its first call."""
         try:
-            return self._local.state  # type: ignore[no-any-return]  # threading.local is untyped
+            return self.local.state  # type: ignore[no-any-return]  # threading.local is untyped
         except AttributeError:
-            token = self._local.token = Token()
-            state = self._local.state = ThreadState(len(self.sites), token)
+            token = self.local.token = Token()
+            state = self.local.state = ThreadState(len(self.sites), token)
             self.states.append(state)
             return state
 
@@ -147,7 +147,7 @@ class Tap:
 
     def forget(self) -> None:
         """Drop every count and row of this process: in a forked child they are the parent's."""
-        self._local = threading.local()
+        self.local = threading.local()
         self.states = []
         self.device_guard = DeviceGuard(self.device_guard.sites)
         self.gradients = Gradients(self.device_guard.sites, self.state, self.breaker) if self.config.gradients else None
@@ -232,7 +232,7 @@ class Tap:
 
     def follow_traces(self) -> None:
         """Where code with hooks in it was compiled since the last call, have every site prove again that it runs."""
-        if self._traces != Traces.count:
-            self._traces = Traces.count
+        if self.traces != Traces.count:
+            self.traces = Traces.count
             self.compiled = True
             self.called.clear()

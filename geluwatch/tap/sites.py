@@ -63,6 +63,8 @@ class SiteHook(Hook):
     def __init__(self, tap: Tap, site: int, *, shared: bool = False) -> None:
         super().__init__(tap)
         self.site, self.shared = site, shared
+        self.brief = type(self) is SiteHook and not shared and not tap.clips[site]
+        """Whether a finite output is all that has to be known of a call in a plain pass."""
         self.token = compiled.token_of(self, tap.config)
 
     def __call__(self, module: nn.Module, args: tuple[Any, ...], output: Any) -> None:
@@ -71,6 +73,8 @@ class SiteHook(Hook):
             note_trace()
             if compiled.can_speak(self.token, args, output):
                 torch.ops.geluwatch.speak(self.token, args[0], output)
+            return
+        if self.brief and look.plainly_finite(self.tap, self.site, output):
             return
         self.called(args, output, training=module.training, relay=True)
 

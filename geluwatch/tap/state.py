@@ -90,6 +90,8 @@ class ThreadState:
         self.mask: torch.Tensor | None = None
         self.mask_read = False
         self.sampled = False
+        self.plain = False
+        """Whether nothing is to be done in the pass under way but to look whether what a GELU gave is finite."""
         self.indices: dict[torch.Size, torch.Tensor | Choice] = {}
         self.spent = 0.0
         self.had = self.taken = 0.0
@@ -209,7 +211,7 @@ class ThreadState:
         if self.hits:
             self.count_hits()
         self.depth = 0
-        self.spoken = False
+        self.plain = self.spoken = False
         self.callers.clear()
         self.owners.clear()
         self.made.clear()
