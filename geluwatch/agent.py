@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from geluwatch.config import Config
@@ -40,6 +42,8 @@ def attach(
 ) -> Watch:
     """Attach to a model: find its GELUs and watch every forward pass from now on; outputs do not change.
 
+    With GELUWATCH_OFF=1 in the environment, nothing is put on the model and no thread started; the census says so.
+
     Args:
         model: The model whose calls are forward passes, in training or serving.
         name: What metrics, baselines and alerts call it.
@@ -57,6 +61,8 @@ def attach(
     from geluwatch.tap.source import TorchSource
 
     settings = config or Config()
+    if switched_off():
+        settings = replace(settings, enabled=False)
     checked = _checked_labels(labels or {})
     for what, text in (("name", name), ("version", version)):
         if not isinstance(text, str) or not text.strip():
@@ -68,11 +74,17 @@ def attach(
     try:
         baselines = _open_store(store)
         watch = Watch(source, baselines, clock, settings, name=name, version=version, labels=checked)
-        watch.start(model)
+        if settings.enabled:
+            watch.start(model)
     except BaseException:
         source.close()
         raise
     return watch
+
+
+def switched_off() -> bool:
+    """Return whether the environment switches the agent off: GELUWATCH_OFF is set, and not to 0, false or no."""
+    return os.environ.get("GELUWATCH_OFF", "").strip().lower() not in {"", "0", "false", "no"}
 
 
 def _open_store(store: str | BaselineStore | None) -> BaselineStore:

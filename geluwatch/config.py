@@ -57,6 +57,10 @@ class Config:
     padding: PaddingFunction | None = None
     """Finds the padding mask of a forward; None reads the root's `attention_mask` argument."""
 
+    enabled: bool = True
+    """Whether to watch at all: without, there is no hook and no thread, and every GELU is blind with this as the reason.
+    The environment variable GELUWATCH_OFF switches a process off without a change to its code."""
+
     compiled: bool = True
     """Whether the hooks go into code that torch.compile makes, each as one call of an operation; where they do not, that code is
     what it would be without the watch, and its sites are blind."""

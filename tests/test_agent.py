@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import threading
 from typing import Any
 
 import pytest
+import torch
 from torch import nn
 
 import geluwatch
@@ -68,3 +70,41 @@ def test_a_store_must_be_one() -> None:
     with pytest.raises(StoreError):
         geluwatch.attach(model := gelu_model(), name="model", store="no://such/database")
     assert not any(module._forward_hooks or module._forward_pre_hooks for module in model.modules())
+
+
+def untouched(watch: geluwatch.Watch, model: nn.Module, threads: int) -> None:
+    """Check that a watch that is off put nothing on its model and started nothing, and can be used as if it were on."""
+    assert threads == threading.active_count()
+    for module in model.modules():
+        assert not (module._forward_hooks or module._forward_pre_hooks or "forward" in vars(module))
+    assert ["blind"] == [site.state for site in watch.sites]
+    assert "the agent is switched off, by GELUWATCH_OFF in the environment or by Config(enabled=False)" == watch.sites[0].reason
+    with torch.no_grad():
+        model(torch.full((2, 4), float("nan")))
+    report = watch.close_window()
+    assert (0, 0, "blind") == (report.totals.forwards, report.totals.nonfinite_forwards, report.verdict)
+    watch.note(accuracy=0.9)
+    watch.detach()
+
+
+@pytest.mark.parametrize("value", ["1", "true", "on", " YES "])
+def test_one_variable_switches_everything_off(monkeypatch: pytest.MonkeyPatch, value: str) -> None:
+    """With GELUWATCH_OFF set there is no hook, no thread and no count; the census says why, and the code around it runs as before."""
+    monkeypatch.setenv("GELUWATCH_OFF", value)
+    model, threads = gelu_model(), threading.active_count()
+    untouched(geluwatch.attach(model, name="model"), model, threads)
+
+
+def test_the_configuration_switches_everything_off() -> None:
+    """Config(enabled=False) does the same for one model."""
+    model, threads = gelu_model(), threading.active_count()
+    untouched(geluwatch.attach(model, name="model", config=geluwatch.Config(enabled=False)), model, threads)
+
+
+@pytest.mark.parametrize("value", ["", "0", "false", " No "])
+def test_a_variable_that_says_no_switches_nothing_off(monkeypatch: pytest.MonkeyPatch, value: str) -> None:
+    """GELUWATCH_OFF=0 is as good as none."""
+    monkeypatch.setenv("GELUWATCH_OFF", value)
+    with geluwatch.attach(gelu_model(), name="model") as watch:
+        assert "switched off" not in watch.sites[0].reason
+        assert watch.close_window().totals.windows == 1

@@ -30,6 +30,8 @@ _GAPS = (
     "torch._dynamo.config.skip_nnmodule_hook_guards is left as it is"
 )
 
+_OFF = "the agent is switched off, by GELUWATCH_OFF in the environment or by Config(enabled=False)"
+
 _CAPTURED = "recorded into a CUDA graph, whose replays call no hook: faults are counted on the device, and told when the watch comes off"
 
 _attached: weakref.WeakSet[nn.Module] = weakref.WeakSet()
@@ -55,6 +57,8 @@ class TorchSource:
                 f"No GELU was found in this {type(model).__name__}, neither a module nor a call in its code; if it has one of a "
                 "class of its own, name the class in Config(gelu_classes=...)."
             )
+        if not config.enabled:
+            found = tuple(replace(item, site=replace(item.site, state="blind", reason=_OFF)) for item in found)
         self._model = weakref.ref(model)
         sites = tuple(item.site for item in found)
         clips = tuple(item.clips for item in found)
