@@ -5,6 +5,7 @@ Everybody's hooks are put on one model, taken off again, and then put in place b
 
 from __future__ import annotations
 
+import copy
 import random
 import tempfile
 import time
@@ -99,38 +100,23 @@ def put(hooks: Hooks, places: Hooks) -> None:
 
 
 class Contenders:
-    """Everybody's hooks on one model, and the two watches behind some of them."""
+    """Those who take part, and the two watches behind some of them."""
 
-    def __init__(self, stack: ExitStack, model: nn.Module, step: Step) -> None:
-        self.hooks: dict[str, Hooks] = {"none": []}
-        self.watch = self._watch(stack, model, step, "agent", DEFAULT)
-        self.idle = self._watch(stack, model, step, "guard alone", GUARD)
-        for name, make in RIVALS.items():
-            stack.enter_context(hooked(model, make()))
-            self.hooks[name] = taken(model)
-        # Detached: what a watch leaves behind, which the next thing to do would show.
-        with geluwatch.attach(model, name="bench"):
-            step()
-        self.hooks["detached"] = taken(model)
-        everything = {(id(module), name): (module, name, held) for hooks in self.hooks.values() for module, name, held in hooks}
-        self.places = list(everything.values())
+    watch: geluwatch.Watch
+    idle: geluwatch.Watch
+    names: tuple[str, ...]
 
-    def _watch(self, stack: ExitStack, model: nn.Module, step: Step, name: str, config: geluwatch.Config) -> geluwatch.Watch:
-        watch = stack.enter_context(geluwatch.attach(model, name=name, config=config))
-        for _ in range(2):  # the first pass shows which dense layer follows each GELU; a flush then puts the guard there
-            step()
-            watch.flush()
-        self.hooks[name] = taken(model)
-        source._attached.discard(model)  # noqa: SLF001  # two watches of one model are refused, and here never on it at once
-        return watch
+    def switch(self, name: str) -> Step:
+        """Return the work to be done, with only what this contender adds to it."""
+        raise NotImplementedError
 
-    def round(self, step: Step, steps: int, *, rivals: bool) -> dict[str, float]:
+    def round(self, steps: int, *, rivals: bool) -> dict[str, float]:
         """Return the time per step of everybody, in seconds; of rivals as well if asked."""
-        names = [name for name in self.hooks if rivals or name not in RIVALS]
+        names = [name for name in self.names if rivals or name not in RIVALS]
         order = random.sample(names, len(names))
         spent = dict.fromkeys(order, 0.0)
         for name in (*order, *reversed(order)):
-            put(self.hooks[name], self.places)
+            step = self.switch(name)
             if steps > 1:
                 step()
             began = time.perf_counter()
@@ -138,3 +124,72 @@ class Contenders:
                 step()
             spent[name] += (time.perf_counter() - began) / steps / 2
         return spent
+
+
+class Switched(Contenders):
+    """Everybody's hooks on one model, put on and taken off."""
+
+    def __init__(self, stack: ExitStack, model: nn.Module, step: Step) -> None:
+        self._step = step
+        self._hooks: dict[str, Hooks] = {"none": []}
+        self.watch = self._watch(stack, model, step, "agent", DEFAULT)
+        self.idle = self._watch(stack, model, step, "guard alone", GUARD)
+        for name, make in RIVALS.items():
+            stack.enter_context(hooked(model, make()))
+            self._hooks[name] = taken(model)
+        # Detached: what a watch leaves behind, which the next thing to do would show.
+        with geluwatch.attach(model, name="bench"):
+            step()
+        self._hooks["detached"] = taken(model)
+        everything = {(id(module), name): (module, name, held) for hooks in self._hooks.values() for module, name, held in hooks}
+        self._places = list(everything.values())
+        self.names = tuple(self._hooks)
+
+    def switch(self, name: str) -> Step:
+        """Put the hooks of one contender on, and nobody else's."""
+        put(self._hooks[name], self._places)
+        return self._step
+
+    def _watch(self, stack: ExitStack, model: nn.Module, step: Step, name: str, config: geluwatch.Config) -> geluwatch.Watch:
+        watch = stack.enter_context(geluwatch.attach(model, name=name, config=config))
+        for _ in range(2):  # the first pass shows which dense layer follows each GELU; a flush then puts the guard there
+            step()
+            watch.flush()
+        self._hooks[name] = taken(model)
+        source._attached.discard(model)  # noqa: SLF001  # two watches of one model are refused, and here never on it at once
+        return watch
+
+
+class Compiled(Contenders):
+    """A compiled model for each, of the same weights in the same memory: what is compiled holds its hooks, or none.
+
+    Rivals are left out, for what they read with `.item()` would break the graph.
+    """
+
+    names = ("none", "agent", "guard alone", "detached")
+
+    def __init__(self, stack: ExitStack, model: nn.Module, work: Callable[[nn.Module], Step]) -> None:
+        # Else code compiled without hooks would run where there are some.
+        torch._dynamo.config.skip_nnmodule_hook_guards = False  # noqa: SLF001  # the only name it has
+        twins = {name: twin(model) for name in self.names}
+        self.watch, self.idle = (
+            stack.enter_context(geluwatch.attach(twins[name], name=name, config=config))
+            for name, config in (("agent", DEFAULT), ("guard alone", GUARD))
+        )
+        geluwatch.attach(twins["detached"], name="bench").detach()
+        self._steps = {name: work(torch.compile(each, fullgraph=True)) for name, each in twins.items()}
+        for step in self._steps.values():
+            for _ in range(2):
+                step()
+        for watch in (self.watch, self.idle):
+            blind = [site for site in watch.flush().sites.values() if site.state != "observed"]
+            assert not blind, f"{blind[0].layer} is blind: {blind[0].reason}"
+
+    def switch(self, name: str) -> Step:
+        """Return one contender's own work."""
+        return self._steps[name]
+
+
+def twin(model: nn.Module) -> nn.Module:
+    """Return another module of the same weights: copies of them would lie elsewhere, which is half a percent of the time."""
+    return copy.deepcopy(model, {id(held): held for held in (*model.parameters(), *model.buffers())})

@@ -35,8 +35,9 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from contenders import SHARE_OF_TIME, Contenders, put
-from work import WIDTHS, WORK, gelus
+from contenders import SHARE_OF_TIME, Compiled, Contenders, Switched
+from torch import nn
+from work import COMPILED, WIDTHS, WORK, gelus
 
 import geluwatch
 
@@ -81,6 +82,9 @@ class Background:
         return (idle + max(agent - idle, 0.0) / SHARE_OF_TIME + self._scraping) / wall
 
 
+ROWS = (*WORK, *(name + COMPILED for name in WORK))
+
+
 @dataclass(frozen=True)
 class Figure:
     """One contender in one row; shares of the step's time."""
@@ -120,32 +124,30 @@ class Row:
 
 def measure(name: str, seconds: float) -> Row:
     """Return one row, whose agent sees so many seconds go by."""
-    make, work, texts, tokens = WORK[name]
+    make = WORK[name.removesuffix(COMPILED)][0]
     peaks = [peak_mib(name, watched=watched) for watched in (False, True)]
     torch.manual_seed(0)
     model = make()
-    step = work(model, texts, tokens)
-    for _ in range(3):
-        step()
-    began = time.perf_counter()
-    step()
-    steps = max(1, round(BLOCK_SECONDS / (time.perf_counter() - began)))
     rounds: list[dict[str, float]] = []
     with ExitStack() as stack:
-        contenders = Contenders(stack, model, step)
-        put([], contenders.places)
+        contenders = take_part(stack, name, model)
+        bare = contenders.switch("none")
+        bare()
+        began = time.perf_counter()
+        bare()
+        steps = max(1, round(BLOCK_SECONDS / (time.perf_counter() - began)))
         background = Background(contenders.watch, contenders.idle)
         before, began = contenders.watch.flush(), time.perf_counter()
         while time.perf_counter() - began < seconds:
-            rounds.append(contenders.round(step, steps, rivals=len(rounds) % RIVALS_EVERY == 0))
+            rounds.append(contenders.round(steps, rivals=len(rounds) % RIVALS_EVERY == 0))
             background.scrape_if_due()
             print(f"\r{name}: {time.perf_counter() - began:4.0f} of {seconds:.0f} s, {len(rounds)} rounds ", end="", file=sys.stderr)
         after, share, wall = contenders.watch.flush(), background.share, time.perf_counter() - began
-        put([], contenders.places)
+        contenders.switch("none")
     print(file=sys.stderr)
     figures = {
         contender: figure([each[contender] / each["none"] - 1 for each in rounds if contender in each], share * (contender == "agent"))
-        for contender in contenders.hooks
+        for contender in contenders.names
         if contender != "none"
     }
     key = next(key for key in after.sites if key[1] == "pre")
@@ -154,6 +156,17 @@ def measure(name: str, seconds: float) -> Row:
         name, len(gelus(model)), 1e3 * statistics.median(each["none"] for each in rounds), len(rounds),
         after.totals.windows - before.totals.windows, background.scrapes, 60 * rows / wall / SHARE_OF_TIME, *peaks, figures,
     )  # fmt: skip
+
+
+def take_part(stack: ExitStack, name: str, model: nn.Module) -> Contenders:
+    """Return the contenders of a row."""
+    _, work, texts, tokens = WORK[name.removesuffix(COMPILED)]
+    if name.endswith(COMPILED):
+        return Compiled(stack, model, lambda each: work(each, texts, tokens))
+    step = work(model, texts, tokens)
+    for _ in range(3):
+        step()
+    return Switched(stack, model, step)
 
 
 def figure(ratios: list[float], background: float = 0.0) -> Figure:
@@ -171,9 +184,9 @@ def peak_mib(name: str, *, watched: bool) -> float:
 
 def peak_here(name: str, *, watched: bool) -> float:
     """Return the growth of this process's peak memory, in MiB."""
-    make, work, texts, tokens = WORK[name]
+    make, work, texts, tokens = WORK[name.removesuffix(COMPILED)]
     model = make()
-    step = work(model, texts, tokens)
+    step = work(torch.compile(model) if name.endswith(COMPILED) else model, texts, tokens)
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     watch = geluwatch.attach(model, name="bench") if watched else None
     for _ in range(4):
@@ -228,7 +241,8 @@ def table(rows: list[Row]) -> str:
     lines += ["", f"| median and interval | {' | '.join(others)} |", "|---" * (len(others) + 1) + "|"]
     for row in rows:
         shown = (
-            f"{_percent(each.overhead)} ({_percent(each.low)} to {_percent(each.high)})" for each in (row.figures[name] for name in others)
+            f"{_percent(each.overhead)} ({_percent(each.low)} to {_percent(each.high)})" if (each := row.figures.get(name)) else ""
+            for name in others
         )
         lines.append(f"| {row.name} | {' | '.join(shown)} |")
     return "\n".join(lines) + "\n"
@@ -241,12 +255,12 @@ def _percent(share: float) -> str:
 def main() -> None:
     """Measure, print and store."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--row", action="append", choices=WORK, help="only this row; may be repeated")
+    parser.add_argument("--row", action="append", choices=ROWS, help="only this row; may be repeated")
     parser.add_argument("--seconds", type=float, default=190.0, help="duration of a row; 190 are three windows and more")
     parser.add_argument("--no-save", action="store_true", help="print only")
     parser.add_argument("--peak", choices=("on", "off"), help=argparse.SUPPRESS)
     options = parser.parse_args()
-    names = options.row or list(WORK)
+    names = options.row or list(ROWS)
     if options.peak:
         print(peak_here(names[0], watched=options.peak == "on"))
         return

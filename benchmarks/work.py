@@ -65,6 +65,8 @@ WORK: dict[str, tuple[Callable[[], nn.Module], Callable[[nn.Module, int, int], S
     "minilm-train-8x64": (minilm, training, 8, 64),
     "gpt2s-train-1x128": (gpt2, training, 1, 128),
 }
+COMPILED = "-compiled"
+"""What the name of a row ends with whose model is compiled."""
 
 
 def gelus(model: nn.Module) -> list[nn.Module]:

@@ -227,7 +227,7 @@ class Halves(nn.Module):
 def drained(batches: Callable[[int], torch.Tensor], count: int, seconds: float, pending: int = 2**26) -> Iterator[Drained]:
     """Send batches through a watched `Halves`, so many seconds apart, and yield what each pass left behind."""
     clock, model = FakeClock(), Halves()
-    source = TorchSource(model, Config(pending_bytes=pending), clock)
+    source = TorchSource(model, Config(pending_bytes=pending, rows_per_window=TARGET), clock)
     try:
         for turn in range(count):
             batch = batches(turn)
