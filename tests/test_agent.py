@@ -76,7 +76,8 @@ def untouched(watch: geluwatch.Watch, model: nn.Module, threads: int) -> None:
     """Check that a watch that is off put nothing on its model and started nothing, and can be used as if it were on."""
     assert threads == threading.active_count()
     for module in model.modules():
-        assert not (module._forward_hooks or module._forward_pre_hooks or "forward" in vars(module))
+        assert {} == {**module._forward_hooks, **module._forward_pre_hooks}
+        assert "forward" not in vars(module)
     assert ["blind"] == [site.state for site in watch.sites]
     assert "the agent is switched off, by GELUWATCH_OFF in the environment or by Config(enabled=False)" == watch.sites[0].reason
     with torch.no_grad():

@@ -1,7 +1,7 @@
 """Guard and row capture where looking would stall a device: results stay there, and come over when they are ready.
 
-Each site looks at its largest magnitude, which shows NaN and Inf and which no finite values overflow, and notes what it
-sees in its own slot of a vector on the device; at the end of the pass a few operations on that vector count hits, first
+Each site's largest magnitude, which shows NaN and Inf and which no finite values overflow, goes into its own slot of a
+vector on the device, in one operation; at the end of the pass a few operations on that vector count hits, first
 hits and passes, without a branch on the host. Every so often a copy is started into pinned memory; a later pass, in the same thread,
 picks it up once its event has fired. Nothing here waits, and no other thread touches the device, so that graph capture
 elsewhere is not disturbed; in a pass that is itself being captured nothing is copied. Counts are of forward passes;
@@ -33,11 +33,16 @@ class _DeviceState:
 
     def __init__(self, sites: int, device: torch.device) -> None:
         with torch.inference_mode(mode=False):  # an accumulator made in inference mode could not be used outside it
+            self.largest = torch.zeros(sites, dtype=torch.float32, device=device)
             self.bad = torch.zeros(sites, dtype=torch.bool, device=device)
             self.counts = torch.zeros(2 * sites + 1, dtype=torch.int64, device=device)
             pinned = device.type == "cuda"
             self.host = torch.zeros(2 * sites + 1, dtype=torch.int64, device="cpu", pin_memory=pinned)
         self.slots = torch.arange(sites, device=device)
+        self.zero = torch.zeros((), device=device)
+        self.places = self.largest.unbind()
+        self.looked: set[int] = set()
+        """Sites whose place has been written to in the pass under way."""
         self.event = torch.cuda.Event() if pinned else None  # type: ignore[no-untyped-call]  # torch's own
         self.in_flight = False
         self.passes = 0
@@ -60,10 +65,15 @@ class DeviceGuard:
         for side in sides:
             if not side.numel():
                 continue
-            values = side.detach() if mask is None else side.detach().reshape(mask.numel(), -1)
-            largest = torch.linalg.vector_norm(values, math.inf, dim=None if mask is None else 1)
-            bad = ~torch.isfinite(largest)
-            state.bad[site] |= bad if mask is None else (bad & mask).any()
+            values = side.detach()
+            if mask is not None:
+                rows = torch.linalg.vector_norm(values.reshape(mask.numel(), -1), math.inf, dim=1)
+                values = torch.where(mask, rows, state.zero)
+            if site in state.looked or values.dtype is torch.float64:  # whose largest finite values a float32 does not hold
+                state.bad[site] |= ~torch.isfinite(torch.linalg.vector_norm(values, math.inf))
+            else:
+                torch.linalg.vector_norm(values, math.inf, dtype=torch.float32, out=state.places[site])
+                state.looked.add(site)
         state.touched = True
 
     def end_pass(self) -> None:
@@ -73,11 +83,13 @@ class DeviceGuard:
                 self._count(state)
 
     def _count(self, state: _DeviceState) -> None:
-        bad = state.bad
+        bad = state.bad | ~torch.isfinite(state.largest)
         hit = bad.any()
         first = (state.slots == bad.to(torch.int8).argmax()) & hit
         state.counts += torch.cat([bad, first, hit.reshape(1)]).to(torch.int64)
         state.bad.zero_()
+        state.largest.zero_()
+        state.looked.clear()
         state.touched = False
         if capturing(state.bad.device):
             return  # what the host does now would not be done again when the graph is replayed

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import math
 import threading
+from typing import Any
 
+import pytest
 import torch
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from geluwatch.tap.deferred import DeviceGuard, DeviceRows
 
@@ -115,3 +119,47 @@ def test_a_thread_takes_over_what_one_that_ended_left() -> None:
         thread.join()
         del thread
     assert (1, 20) == (len(guard._all), guard.counts(final=True)[2])
+
+
+class Operations(TorchDispatchMode):
+    """Counts what would be a kernel on a device: operations other than views."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.count = 0
+
+    def __torch_dispatch__(self, operation: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:  # torch gives them
+        self.count += not operation.is_view
+        return operation(*args, **(kwargs or {}))
+
+
+@pytest.mark.parametrize(("masked", "most"), [(False, 1), (True, 3)])
+def test_a_look_is_one_operation(masked: bool, most: int) -> None:
+    """A site costs one operation on its device, three with padding, and the end of a pass the same whatever the number of sites."""
+    ends = []
+    for sites in (2, 24):
+        guard = DeviceGuard(sites)
+        values, mask = torch.randn(6, 4), torch.ones(6, dtype=torch.bool) if masked else None
+        guard.look(0, (values,), mask)
+        guard.end_pass()
+        with Operations() as looks:
+            for site in range(sites):
+                guard.look(site, (values,), mask)
+        assert most * sites == looks.count
+        with Operations() as end:
+            guard.end_pass()
+        ends.append(end.count)
+    assert ends[0] == ends[1] <= 16
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.float16, torch.bfloat16])
+@pytest.mark.parametrize("bad", [[True, False], [False, True], [False, False], [True, True]])
+def test_a_site_that_runs_twice_in_a_pass_is_hit_by_either_call(dtype: torch.dtype, bad: list[bool]) -> None:
+    """The second look of a pass does not undo the first, and nothing is left of either in the next pass."""
+    guard = DeviceGuard(1)
+    for faulty in bad:
+        guard.look(0, (torch.full((2, 3), math.inf if faulty else 1.0, dtype=dtype),), None)
+    guard.end_pass()
+    guard.look(0, (torch.ones(2, 3, dtype=dtype),), None)
+    guard.end_pass()
+    assert ([int(any(bad))], [int(any(bad))], int(any(bad))) == guard.counts(final=True)
