@@ -47,7 +47,7 @@ def overhead(rows: list[dict[str, Any]], path: Path) -> None:
         axes.plot([], [], "o-", color=colour, label=name, markersize=4.5)
     axes.plot([], [], color="#2e7d32", linewidth=2.0, label="the agent's target")
     axes.set_xscale("log")
-    axes.set_xlabel("added to a step, % (median of the rounds with its 95 % interval; what is below .1 % is drawn there)")
+    axes.set_xlabel("added to a step, % (median and 95 % interval; less than .1 % is drawn at .1)")
     axes.xaxis.set_major_formatter(lambda value, _: f"{value:g}")
     axes.set_yticks(range(len(rows)), [f"{row['name']}  ({row['step_ms']:.1f} ms)" for row in rows])
     axes.invert_yaxis()

@@ -32,7 +32,9 @@ from collections.abc import Mapping
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
+import charts
 import numpy as np
 import torch
 from contenders import SHARE_OF_TIME, Compiled, Contenders, Switched
@@ -269,7 +271,7 @@ def main() -> None:
     print(text)
     if not options.no_save:
         RESULTS.mkdir(exist_ok=True)
-        facts = {
+        facts: dict[str, Any] = {
             "source": source_hash(),
             "machine": f"{platform.machine()}, {os.cpu_count()} cores, CPU only",
             "torch": torch.__version__,
@@ -278,6 +280,7 @@ def main() -> None:
         }
         (RESULTS / "overhead.json").write_text(json.dumps(facts, indent=2) + "\n")
         (RESULTS / "overhead.md").write_text(text)
+        charts.overhead(facts["rows"], RESULTS / "overhead.svg")
 
 
 if __name__ == "__main__":

@@ -161,7 +161,8 @@ def _blind_layers(settings: MixinSettings) -> str:
     A GELU that no pass calls is blind as well, though there is nothing to see. What tells the two apart is the armed
     baseline: a layer that it has was seen when somebody judged the model good, and one that it lacks was not, and was
     accepted. Without a baseline every blind layer counts. Before the first pass nothing is blind. A layer of the baseline
-    that gives no rows any more while others do is passed by, and as unseen as a blind one.
+    that gives no rows any more while others do is passed by, and as unseen as a blind one; save where the guard counts faults,
+    for rows that hold a NaN are left out of a window.
     """
     blind = f"{queries.series(catalog.SITE_OBSERVED, settings.selector)} == 0"
     known = queries.series(catalog.BASELINE_CDF, settings.selector, 'le="+Inf"')
@@ -169,7 +170,8 @@ def _blind_layers(settings: MixinSettings) -> str:
     rows = queries.series(catalog.WINDOW_ROWS, settings.selector, 'point="pre"')
     site, pod = f"on ({', '.join(POD)}, layer)", f"on ({', '.join(POD)})"
     others = f"({queries.largest(rows, *POD)} > 0)"
-    silent = f"({queries.largest(rows, *POD, 'layer')} == 0) and {pod} {others}"
+    faulty = f"(increase({queries.series(catalog.SITE_NONFINITE, settings.selector)}[{settings.blind_for}]) > 0)"
+    silent = f"(({queries.largest(rows, *POD, 'layer')} == 0) unless {site} {faulty}) and {pod} {others}"
     meant = f"((({blind}) and {site} {known}) or {site} (({silent}) and {site} {known}) or (({blind}) unless {pod} {known}))"
     return queries.number(queries.chain(meant, f"and {pod}", f"({traffic})"), *GROUP, "layer")
 

@@ -34,6 +34,7 @@ def cases(_: Alert, scale: Scale) -> tuple[Case, ...]:
         stories.armed_on_one_pod(),
         stories.many_layers(),
         stories.passed_by(),
+        stories.all_nan(),
         stories.idle(),
         stories.seen(),
         stories.restarts(),
@@ -106,6 +107,16 @@ class _Stories(Episode):
             "opens a ticket for a layer of the baseline that gives no rows while others do, and for no layer that it lacks",
             {**self.agent, **self.traffic(), **self.baseline(*LAYERS[:3]), **rows},
             (Check(self.due - 1), Check(self.due, self.says(1, f"{LAYERS[2]}: blind on 1 pod")), Check(self.end)),
+        )
+
+    def all_nan(self) -> Case:
+        rows = {name(catalog.WINDOW_ROWS, **POD, layer=layer, point="pre"): flat(1024, self.run) for layer in LAYERS[:2]}
+        rows |= {name(catalog.WINDOW_ROWS, **POD, layer=LAYERS[2], point="pre"): self.during(1024, 0)}
+        faults = {name(catalog.SITE_NONFINITE, **POD, layer=LAYERS[2]): ramp(0, 60, self.run)}
+        return Case(
+            "is silent for a layer that gives no rows because each of them holds a NaN, which is seen well enough",
+            {**self.agent, **self.traffic(), **self.baseline(*LAYERS[:3]), **rows, **faults},
+            silent(self.due, self.end - 1),
         )
 
     def idle(self) -> Case:
