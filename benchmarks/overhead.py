@@ -37,7 +37,7 @@ from typing import Any
 import charts
 import numpy as np
 import torch
-from contenders import SHARE_OF_TIME, Compiled, Contenders, Switched
+from contenders import RIVALS, SHARE_OF_TIME, Compiled, Contenders, Switched
 from torch import nn
 from work import COMPILED, WIDTHS, WORK, gelus
 
@@ -48,6 +48,8 @@ RESULTS = ROOT / "benchmarks" / "results"
 BLOCK_SECONDS = 0.08
 """Least duration of a block of steps."""
 SCRAPE_SECONDS = 15.0
+DEAR = 0.2
+"""Share of a step from which a rival is dear."""
 RIVALS_EVERY = 5
 """Rounds from one in which rivals take part to the next: what costs twenty percent is seen in few, and the time goes to what costs one."""
 
@@ -116,6 +118,12 @@ class Row:
     def target(self) -> float:
         """What the agent may cost: one percent, or four microseconds a site where a step is shorter than that allows."""
         return max(0.01, 4e-3 * self.sites / self.step_ms)
+
+    @property
+    def times_cheaper(self) -> float | None:
+        """How many times the agent's cost the cheapest rival takes of those that take twenty percent and more; None without any."""
+        dear = [each.overhead for name, each in self.figures.items() if name in RIVALS and each.overhead >= DEAR]
+        return min(dear) / self.figures["agent"].overhead if dear else None
 
     @property
     def verdict(self) -> str:
@@ -221,6 +229,7 @@ def table(rows: list[Row]) -> str:
         "of that in the background",
         "target",
         "",
+        "cheaper than dear rivals",
         "rows a site and minute",
         "peak memory without / with",
     )
@@ -235,6 +244,7 @@ def table(rows: list[Row]) -> str:
             _percent(agent.background),
             _percent(row.target),
             row.verdict,
+            f"{row.times_cheaper:.0f} times" if row.times_cheaper else "",
             f"{row.rows_per_site_and_minute:.0f}",
             f"+{row.peak_mib_off:.0f} / +{row.peak_mib_on:.0f} MiB",
         )
