@@ -1,11 +1,13 @@
-"""`geluwatch baseline`: which baselines a store holds, and what they can promise."""
+"""`geluwatch baseline`: which baselines a store holds, what they can promise, and files to carry them to other stores."""
 
 from __future__ import annotations
 
 import argparse
 import math
 from collections.abc import Iterator
+from dataclasses import replace
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -24,17 +26,26 @@ _RHYTHMS = ((_DAY, "day and night"), (7 * _DAY, "the week"), (math.inf, "the mon
 
 
 def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
-    """Add `baseline list` and `baseline show`."""
-    parser = commands.add_parser("baseline", help="list and show stored baselines", description="List and show stored baselines.")
+    """Add `baseline` with its actions."""
+    what = "list, show, export and import stored baselines"
+    parser = commands.add_parser("baseline", help=what, description=f"{what.capitalize()}.")
     actions = parser.add_subparsers(title="actions", metavar="ACTION", required=True)
     listing = actions.add_parser("list", help="one line a baseline", description="Print one line for each stored baseline.")
     listing.set_defaults(func=_list)
     show = actions.add_parser("show", help="one baseline with its certificate", description="Print one baseline with its certificate.")
-    show.add_argument("model", help="model name given to attach")
-    show.add_argument("name", nargs="?", default="latest", help='baseline name; "latest" (the default) is the newest')
-    show.add_argument("--model-version", default="1", help="model version given to attach (default: 1)")
     show.set_defaults(func=_show)
-    for action in (listing, show):
+    export = actions.add_parser("export", help="write one to a file", description="Write one baseline to a file.")
+    export.add_argument("--output", "-o", required=True, metavar="FILE", type=Path, help="file to write; one that exists is left alone")
+    export.set_defaults(func=_export)
+    take = actions.add_parser("import", help="store one from a file", description="Store the baseline of a file, under the name it has.")
+    take.add_argument("file", type=Path, help="file that `geluwatch baseline export` wrote")
+    take.add_argument("--name", help="store it under another name")
+    take.set_defaults(func=_import)
+    for action in (show, export):
+        action.add_argument("model", help="model name given to attach")
+        action.add_argument("name", nargs="?", default="latest", help='baseline name; "latest" (the default) is the newest')
+        action.add_argument("--model-version", default="1", help="model version given to attach (default: 1)")
+    for action in (listing, show, export, take):
         action.add_argument("--store", required=True, metavar="URL", help="SQLAlchemy URL, for example sqlite:///geluwatch.db")
 
 
@@ -54,14 +65,47 @@ def _list(arguments: argparse.Namespace) -> int:
     return 0
 
 
-def _show(arguments: argparse.Namespace) -> int:
+def _load(arguments: argparse.Namespace) -> Baseline:
     from geluwatch.store import SqlBaselines
 
     store = SqlBaselines(arguments.store)
     try:
-        baseline = store.load(arguments.model, arguments.model_version, arguments.name)
+        return store.load(arguments.model, arguments.model_version, arguments.name)
     finally:
         store.close()
+
+
+def _export(arguments: argparse.Namespace) -> int:
+    from geluwatch.store import portable
+
+    baseline = _load(arguments)
+    portable.write(baseline, arguments.output)
+    size = arguments.output.stat().st_size
+    print(f"{_called(baseline)} is in {arguments.output}, {size:,} bytes; `geluwatch baseline import` takes it.")
+    return 0
+
+
+def _import(arguments: argparse.Namespace) -> int:
+    from geluwatch.store import SqlBaselines, portable
+
+    baseline = portable.read(arguments.file)  # before a store is made, which a file that is refused shall not leave behind
+    if arguments.name is not None:
+        baseline = replace(baseline, name=arguments.name)
+    store = SqlBaselines(arguments.store)
+    try:
+        store.save(baseline)
+    finally:
+        store.close()
+    print(f"{_called(baseline)} is stored, with its certificate and {len(baseline.windows)} windows.")
+    return 0
+
+
+def _called(baseline: Baseline) -> str:
+    return f'Baseline "{baseline.name}" of model "{baseline.model}" version "{baseline.model_version}"'
+
+
+def _show(arguments: argparse.Namespace) -> int:
+    baseline = _load(arguments)
     print(f"{baseline.name}: model {baseline.model}, version {baseline.model_version}, recorded {_when(baseline.created)}")
     for label, line in _lines(baseline):
         print(f"  {label:<{_LABEL}}{line}")

@@ -179,3 +179,32 @@ def test_mistakes_are_one_sentence(tmp_path: Path, capsys: pytest.CaptureFixture
     assert "No baseline is stored there yet; Watch.record_baseline makes one.\n" == capsys.readouterr().out
     assert 1 == main(["baseline", "show", "minilm", "v9", "--store", url])
     assert capsys.readouterr().err.startswith('geluwatch: No baseline is stored for model "minilm" version "1"')
+
+
+def test_a_baseline_goes_from_store_to_store(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Exported, imported and shown it is the same; a second import, a second export and a changed file are refused, and leave nothing."""
+    one, other, path = f"sqlite:///{tmp_path}/one.db", f"sqlite:///{tmp_path}/other.db", tmp_path / "v1.baseline"
+    store = SqlBaselines(one)
+    store.save(record(windows=40))
+    store.close()
+    export = ["baseline", "export", "minilm", "--store", one, "--output", str(path)]
+    assert 0 == main(export)
+    called = 'Baseline "v1" of model "minilm" version "1"'
+    said = f"{called} is in {path}, {path.stat().st_size:,} bytes; `geluwatch baseline import` takes it.\n"
+    assert said == capsys.readouterr().out
+    assert 0 == main(["baseline", "import", str(path), "--store", other])
+    assert f"{called} is stored, with its certificate and 40 windows.\n" == capsys.readouterr().out
+    shown = []
+    for url in (one, other):
+        assert 0 == main(["baseline", "show", "minilm", "--store", url])
+        shown.append(capsys.readouterr().out)
+    assert shown[0] == shown[1]
+    assert 1 == main(["baseline", "import", str(path), "--store", other])
+    assert "is stored already" in capsys.readouterr().err
+    assert 0 == main(["baseline", "import", str(path), "--store", other, "--name", "v1-eu"])
+    assert 1 == main(export)
+    assert f"geluwatch: {path} exists already, and is not written over; give another name or remove it.\n" == capsys.readouterr().err
+    path.write_bytes(path.read_bytes()[:-1])
+    assert 1 == main(["baseline", "import", str(path), "--store", f"sqlite:///{tmp_path}/third.db"])
+    assert "its SHA-256 differs" in capsys.readouterr().err
+    assert not (tmp_path / "third.db").exists()
