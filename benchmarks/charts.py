@@ -57,3 +57,50 @@ def overhead(rows: list[dict[str, Any]], path: Path) -> None:
     figure.legend(loc="outside lower center", ncols=4, frameon=False)
     figure.savefig(path, metadata={"Date": None})
     plt.close(figure)
+
+
+def growth(grown: dict[str, list[dict[str, float]]], path: Path) -> None:
+    """Draw how each cost grows, a panel for each, on a log-log scale beside a line of slope one.
+
+    Args:
+        grown: As the figures of growth in scale.json: sizes and their costs by what grows.
+        path: The SVG file to write.
+    """
+    from growth import COSTS, FEW_CHANNELS, FEW_SITES, RANK_SITES, UPPER
+
+    axes_of = {
+        "sites": ("o-", "#1f5fa8", f"by sites, of {FEW_CHANNELS} channels"),
+        "channels": ("s-", "#c8642c", f"by channels, at {FEW_SITES} sites"),
+        "ranks": ("^-", "#8e4a8b", f"by ranks, of {RANK_SITES} sites"),
+    }
+    shown = [key for key in COSTS if key not in {"bare", "sent"}]
+    columns = 3
+    rows = -(-len(shown) // columns)
+    figure, panels = plt.subplots(rows, columns, figsize=(11.0, 2.5 * rows), layout="constrained")
+    for key, axes in zip(shown, panels.flat, strict=False):
+        for name, (marker, colour, _) in axes_of.items():
+            points = [(each["size"], each[key] / COSTS[key].per_unit) for each in grown[name] if each.get(key, 0.0) > 0.0]
+            if points:
+                _curve(axes, points, points[-UPPER:], marker, colour)
+        axes.set(xscale="log", yscale="log", title=COSTS[key].title, ylabel=COSTS[key].unit or "number")
+        axes.xaxis.set_major_formatter(lambda value, _: f"{value:,.0f}")
+        axes.yaxis.set_major_formatter(lambda value, _: f"{value:,g}")
+        axes.grid(which="major", color="#e4e4e4")
+        axes.spines[["top", "right"]].set_visible(False)
+        axes.minorticks_off()
+        axes.title.set_fontsize(10)
+    for axes in panels.flat[len(shown) :]:
+        axes.set_visible(False)
+    for marker, colour, label in axes_of.values():
+        panels.flat[0].plot([], [], marker, color=colour, label=label, markersize=4.5)
+    panels.flat[0].plot([], [], "--", color="#999999", label="slope one")
+    figure.legend(loc="outside lower center", ncols=4, frameon=False)
+    figure.savefig(path, metadata={"Date": None})
+    plt.close(figure)
+
+
+def _curve(axes: Any, points: list[tuple[float, float]], upper: list[tuple[float, float]], marker: str, colour: str) -> None:
+    """Draw one curve, and beside its upper part the line of slope one that ends where it does."""
+    axes.plot(*zip(*points, strict=True), marker, color=colour, markersize=4.5, linewidth=1.4, zorder=3)
+    (first, _), (last, most) = upper[0], upper[-1]
+    axes.plot([first, last], [most * first / last, most], "--", color="#777777", linewidth=1.0, zorder=4)

@@ -66,7 +66,7 @@ def baseline(layers: int, width: int, rng: np.random.Generator, counted: dict[st
 
 
 @contextmanager
-def _timed_panel() -> Iterator[list[float]]:
+def timed_panel() -> Iterator[list[float]]:
     """Give the seconds that each panel takes, measured where it is made."""
     spent: list[float] = []
     measure = panel.measure
@@ -90,7 +90,7 @@ def cost(width: int) -> dict[str, float]:
     seen = [window(WINDOWS + number, counted, LAYERS, width, rng) for number in range(60)]
     taken, explained = [], []
     for each in seen:
-        with _timed_panel() as spent:
+        with timed_panel() as spent:
             began = time.perf_counter()
             judge.judge(each)
             taken.append((time.perf_counter() - began) / LAYERS * 1e6)

@@ -179,7 +179,8 @@ class Recorder:
         had shown, it looks wilder than the same traffic will.
         """
         keys, young, later = self.keys(), int(self._fit * calibrate.YOUNG), list(self._later)
-        places = [list(self._sums).index(key) for key in keys]
+        place_of = {key: place for place, key in enumerate(self._sums)}
+        places = [place_of[key] for key in keys]
         if young >= len(self._kept):
             later = later[max(0, len(later) - self._fit + young) :]
         shape = (len(later), len(STATISTICS), len(keys), len(self._config.horizons))
