@@ -45,7 +45,7 @@ def routes(
     fitting = {what: f"runbooks/{quote(name)}" for what, name in (runbook_of or {}).items() if name in runbooks}
 
     def metrics(request: Request) -> Response:
-        report, content_type = read(), negotiate(request.accept)[1]
+        report, content_type = read(), negotiate(request.accept)
         return renderings.of(report, content_type, lambda: Response(*render(report, request.accept)))
 
     def report_json(_: Request) -> Response:

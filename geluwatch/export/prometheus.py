@@ -16,11 +16,11 @@ from prometheus_client.exposition import choose_encoder
 from prometheus_client.registry import Collector
 
 from geluwatch.catalog import COLLECT_SECONDS, EXPORTED_SERIES, METRICS, Metric
+from geluwatch.export import exposition
 from geluwatch.export.samples import REPORT_METRICS, Sample, constant_labels, samples_of
 from geluwatch.records import Report
 
 _OPENMETRICS = "application/openmetrics-text"
-_UNITS = ("seconds", "ratio", "bytes")
 
 
 class ReportCollector(Collector):
@@ -67,8 +67,8 @@ class ReportCollector(Collector):
         yield _family(EXPORTED_SERIES, [Sample(EXPORTED_SERIES, labels, series)])
 
 
-def negotiate(accept: str | None) -> tuple[Callable[[Collector], bytes], str]:
-    """Return the encoder and the content type for an Accept header: text 0.0.4 or OpenMetrics 1.0.0.
+def negotiate(accept: str | None) -> str:
+    """Return the content type for an Accept header: text 0.0.4 or OpenMetrics 1.0.0.
 
     prometheus_client makes the choice. Only these two are ever answered, because it repeats the client's own version
     and escaping in the content type, and ours would be the same text under any of them.
@@ -77,7 +77,7 @@ def negotiate(accept: str | None) -> tuple[Callable[[Collector], bytes], str]:
         chosen = choose_encoder(accept or "")[1]
     except TypeError:  # it cannot compare a version such as "1.x"
         chosen = ""
-    return choose_encoder(_OPENMETRICS if chosen.startswith(_OPENMETRICS) else "")
+    return choose_encoder(_OPENMETRICS if chosen.startswith(_OPENMETRICS) else "")[1]
 
 
 def render(report: Report, accept: str | None = None, timer: Callable[[], float] = time.perf_counter) -> tuple[bytes, str]:
@@ -91,12 +91,8 @@ def render(report: Report, accept: str | None = None, timer: Callable[[], float]
     Raises:
         Exception: The report cannot be rendered; the listener answers 500, so that the scrape fails and is seen.
     """
-    encoder, content_type = negotiate(accept)
-    return encoder(ReportCollector(lambda: report, on_error=_reraise, timer=timer)), content_type
-
-
-def _reraise(error: Exception) -> None:
-    raise error
+    content_type = negotiate(accept)
+    return exposition.write(report, openmetrics=content_type.startswith(_OPENMETRICS), timer=timer), content_type
 
 
 def _family(metric: Metric, found: Sequence[Sample]) -> Family:
@@ -104,14 +100,14 @@ def _family(metric: Metric, found: Sequence[Sample]) -> Family:
 
 
 def _counter(metric: Metric, found: Sequence[Sample]) -> Family:
-    family = CounterMetricFamily(metric.name, metric.help, labels=_names(found), unit=_unit(metric))
+    family = CounterMetricFamily(metric.name, metric.help, labels=_names(found), unit=exposition.unit_of(metric))
     for sample in found:
         family.add_metric(list(sample.labels.values()), sample.value)
     return family
 
 
 def _gauge(metric: Metric, found: Sequence[Sample]) -> Family:
-    family = GaugeMetricFamily(metric.name, metric.help, labels=_names(found), unit=_unit(metric))
+    family = GaugeMetricFamily(metric.name, metric.help, labels=_names(found), unit=exposition.unit_of(metric))
     for sample in found:
         family.add_metric(list(sample.labels.values()), sample.value)
     return family
@@ -121,7 +117,7 @@ def _histogram(metric: Metric, found: Sequence[Sample]) -> Family:
     # Below a negative edge OpenMetrics forbids a sum, and prometheus_client then drops the count as well; the
     # catalogue has counters for both.
     names = [name for name in _names(found) if name != "le"]
-    family = HistogramMetricFamily(metric.name, metric.help, labels=names, unit=_unit(metric))
+    family = HistogramMetricFamily(metric.name, metric.help, labels=names, unit=exposition.unit_of(metric))
     for labels, each in groupby(found, key=lambda sample: [sample.labels[name] for name in names]):
         parts = list(each)
         total = next((sample.value for sample in parts if "le" not in sample.labels), None)
@@ -140,11 +136,6 @@ def _info(metric: Metric, found: Sequence[Sample]) -> Family:
 def _names(found: Sequence[Sample]) -> tuple[str, ...]:
     """Return the label names of a metric's samples, which are the same for all of them."""
     return tuple(found[0].labels) if found else ()
-
-
-def _unit(metric: Metric) -> str:
-    """Return the unit for OpenMetrics, which demands that the name ends in it."""
-    return next((unit for unit in _UNITS if metric.name.endswith(f"_{unit}")), "")
 
 
 _FAMILIES: dict[str, Callable[[Metric, Sequence[Sample]], Family]] = {

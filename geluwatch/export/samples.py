@@ -47,11 +47,16 @@ def samples_of(report: Report, metric: Metric) -> Iterator[Sample]:
 
     A metric that the report's profile leaves out has none.
     """
-    if not within(metric.profile, report.profile):
-        return
     constant = constant_labels(report)
-    for labels, value in _READERS[metric](report):
-        yield Sample(metric, {**constant, **labels}, float(value))
+    for labels, value in readings_of(report, metric):
+        yield Sample(metric, {**constant, **labels}, value)
+
+
+def readings_of(report: Report, metric: Metric) -> Iterator[tuple[Mapping[str, str], float]]:
+    """Yield the same as (labels without the constant ones, value)."""
+    if within(metric.profile, report.profile):
+        for labels, value in _READERS[metric](report):
+            yield labels, float(value)
 
 
 def constant_labels(report: Report) -> dict[str, str]:

@@ -16,6 +16,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from prometheus_client import CollectorRegistry, Gauge, generate_latest
 from prometheus_client.core import Metric as Family
+from prometheus_client.openmetrics.exposition import generate_latest as generate_openmetrics
 from prometheus_client.openmetrics.parser import text_string_to_metric_families as parse_openmetrics
 from prometheus_client.parser import text_string_to_metric_families as parse_text
 
@@ -83,6 +84,19 @@ def test_parsers_read_back_every_sample(make_report: ReportBuilder, accept: str,
     report = make_report(verdict, 3)
 
     assert expected(report) == parsed(render(report, accept)[0], parser)
+
+
+@pytest.mark.parametrize("profile", ["lean", "standard", "full"])
+@pytest.mark.parametrize("verdict", VERDICTS)
+@pytest.mark.parametrize(("accept", "encoder"), [(TEXT, generate_latest), (OPENMETRICS, generate_openmetrics)])
+def test_the_text_is_prometheus_clients(
+    make_report: ReportBuilder, accept: str, encoder: Callable[..., bytes], verdict: Verdict, profile: Profile
+) -> None:
+    """Byte for byte, in every state and profile, with labels of any sort, ours is what prometheus_client writes of the same report."""
+    report = replace(make_report(verdict, 3, labels={"note": 'a "b"\\ 100 %s\n–', "zone": ""}, model="%d{}"), profile=profile)
+    theirs = encoder(ReportCollector(lambda: report, timer=ticking()))
+
+    assert theirs == render(report, accept, ticking())[0]
 
 
 @settings(max_examples=60, deadline=None)
