@@ -210,11 +210,11 @@ def peak_here(name: str, *, watched: bool) -> float:
 
 
 def source_hash() -> str:
-    """Return a hash over everything that can change the figures, so that stale results show."""
+    """Return a hash over everything that can change the figures, so that stale results show; what works apart from a model cannot."""
+    package = ROOT / "geluwatch"
+    sources = [path for path in package.rglob("*.py") if path.relative_to(package).parts[0] not in {"cli", "mixin", "store"}]
     digest = hashlib.sha256()
-    for path in sorted(
-        [*(ROOT / "geluwatch").rglob("*.py"), *(Path(__file__).with_name(f"{name}.py") for name in ("overhead", "contenders", "work"))]
-    ):
+    for path in sorted([*sources, *(Path(__file__).with_name(f"{name}.py") for name in ("overhead", "contenders", "work"))]):
         digest.update(path.relative_to(ROOT).as_posix().encode() + path.read_bytes())
     return digest.hexdigest()[:16]
 
