@@ -12,11 +12,14 @@ from dataclasses import dataclass, replace
 from typing import Literal
 
 from geluwatch.config import Config
-from geluwatch.core import ks
+from geluwatch.core import ks, lattice
 from geluwatch.core.judge import Judge, Judged
 from geluwatch.core.recorder import revived
 from geluwatch.errors import BaselineError
 from geluwatch.records import POINTS, Baseline, Interval, Point, PointKey, Site, Window
+
+_LATTICES = {lattice.COARSE_BITS: "bfloat16", lattice.FINE_BITS: "float16", lattice.SINGLE_BASE: "float32"}
+"""What values were, by the base of the lattice that they were counted on."""
 
 Outcome = Literal["same", "drift", "differs"]
 
@@ -128,6 +131,11 @@ def _difference(layer: str, known: Baseline, other: Baseline) -> str:
     ):
         if one != two:
             return f"its {what} was {one}, and is {two}"
+    dtypes = [
+        _LATTICES[lattice.split(each.histograms[layer, "pre"].bits)[0]] for each in (known, other) if (layer, "pre") in each.histograms
+    ]
+    if len(set(dtypes)) > 1:
+        return f"its values were {dtypes[0]}, and are {dtypes[1]}"
     widths = [each.references[layer, "pre"].mean.size // 2 for each in (known, other) if (layer, "pre") in each.references]
     return f"it had {widths[0]} channels, and has {widths[1]}" if len(set(widths)) > 1 else ""
 

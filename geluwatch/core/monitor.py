@@ -170,7 +170,8 @@ class Monitor:
                 f"Baseline {baseline.name!r} has none of this model's layers (it has {', '.join(sorted(known)[:3])}, ...); "
                 "record one for this model."
             )
-        self._judge, self._judged, self._follower = Judge(baseline, self._config), Judged(), None
+        judge = Judge(replace(baseline, windows=()), self._config)  # which are up to 256 MiB, and judge nothing
+        self._judge, self._judged, self._follower = judge, Judged(), None
         self._recorder = recorder.Recorder(self._config)
         self._baseline_cdf = {}
         for key, values in baseline.histograms.items():

@@ -78,6 +78,15 @@ def test_another_census_differs(field: str, value: str, said: str) -> None:
     assert {LAYERS[2]: said} == {layer.layer: layer.difference for layer in found.layers if layer.difference}
 
 
+def test_another_precision_differs() -> None:
+    """A model cast to bfloat16 differs at every layer by what its values are, whose distances say how much that is."""
+    known, other = recorded(0), recorded(1)
+    cast = {key: histogram.coarsen(values, 16) for key, values in other.histograms.items()}
+    found = compare(known, replace(other, histograms=cast), Config())
+    assert ["its values were float32, and are bfloat16"] * 4 == [layer.difference for layer in found.layers]
+    assert {"differs"} == {layer.outcome for layer in found.layers}
+
+
 def test_layers_that_come_and_go_differ() -> None:
     """A layer that only one has is told as gone or new, and the rest is judged all the same."""
     found = compare(recorded(0), recorded(1, layers=(*LAYERS[:3], "head.act")), Config())

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import math
+import sys
 import tracemalloc
 from collections.abc import Callable
 from dataclasses import FrozenInstanceError, replace
@@ -165,6 +166,20 @@ def test_arming_starts_the_next_baseline_afresh() -> None:
     for _ in range(3):
         traffic.minute()
     assert 3 == traffic.monitor.make_baseline("v2", traffic.now).certificate.windows
+
+
+def test_arming_keeps_no_window_of_the_baseline() -> None:
+    """Windows kept whole are what takes the memory of a baseline; once it is armed the monitor holds none of them."""
+    traffic = Traffic()
+    for _ in range(20):
+        traffic.minute()
+    baseline = traffic.monitor.make_baseline("v1", traffic.now)
+    held = [window.points for window in baseline.windows]
+    assert 20 == len(held)
+    traffic.monitor.arm(baseline)
+    del baseline
+    gc.collect()
+    assert {3} == {sys.getrefcount(points) for points in held}  # the list, the loop and the question itself
 
 
 def test_arming_does_not_take_a_page_back() -> None:
