@@ -276,21 +276,27 @@ def main() -> None:
     if options.peak:
         print(peak_here(names[0], watched=options.peak == "on"))
         return
-    rows = [measure(name, options.seconds) for name in names]
-    text = table(rows)
-    print(text)
-    if not options.no_save:
-        RESULTS.mkdir(exist_ok=True)
-        facts: dict[str, Any] = {
-            "source": source_hash(),
-            "machine": f"{platform.machine()}, {os.cpu_count()} cores, CPU only",
-            "torch": torch.__version__,
-            "threads": torch.get_num_threads(),
-            "rows": [asdict(row) | {"target": row.target, "verdict": row.verdict} for row in rows],
-        }
-        (RESULTS / "overhead.json").write_text(json.dumps(facts, indent=2) + "\n")
-        (RESULTS / "overhead.md").write_text(text)
-        charts.overhead(facts["rows"], RESULTS / "overhead.svg")
+    rows: list[Row] = []
+    for name in names:
+        rows.append(measure(name, options.seconds))
+        if not options.no_save:
+            save(rows)
+    print(table(rows))
+
+
+def save(rows: list[Row]) -> None:
+    """Write the table, the figures and the picture; after each row, for all of them take an hour."""
+    RESULTS.mkdir(exist_ok=True)
+    facts: dict[str, Any] = {
+        "source": source_hash(),
+        "machine": f"{platform.machine()}, {os.cpu_count()} cores, CPU only",
+        "torch": torch.__version__,
+        "threads": torch.get_num_threads(),
+        "rows": [asdict(row) | {"target": row.target, "verdict": row.verdict} for row in rows],
+    }
+    (RESULTS / "overhead.json").write_text(json.dumps(facts, indent=2) + "\n")
+    (RESULTS / "overhead.md").write_text(table(rows))
+    charts.overhead(facts["rows"], RESULTS / "overhead.svg")
 
 
 if __name__ == "__main__":
