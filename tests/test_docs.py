@@ -3,9 +3,14 @@
 from __future__ import annotations
 
 import re
+import shlex
 import subprocess
 import sys
 from pathlib import Path
+
+import yaml
+
+from geluwatch.cli.main import parser
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -38,3 +43,18 @@ def test_make_targets_of_the_readme_exist() -> None:
     for page in ("README.md", "CONTRIBUTING.md"):
         named = set(re.findall(r"`?make ([a-z-]+)", (ROOT / page).read_text()))
         assert set() == named - targets, f"{page} names targets that the Makefile lacks"
+
+
+def test_the_gates_page_runs() -> None:
+    """Its Python block runs and prints what it says, its commands are the command line's, and its YAML is a list of steps."""
+    page = (ROOT / "docs" / "gates.md").read_text()
+    (block,) = re.findall(r"```python\n(.*?)```", page, re.DOTALL)
+    run = subprocess.run([sys.executable, "-c", block], capture_output=True, text=True, timeout=120, check=False)
+    assert (0, "") == (run.returncode, run.stderr)
+    assert [line.split("# ", 1)[1] for line in block.splitlines() if line.startswith("print(")] == run.stdout.splitlines()
+    commands = re.findall(r"geluwatch (compare .*?)'?$", page, re.MULTILINE)
+    assert 4 == len(commands)
+    for command in commands:
+        assert "compare" == parser().parse_args(shlex.split(command)).func.__module__.rpartition(".")[2]
+    (steps,) = re.findall(r"```yaml\n(.*?)```", page, re.DOTALL)
+    assert ["name", "name"] == [next(iter(step)) for step in yaml.safe_load(steps)]
