@@ -231,6 +231,7 @@ def table(rows: list[Row]) -> str:
         "",
         "cheaper than dear rivals",
         "rows a site and minute",
+        "windows, scrapes",
         "peak memory without / with",
     )
     lines = [f"| {' | '.join(heads)} |", "|---" * len(heads) + "|"]
@@ -246,6 +247,7 @@ def table(rows: list[Row]) -> str:
             row.verdict,
             f"{row.times_cheaper:.0f} times" if row.times_cheaper else "",
             f"{row.rows_per_site_and_minute:.0f}",
+            f"{row.windows}, {row.scrapes}",
             f"+{row.peak_mib_off:.0f} / +{row.peak_mib_on:.0f} MiB",
         )
         lines.append(f"| {' | '.join(cells)} |")
