@@ -1,6 +1,6 @@
 """What the agent costs beside no agent, and beside what people use in its place, on one model in one run.
 
-    python benchmarks/overhead.py                                   # all rows, about half an hour
+    python benchmarks/overhead.py                                   # all rows, about an hour
     python benchmarks/overhead.py --seconds 60 --row minilm-1x16    # one row, quickly
 
 A row is a model at work. Everybody puts hooks on the same model, which are then taken off and put back by changing the
