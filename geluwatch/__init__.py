@@ -14,15 +14,13 @@ from geluwatch.errors import GeluwatchError
 
 if TYPE_CHECKING:
     from geluwatch.agent import attach
-    from geluwatch.gate import compare_models
     from geluwatch.records import Baseline, Certificate, Report, Site
     from geluwatch.watch import Watch
 
-__all__ = ["Baseline", "Certificate", "Config", "GeluwatchError", "Report", "Site", "Watch", "__version__", "attach", "compare_models"]
+__all__ = ["Baseline", "Certificate", "Config", "GeluwatchError", "Report", "Site", "Watch", "__version__", "attach"]
 
 _LATE = {
     "attach": "geluwatch.agent",
-    "compare_models": "geluwatch.gate",
     "Watch": "geluwatch.watch",
     "Baseline": "geluwatch.records",
     "Certificate": "geluwatch.records",

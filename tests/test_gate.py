@@ -13,7 +13,7 @@ from torch.nn import functional
 
 import geluwatch
 from geluwatch.errors import AttachError, ConfigError
-from geluwatch.gate import LayerDifference
+from geluwatch.gate import LayerDifference, compare_models
 
 LAYERS = 4
 
@@ -55,7 +55,7 @@ def test_a_copy_is_the_same(block: type[Block]) -> None:
     """Every row of every pass is compared, nothing differs by a bit, and no hook is left on either model."""
     known = stack(block)
     other = copy.deepcopy(known)
-    found = geluwatch.compare_models(known, other, inputs())
+    found = compare_models(known, other, inputs())
     assert found.same
     assert str(found).startswith("the same at 4 GELUs, within 1e-05")
     assert {LayerDifference(each.layer, 30, 0.0, 0.0, 0.0, "") for each in found.layers if each.rows} <= {*found.layers}
@@ -80,7 +80,7 @@ def test_a_weight_changed_by_a_thousandth_is_found_where_it_is(layer: int) -> No
     known = stack()
     other = copy.deepcopy(known)
     scaled(other, layer)
-    found = geluwatch.compare_models(known, other, inputs())
+    found = compare_models(known, other, inputs())
     assert found.first is not None
     assert f"{layer}.act" == found.first.layer
     assert 2e-4 < found.first.before < 2e-3
@@ -94,7 +94,7 @@ def test_another_formula_is_found_in_the_gelu(layer: int) -> None:
     known = stack()
     other = copy.deepcopy(known)
     swapped(other, layer)
-    found = geluwatch.compare_models(known, other, inputs())
+    found = compare_models(known, other, inputs())
     assert found.first is not None
     assert (f"{layer}.act", 0.0) == (found.first.layer, found.first.before)
     assert found.first.after > 1e-5
@@ -105,7 +105,7 @@ def test_a_cast_is_found_at_the_first_layer_with_its_size() -> None:
     """A copy in bfloat16 differs from the first layer on, by what eight bits leave."""
     known = stack()
     other = copy.deepcopy(known).to(torch.bfloat16)
-    found = geluwatch.compare_models(known, other, inputs(), call=lambda model, x: model(x.to(next(model.parameters()).dtype)))
+    found = compare_models(known, other, inputs(), call=lambda model, x: model(x.to(next(model.parameters()).dtype)))
     assert found.first is not None
     assert ("0.act", "its values are float32 in one and bfloat16 in the other") == (found.first.layer, found.first.difference)
     assert 1e-3 < found.first.before < 2e-2
@@ -116,7 +116,7 @@ def test_a_quantised_copy_is_found() -> None:
     """Dynamic int8 quantisation moves every layer, and is no failure of the comparison."""
     known = stack()
     other = torch.ao.quantization.quantize_dynamic(copy.deepcopy(known), {nn.Linear}, dtype=torch.qint8)
-    found = geluwatch.compare_models(known, other, inputs())
+    found = compare_models(known, other, inputs())
     assert found.first is not None
     assert "0.act" == found.first.layer
     assert all(each.after > 1e-4 for each in found.layers)
@@ -128,8 +128,8 @@ def test_noise_of_float32_is_no_difference() -> None:
     other = copy.deepcopy(known)
     with torch.no_grad():
         other[1].up.weight.mul_(1.0 + 2.0**-23)
-    assert geluwatch.compare_models(known, other, inputs()).same
-    assert not geluwatch.compare_models(known, other, inputs(), tolerance=0.0).same
+    assert compare_models(known, other, inputs()).same
+    assert not compare_models(known, other, inputs(), tolerance=0.0).same
 
 
 def test_what_is_not_finite_differs_unless_both_are() -> None:
@@ -138,10 +138,10 @@ def test_what_is_not_finite_differs_unless_both_are() -> None:
     other = copy.deepcopy(known)
     poisoned = inputs()
     poisoned[1][0, 0, 0] = math.nan
-    assert geluwatch.compare_models(known, other, poisoned).same
+    assert compare_models(known, other, poisoned).same
     with torch.no_grad():
         other[2].up.bias[3] = math.inf
-    found = geluwatch.compare_models(known, other, inputs())
+    found = compare_models(known, other, inputs())
     assert found.first is not None
     assert ("2.act", math.inf) == (found.first.layer, found.first.before)
 
@@ -150,9 +150,9 @@ def test_layers_that_only_one_has_are_told() -> None:
     """A layer that is gone, and one that is new, are differences of the census."""
     known, other = stack(), stack()
     other[3] = nn.Identity()
-    found = geluwatch.compare_models(known, other, inputs())
+    found = compare_models(known, other, inputs())
     assert ("3.act", "the second model lacks it") == (found.layers[3].layer, found.layers[3].difference)
-    back = geluwatch.compare_models(other, known, inputs())
+    back = compare_models(other, known, inputs())
     assert ("3.act", "the first model lacks it") == (back.layers[3].layer, back.layers[3].difference)
 
 
@@ -171,7 +171,7 @@ def test_mappings_and_tuples_are_arguments() -> None:
     known = Masked().eval()
     mask = torch.tensor([[1, 1, 1, 0, 0], [1, 1, 1, 1, 1]])
     for given in ({"x": inputs()[0], "attention_mask": mask}, (inputs()[0], mask)):
-        found = geluwatch.compare_models(known, copy.deepcopy(known), [given])
+        found = compare_models(known, copy.deepcopy(known), [given])
         assert found.same
         assert 8 == found.layers[0].rows
 
@@ -181,15 +181,15 @@ def test_what_cannot_be_compared_is_refused_and_leaves_nothing() -> None:
     known = stack()
     other = copy.deepcopy(known)
     with pytest.raises(AttachError, match="the same object"):
-        geluwatch.compare_models(known, known, inputs())
+        compare_models(known, known, inputs())
     with pytest.raises(ConfigError, match="no input"):
-        geluwatch.compare_models(known, other, [])
+        compare_models(known, other, [])
     with pytest.raises(ConfigError, match=r"tolerance must be a number of at least 0, got -1\.0"):
-        geluwatch.compare_models(known, other, inputs(), tolerance=-1.0)
+        compare_models(known, other, inputs(), tolerance=-1.0)
     with geluwatch.attach(other, name="other"), pytest.raises(AttachError, match="being watched already"):
-        geluwatch.compare_models(known, other, inputs())
+        compare_models(known, other, inputs())
     with pytest.raises(RuntimeError, match="size"):
-        geluwatch.compare_models(known, other, [torch.randn(2, 3)])
+        compare_models(known, other, [torch.randn(2, 3)])
     with pytest.raises(AttachError, match="No GELU gave rows to compare: "):
-        geluwatch.compare_models(known, other, [torch.randn(0, 5, 16)])
-    assert geluwatch.compare_models(known, other, inputs()).same
+        compare_models(known, other, [torch.randn(0, 5, 16)])
+    assert compare_models(known, other, inputs()).same

@@ -10,8 +10,8 @@ import pytest
 import torch
 from torch import nn
 
-import geluwatch
 from geluwatch.cli.demo import model
+from geluwatch.gate import compare_models
 
 PROSE = [
     ["Return a list of the lines of the input, with line ends kept.", "Raise an error if the file is missing."],
@@ -97,7 +97,7 @@ def passes(encoder: model.Encoder) -> list[Any]:
 
 def test_a_copy_is_the_same(encoder: model.Encoder) -> None:
     """Nothing differs by a bit."""
-    found = geluwatch.compare_models(encoder.model, copy.deepcopy(encoder.model), passes(encoder), tolerance=0.0)
+    found = compare_models(encoder.model, copy.deepcopy(encoder.model), passes(encoder), tolerance=0.0)
     assert found.same, found
 
 
@@ -107,7 +107,7 @@ def test_a_change_is_named_where_it_was_made(change: str, encoder: model.Encoder
     make, number, within = CHANGES[change]
     other = copy.deepcopy(encoder.model)
     make(other)
-    found = geluwatch.compare_models(encoder.model, other, passes(encoder))
+    found = compare_models(encoder.model, other, passes(encoder))
     assert found.first is not None
     assert f"encoder.layer.{number}.intermediate.intermediate_act_fn" == found.first.layer
     assert within == (found.first.before <= found.tolerance)
@@ -126,7 +126,7 @@ def test_a_narrower_copy_is_seen_from_the_first_layer_on(
     cast: Callable[[nn.Module], nn.Module], least: float, encoder: model.Encoder
 ) -> None:
     """A cast and a dynamic quantisation move every layer, with the size of what they cost."""
-    found = geluwatch.compare_models(encoder.model, cast(copy.deepcopy(encoder.model)), passes(encoder))
+    found = compare_models(encoder.model, cast(copy.deepcopy(encoder.model)), passes(encoder))
     assert found.first is not None
     assert "encoder.layer.0.intermediate.intermediate_act_fn" == found.first.layer
     assert all(each.after > least for each in found.layers)
