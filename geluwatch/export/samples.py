@@ -14,11 +14,11 @@ from typing import NamedTuple
 
 from geluwatch import catalog
 from geluwatch.catalog import EXPOSITION_METRICS, FAULTS, KINDS, METRICS, PARTS, SIGNS, TIERS, Metric
-from geluwatch.export import edges, traffic
+from geluwatch.export import edges, kernels, traffic
 from geluwatch.export.traffic import Reader as _Reader
 from geluwatch.export.traffic import Reading as _Reading
 from geluwatch.profiles import within
-from geluwatch.records import VERDICTS, Certificate, Nonfinite, Panel, Parity, PointReport, Report
+from geluwatch.records import VERDICTS, Certificate, Nonfinite, Panel, PointReport, Report
 
 REPORT_METRICS = tuple(metric for metric in METRICS if metric not in EXPOSITION_METRICS)
 """Metrics that are read from a report, in the catalogue's order."""
@@ -53,7 +53,7 @@ def samples_of(report: Report, metric: Metric) -> Iterator[Sample]:
 
 
 def readings_of(report: Report, metric: Metric) -> Iterator[tuple[Mapping[str, str], float]]:
-    """Yield the same as (labels without the constant ones, value)."""
+    """Yield the samples of one of `REPORT_METRICS` as (labels without the constant ones, value)."""
     if within(metric.profile, report.profile):
         for labels, value in _READERS[metric](report):
             yield labels, float(value)
@@ -188,32 +188,6 @@ def _gross(report: Report) -> Iterator[_Reading]:
                 yield {"layer": layer, "fault": fault}, any(seen.gross == fault for seen in points)
 
 
-def _kernel_mismatch(report: Report) -> Iterator[_Reading]:
-    for labels, found in _parities(report):
-        yield {**labels, "declared": declared_kernel(found), "measured": measured_kernel(found)}, bool(found.fault)
-
-
-def _kernel_error(report: Report) -> Iterator[_Reading]:
-    for labels, found in _parities(report):
-        yield labels, found.most
-
-
-def _parities(report: Report) -> Iterator[tuple[dict[str, str], Parity]]:
-    for _, seen in _points(report):
-        if seen.parity is not None:
-            yield {"layer": seen.layer}, seen.parity
-
-
-def declared_kernel(found: Parity) -> str:
-    """Return what a site declares in words, such as "erf in float32"."""
-    return f"{found.declared} in {found.dtype}"
-
-
-def measured_kernel(found: Parity) -> str:
-    """Return what was measured in words: a formula, or "undecided" or "other", and the precision where one explains the values."""
-    return f"{found.variant or 'undecided'} in {found.precision}" if found.precision else found.variant
-
-
 def _overflow(report: Report) -> Iterator[_Reading]:
     for labels, seen in _points(report):
         if not math.isnan(seen.headroom.bits):
@@ -325,8 +299,8 @@ _READERS: Mapping[Metric, _Reader] = {
     catalog.FIRST_DRIFT: _first_drift,
     catalog.ONSET: _onset,
     catalog.GROSS: _gross,
-    catalog.KERNEL_MISMATCH: _kernel_mismatch,
-    catalog.KERNEL_ERROR: _kernel_error,
+    catalog.KERNEL_MISMATCH: kernels.mismatch,
+    catalog.KERNEL_ERROR: kernels.error,
     catalog.HEADROOM: _of_point(lambda seen: seen.headroom.bits),
     catalog.OVERFLOW_TIME: _of_point(lambda seen: seen.headroom.seconds),
     catalog.OVERFLOW: _overflow,
