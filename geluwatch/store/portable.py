@@ -78,14 +78,11 @@ def write(baseline: Baseline, path: Path) -> None:
     """
     content = dump(baseline)
     try:
-        with tempfile.NamedTemporaryFile(dir=path.parent, prefix=f".{path.name}.", delete=False) as part:
+        with tempfile.NamedTemporaryFile(dir=path.parent, prefix=f".{path.name}.") as part:  # gone at the end, whatever happens
             part.write(content)
             part.flush()
             os.fsync(part.fileno())
-        try:
             os.link(part.name, path)  # unlike a rename, it never replaces
-        finally:
-            Path(part.name).unlink()
     except FileExistsError:
         raise BaselineError(f"{path} exists already, and is not written over; give another name or remove it.") from None
     except OSError as failure:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import io
 import json
@@ -146,3 +147,15 @@ def test_a_file_is_whole_or_absent_and_never_replaced(baseline: Callable[..., Ba
         portable.write(baseline(), tmp_path / "missing" / "v1.baseline")
     with pytest.raises(BaselineError, match=r"cannot be read \(No such file or directory\)"):
         portable.read(tmp_path / "missing.baseline")
+
+
+def test_a_full_disk_leaves_nothing_behind(baseline: Callable[..., Baseline], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where writing fails half-way there is one sentence, and neither the file nor a part of it."""
+
+    def full(_: int) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr("os.fsync", full)
+    with pytest.raises(BaselineError, match=r"v1\.baseline cannot be written \(No space left on device\); give another place\."):
+        portable.write(baseline(), tmp_path / "v1.baseline")
+    assert [] == list(tmp_path.iterdir())
