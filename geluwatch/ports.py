@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Protocol, runtime_checkable
 
-from geluwatch.records import Baseline, Drained, Report, Site, Totals
+from geluwatch.records import Baseline, Drained, Report, Site, Totals, Window
 
 
 @runtime_checkable
@@ -67,6 +67,22 @@ class Sink(Protocol):
 
     def write(self, report: Report) -> None:
         """Take one report; a failure is counted by the caller and never reaches the model."""
+        ...
+
+
+@runtime_checkable
+class WindowSink(Protocol):
+    """Something that is told of every closed window, histograms and all, in the thread that closed it."""
+
+    part: str
+    """The part of the agent that its failures are counted under (see `geluwatch.catalog.PARTS`)."""
+
+    def take(self, window: Window, report: Report) -> None:
+        """Take a window that was just closed and the report of that moment; a failure is counted by the caller."""
+        ...
+
+    def close(self) -> None:
+        """Finish what is left to do; calling it again does nothing."""
         ...
 
 

@@ -6,7 +6,7 @@ import atexit
 import logging
 import math
 import threading
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import replace
 from types import TracebackType
@@ -20,7 +20,7 @@ from geluwatch.core.monitor import Identity, Monitor
 from geluwatch.core.totals import merged
 from geluwatch.errors import BaselineError, DetachedError
 from geluwatch.inbox import Inbox
-from geluwatch.ports import BaselineStore, Clock, Sink, Source
+from geluwatch.ports import BaselineStore, Clock, Sink, Source, WindowSink
 from geluwatch.records import Certificate, Report, Site, Totals
 
 if TYPE_CHECKING:
@@ -54,13 +54,14 @@ class Watch:
         version: str,
         labels: Mapping[str, str],
         sinks: tuple[Sink, ...] = (),
+        window_sinks: tuple[WindowSink, ...] = (),
     ) -> None:
         self._source = source
         self._baselines = baselines
         self._clock = clock
         self._config = config
         self._name, self._version = name, version
-        self._sinks = sinks
+        self._sinks, self._window_sinks = sinks, window_sinks
         self._monitor = Monitor(Identity(name, version, labels, source.framework), source.sites, config, clock.time())
         self._window_began = clock.monotonic()
         self._failures = 0
@@ -251,6 +252,8 @@ class Watch:
             self._last_flush()
         if self._listener is not None:
             self._listener.close()
+        for sink in self._window_sinks:
+            self._tell(sink.part, sink.close)
         self._baselines.close()
 
     def start(self, model: object = None) -> None:
@@ -336,20 +339,27 @@ class Watch:
         self._monitor.count("flush", flush_seconds=self._clock.monotonic() - began)
 
     def _close(self) -> Report:
-        self._monitor.close(self._clock.time())
+        window = self._monitor.close(self._clock.time())
         self._window_began = self._clock.monotonic()
-        return self._publish()
+        report = self._publish()
+        for sink in self._window_sinks:
+            self._tell(sink.part, sink.take, window, report)
+        return report
 
     def _publish(self) -> Report:
         self._monitor.note(*self._inbox.take())
         self._report = report = self._monitor.report(self._clock.time())
         for sink in self._sinks:
-            try:
-                sink.write(report)
-            except Exception as error:  # noqa: BLE001  # a sink is the user's
-                self._monitor.count("sink", errors=1)
-                log.warning("geluwatch: a sink failed: %r", error)
+            self._tell("sink", sink.write, report)
         return report
+
+    def _tell(self, part: str, listener: Callable[..., None], *what: object) -> None:
+        """Hand something on to whoever is told of it; a failure there is counted, and goes no further."""
+        try:
+            listener(*what)
+        except Exception as error:  # noqa: BLE001  # sinks talk to disks and databases, and may be the user's
+            self._monitor.count(part, errors=1)
+            log.warning("geluwatch: %s failed: %r", "a sink" if part == "sink" else f"the {part}", error)
 
     def _refuse_if_detached(self) -> None:
         if self._detached:

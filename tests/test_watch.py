@@ -16,8 +16,8 @@ from geluwatch.errors import (
     DetachedError,
     UnknownBaselineError,
 )
-from geluwatch.ports import BaselineStore, Clock, Sink, Source
-from geluwatch.records import Drained, Nonfinite, Report, Rows, Site
+from geluwatch.ports import BaselineStore, Clock, Sink, Source, WindowSink
+from geluwatch.records import Drained, Nonfinite, Report, Rows, Site, Window
 from geluwatch.testing import FakeClock, ListSource, MemoryBaselines, MemorySink
 from geluwatch.watch import Watch
 
@@ -371,3 +371,37 @@ def test_detaching_succeeds_when_the_last_flush_fails(bench: Callable[..., Bench
     assert "the last flush failed" in caplog.text
     with pytest.raises(DetachedError):
         parts.watch.close_window()
+
+
+class Closings:
+    """A sink of windows that keeps what it is told, or fails at it."""
+
+    part = "history"
+
+    def __init__(self, error: Exception | None = None) -> None:
+        self.seen: list[tuple[Window, Report]] = []
+        self.closed = 0
+        self.error = error
+
+    def take(self, window: Window, report: Report) -> None:
+        if self.error is not None:
+            raise self.error
+        self.seen.append((window, report))
+
+    def close(self) -> None:
+        self.closed += 1
+
+
+def test_sinks_of_windows_get_each_closed_window_whole(bench: Callable[..., Bench]) -> None:
+    """Every closed window comes with its histograms and the report of that moment; one that fails is counted under its own name."""
+    parts, sink = bench(), Closings()
+    assert isinstance(sink, WindowSink)
+    parts.watch._window_sinks = (Closings(OSError("disk full")), sink)
+    report = parts.windows(3)
+    assert 3 == len(sink.seen)
+    assert report is sink.seen[-1][1]
+    assert [64 * 8] * 3 == [window.points[LAYER, "pre"].histogram.finite for window, _ in sink.seen]
+    assert {"history": 3} == parts.watch.flush().totals.errors
+    parts.watch.detach()
+    parts.watch.detach()
+    assert 1 == sink.closed

@@ -122,8 +122,8 @@ class Monitor:
         gathered = (self._builder.rows((layer, "pre")) for layer in self._observed())
         return max(gathered, default=0) >= self._config.minimum_rows or self._builder.first_nonfinite is not None
 
-    def close(self, now: float) -> None:
-        """Close the open window, judge it if a baseline is armed, and open the next.
+    def close(self, now: float) -> Window:
+        """Close the open window, judge it if a baseline is armed, open the next, and return the closed one.
 
         Raises:
             BaselineError: A layer's width is not the armed baseline's; the window is closed but not judged.
@@ -143,6 +143,7 @@ class Monitor:
             self._judged = self._judge.judge(window, spoilt=spoilt)
         elif self._follower:
             self._judged = self._follower.judge(window, {site.layer: site.position for site in self._sites})
+        return window
 
     def make_baseline(self, name: str, now: float) -> Baseline:
         """Return a baseline of the closed windows, calibrated but neither stored nor armed.

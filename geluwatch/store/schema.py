@@ -17,7 +17,7 @@ from geluwatch.store.failures import shown
 if TYPE_CHECKING:
     from alembic.config import Config
 
-HEAD = "0002"
+HEAD = "0003"
 """Newest migration of this release; to know it without loading Alembic is what makes opening quick."""
 
 NOTHING = "base"

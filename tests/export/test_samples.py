@@ -239,11 +239,11 @@ def test_layers_come_in_the_models_order(make_report: ReportBuilder) -> None:
 def test_parts_beyond_the_catalogue_are_not_lost(make_report: ReportBuilder) -> None:
     """A failure in a part that the catalogue does not list is exported all the same."""
     report = make_report("ok")
-    report = replace(report, totals=replace(report.totals, errors={"probe": 2}), disabled=("probe", "mask"))
+    report = replace(report, totals=replace(report.totals, errors={"lens": 2}), disabled=("lens", "mask"))
 
-    assert 2.0 == one(report, catalog.ERRORS, part="probe")
+    assert 2.0 == one(report, catalog.ERRORS, part="lens")
     disabled = by_labels(report, catalog.PART_DISABLED, "part")
-    assert {("probe",), ("mask",)} == {part for part, value in disabled.items() if value}
+    assert {("lens",), ("mask",)} == {part for part, value in disabled.items() if value}
     assert len(PARTS) + 1 == len(disabled)
 
 

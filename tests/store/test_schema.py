@@ -92,7 +92,7 @@ def test_a_newer_schema_asks_for_an_upgrade(url: str, engine: Engine) -> None:
         connection.execute(text(f"UPDATE {VERSION_TABLE} SET version_num = '0099'"))
     with pytest.raises(StoreError) as caught:
         SqlBaselines(url)
-    ending = "has schema '0099', newer than '0002', the newest that this release knows; upgrade geluwatch."
+    ending = "has schema '0099', newer than '0003', the newest that this release knows; upgrade geluwatch."
     assert f"The database {engine.url.render_as_string(hide_password=True)} {ending}" == str(caught.value)
 
 

@@ -10,8 +10,8 @@ import pytest
 import torch
 from torch import nn
 
+from geluwatch.analysis.compare import compare_models
 from geluwatch.cli.demo import model
-from geluwatch.gate import compare_models
 
 PROSE = [
     ["Return a list of the lines of the input, with line ends kept.", "Raise an error if the file is missing."],

@@ -12,8 +12,8 @@ from torch import nn
 from torch.nn import functional
 
 import geluwatch
+from geluwatch.analysis.compare import LayerDifference, compare_models
 from geluwatch.errors import AttachError, ConfigError
-from geluwatch.gate import LayerDifference, compare_models
 
 LAYERS = 4
 

@@ -1,0 +1,10 @@
+"""What is run on purpose, not all the time: gates before a release, experiments, reports and post-mortems.
+
+=========  ==========================================================================================
+module     answers
+=========  ==========================================================================================
+`compare`  are two models the same, and if not, at which GELU do they part?
+=========  ==========================================================================================
+"""
+
+from __future__ import annotations
