@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Protocol, runtime_checkable
 
-from geluwatch.records import Baseline, Drained, Report, Site, Totals, Window
+from geluwatch.records import Baseline, Drained, Report, Site, Span, Totals, Window
 
 
 @runtime_checkable
@@ -118,4 +118,26 @@ class BaselineStore(Protocol):
 
     def close(self) -> None:
         """Release connections; calling it again does nothing."""
+        ...
+
+
+@runtime_checkable
+class History(Protocol):
+    """Keeps the windows of ordinary days, thinned by age.
+
+    Invariants: spans come in the order of their time; no window is in two spans; what is merged keeps exact histograms.
+    """
+
+    def spans(self, model: str, model_version: str | None, since: float, until: float) -> Iterator[Span]:
+        """Yield what is kept of a model's windows that ended after `since` and began before `until`, one span at a time.
+
+        Args:
+            model: The model.
+            model_version: Its version; None for all of them.
+            since: Seconds since the epoch.
+            until: Seconds since the epoch.
+
+        Raises:
+            StoreError: The database cannot be used, or what it holds is damaged.
+        """
         ...

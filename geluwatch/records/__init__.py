@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from geluwatch.records.application import Application
 from geluwatch.records.baseline import Baseline, Calm, Certificate, Reference
+from geluwatch.records.history import RESOLUTIONS, PointSummary, Resolution, Span, Summary
 from geluwatch.records.names import POINTS, STATISTICS, VERDICTS, Alarm, Cells, Floats, Gross, Ints, Point, PointKey, State, Verdict
 from geluwatch.records.numerics import Headroom, Parity
 from geluwatch.records.observed import Drained, Histogram, Moments, Nonfinite, PointWindow, Rows, Site, Window
@@ -17,6 +18,7 @@ from geluwatch.records.training import Training
 
 __all__ = [
     "POINTS",
+    "RESOLUTIONS",
     "STATISTICS",
     "VERDICTS",
     "Alarm",
@@ -41,13 +43,17 @@ __all__ = [
     "Point",
     "PointKey",
     "PointReport",
+    "PointSummary",
     "PointTotals",
     "PointWindow",
     "Reference",
     "Report",
+    "Resolution",
     "Rows",
     "Site",
+    "Span",
     "State",
+    "Summary",
     "Totals",
     "Traffic",
     "Training",
