@@ -15,8 +15,8 @@ from operator import attrgetter
 from geluwatch.records import Resolution
 from geluwatch.retention import DAY, HOUR, Retention
 
-MOST_MERGED = 64
-"""Most spans merged in a step, so that none takes long: one process's hour of minutes and what is there already."""
+MOST_MERGED = 32
+"""Most spans merged in a step: a second's work of a large model, in which the database has a lock to wait for."""
 
 MOST_DROPPED = 500
 """Most spans dropped in a step."""

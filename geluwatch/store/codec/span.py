@@ -70,9 +70,8 @@ def decode_summary(stored: Mapping[str, Any], name: str = "The summary") -> Summ
             return _summary(**{field: value for field, value in stored.items() if field != "version"})
     except DAMAGE as failure:
         raise StoreError(f"{name} cannot be read ({type(failure).__name__}: {failure}).") from None
-    raise StoreError(
-        f"{name} cannot be read, it is stored as version {version} where this release knows {SUMMARY_VERSION}; upgrade geluwatch."
-    )
+    found = f"stored as version {version} where this release knows version {SUMMARY_VERSION}"
+    raise StoreError(f"{name} cannot be read, it is {found}; upgrade geluwatch.")
 
 
 def _summary(points: list[Any], drifting: list[str], **rest: Any) -> Summary:
