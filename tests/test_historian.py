@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import logging
+import os
+import subprocess
+import sys
 import threading
 from pathlib import Path
 from typing import Any
@@ -270,3 +273,41 @@ def test_windows_of_a_watch_come_back_from_a_file(tmp_path: Path, clock: FakeClo
             np.testing.assert_array_equal(point.histogram.cells, have.histogram.cells)
             np.testing.assert_array_equal(point.histogram.counts, have.histogram.counts)
             assert point.moments.rows == have.moments.rows
+
+
+_FORKED = """
+import os, sys, threading
+from geluwatch.historian import Historian
+from geluwatch.records import Report, Totals, Window
+from geluwatch.retention import Retention
+from geluwatch.store import SqlHistory
+from geluwatch.testing import FakeClock
+
+def take(number):
+    ended = 60.0 * number
+    historian.take(Window(ended - 60.0, ended, 1, 1, {}), Report("m", "1", ended, "ok", {}, totals=Totals(windows=1)))
+
+historian = Historian(SqlHistory(sys.argv[1]), Retention(), FakeClock(200.0))
+historian.start(threading)
+take(1)
+historian._working.acquire()  # as if the thread were writing at this moment
+child = os.fork()
+take(2 if child else 3)
+if child:
+    historian._working.release()
+historian.close()
+if not child:
+    os._exit(0)
+print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
+kept = [(span.window.ended, int(span.source.rpartition(":")[2])) for span in SqlHistory(sys.argv[1]).spans("m", None, 0.0, 1e9)]
+print(kept == [(60.0, os.getpid()), (120.0, os.getpid()), (180.0, child)])
+"""
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
+def test_parent_and_child_write_each_its_own(tmp_path: Path) -> None:
+    """A process forked while windows wait, and one is being written, keeps its own; each window is there once, with who saw it."""
+    done = subprocess.run(
+        [sys.executable, "-c", _FORKED, f"sqlite:///{tmp_path}/store.db"], capture_output=True, text=True, timeout=60, check=False
+    )
+    assert ("0\nTrue\n", "") == (done.stdout, done.stderr)
