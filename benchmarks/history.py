@@ -121,40 +121,46 @@ def thin(store: SqlHistory, retention: Retention, now: float) -> Iterator[float]
             yield time.process_time() - began
 
 
+def minutes(pool: Points, count: int, rng: np.random.Generator) -> Iterator[Span]:
+    """Yield spans of so many minutes; one in six hours has its channel moments."""
+    for number in range(count):
+        points = redrawn(pool, rng)
+        window = Window(BEGAN + MINUTE * number, BEGAN + MINUTE * (number + 1), 8, 8, points)
+        if number % round(Retention().moments_hours * HOUR / MINUTE):
+            window = history.without_moments(window)
+        yield Span("m", "1", "raw", "host:1", 1, window, summary(points, rng))
+
+
+def append(store: SqlHistory, span: Span) -> float:
+    """Append a span as a watch does, and return the seconds of the processor that it took."""
+    began = time.process_time()
+    store.append(span)
+    store.size("m")
+    return time.process_time() - began
+
+
 def measure(layers: int, width: int, windows: int) -> dict[str, Any]:
     """Write windows, let them age, and return the sizes and the seconds."""
     rng, retention = np.random.default_rng(1), Retention()
     made = [drawn(layers, width, rng) for _ in range(DRAWN)]
     pool = {key: merge_points([points[key] for points in made]) for key in made[0]}
-    real = statistics.mean(len(codec.encode_span(history.without_moments(Window(0.0, MINUTE, 8, 8, points)))) for points in made)
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder) / "store.db"
         store = SqlHistory(f"sqlite:///{file}")
-        appended, raw_sizes, with_moments = [], [], []
-        for number in range(windows):
-            points = redrawn(pool, rng)
-            window = Window(BEGAN + MINUTE * number, BEGAN + MINUTE * (number + 1), 8, 8, points)
-            moments = number % round(retention.moments_hours * HOUR / MINUTE) == 0
-            window = window if moments else history.without_moments(window)
-            began = time.process_time()
-            store.append(Span("m", "1", "raw", "host:1", 1, window, summary(points, rng)))
-            store.size("m")
-            appended.append(time.process_time() - began)
-            (with_moments if moments else raw_sizes).append(len(codec.encode_span(window)))
+        appended = [append(store, span) for span in minutes(pool, windows, rng)]
         raw = stage(store, file, "raw")
         pieces = list(thin(store, retention, BEGAN + 2 * DAY))
         hour = stage(store, file, "hour")
         pieces += thin(store, retention, BEGAN + 16 * DAY)
         day = stage(store, file, "day")
         store.close()
+    one, another = redrawn(pool, rng), made[0]
     return {
-        "layers": layers,
-        "width": width,
         "windows": windows,
-        "cells": round(statistics.mean(point.histogram.cells.size for point in made[0].values())),
-        "drawn_bytes": real,
-        "redrawn_bytes": statistics.mean(raw_sizes),
-        "with_moments_bytes": statistics.mean(with_moments),
+        "cells": round(statistics.mean(point.histogram.cells.size for point in another.values())),
+        "drawn_bytes": bytes_of(another),
+        "redrawn_bytes": bytes_of(one),
+        "with_moments_bytes": len(codec.encode_span(Window(0.0, MINUTE, 8, 8, one))),
         "raw": vars(raw),
         "hour": vars(hour),
         "day": vars(day),
@@ -162,6 +168,11 @@ def measure(layers: int, width: int, windows: int) -> dict[str, Any]:
         "merge_seconds": statistics.median(pieces),
         "days": {str(days): kept_after(days, raw, hour, day, retention) for days in (1, 7, 30, 400)},
     }
+
+
+def bytes_of(points: Points) -> int:
+    """Return the bytes of a window without its channel moments."""
+    return len(codec.encode_span(history.without_moments(Window(0.0, MINUTE, 8, 8, points))))
 
 
 def kept_after(days: int, raw: Kept, hour: Kept, day: Kept, retention: Retention) -> dict[str, float]:
@@ -183,9 +194,8 @@ def by_dtype() -> dict[str, dict[str, float]]:
     found = {}
     for dtype in DTYPES:
         points = drawn(4, width, np.random.default_rng(2), dtype)
-        payload = codec.encode_span(history.without_moments(Window(0.0, MINUTE, 8, 8, points)))
         found[dtype] = {
-            "bytes": len(payload) * layers / 4,
+            "bytes": bytes_of(points) * layers / 4,
             **{point: statistics.mean(seen.histogram.cells.size for key, seen in points.items() if key[1] == point) for point in POINTS},
         }
     return found
