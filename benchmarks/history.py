@@ -230,9 +230,9 @@ def text(results: dict[str, Any]) -> str:
         lines.append(f"| {name} | " + " | ".join(map(mb, sizes)) + " |")
     lines += [
         "",
-        "| model | windows written | file after them | after thinning | to keep a window, ms | slowest | to merge an hour, ms | a day |",
+        "| model | windows written | file after them | after thinning | to keep a window, ms | a piece of merging, ms |",
+        "|---|---|---|---|---|---|",
     ]
-    lines.append("|---|---|---|---|---|---|")
     for name, one in models.items():
         seconds = [one[kind] for kind in ("append_seconds", "merge_seconds")]
         files = [mb(one["raw"]["file"]), mb(one["day"]["file"])]
