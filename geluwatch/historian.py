@@ -40,6 +40,7 @@ class Historian:
         self._before = Totals()
         self._moments_in: float | None = None
         self._model = ""
+        self._closed = False
         self._thin_at = clock.monotonic()
         self._start_anew()
 
@@ -82,6 +83,9 @@ class Historian:
             StoreError: Windows were left, and are lost.
             Exception: What failed since the last window was taken.
         """
+        if self._closed:
+            return
+        self._closed = True
         self._background.stop()
         self.work()
         self._store.close()
