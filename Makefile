@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 
-.PHONY: help demo page test test-long test-full check render bench-overhead bench-calibration bench-real bench-scoring bench-scale screenshots build clean
+.PHONY: help demo page test test-long test-full check render bench-overhead bench-calibration bench-real bench-scoring bench-history bench-scale screenshots build clean
 
 help: ## list what can be made
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | expand -t 18
@@ -46,7 +46,7 @@ test: $(VENV)/.dev $(VENV)/.sdk tools/grafana/node_modules ## every test that be
 test-long: $(VENV)/.dev $(VENV)/.sdk tools/grafana/node_modules ## the tests that are left out of every run
 	$(BIN)/pytest -m full
 
-test-full: test test-long bench-overhead bench-calibration bench-real bench-scoring bench-scale ## the tests, then what takes long
+test-full: test test-long bench-overhead bench-calibration bench-real bench-scoring bench-history bench-scale ## the tests, then what takes long
 
 check: $(VENV)/.dev ## lint, types, import directions, rendered artefacts
 	$(BIN)/ruff check .
@@ -73,6 +73,9 @@ bench-real: $(VENV)/.dev ## what is seen, and what is not minded, on a real mode
 
 bench-scoring: $(VENV)/.dev ## what judging a window costs, and a million windows without growth
 	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/scoring.py --soak 1000000
+
+bench-history: $(VENV)/.dev ## how large a month of windows is in a database, and what keeping one costs
+	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/history.py
 
 bench-scale: $(VENV)/.bench ## how costs grow to 1,000 sites, scrapes at full load, a window of 1,000 layers beside ks_2samp
 	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/scale.py

@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING
 
 from geluwatch.config import Config
 from geluwatch.errors import ConfigError
-from geluwatch.ports import BaselineStore
+from geluwatch.historian import Historian
+from geluwatch.ports import BaselineStore, Clock
 from geluwatch.watch import Watch
 
 if TYPE_CHECKING:
@@ -48,7 +49,8 @@ def attach(
         model: The model whose calls are forward passes, in training or serving.
         name: What metrics, baselines and alerts call it.
         version: Version of its weights; baselines belong to one version.
-        store: Where baselines live: any SQLAlchemy URL, a `BaselineStore`, or None for memory.
+        store: Where baselines live: any SQLAlchemy URL, a `BaselineStore`, or None for memory. At a URL, closed windows are kept as
+            well (see `Config.history`).
         labels: Constant labels on every metric, for example ``{"region": "eu"}``. In a distributed run `rank` is added.
         config: Settings; the default is meant to be left alone.
 
@@ -73,9 +75,13 @@ def attach(
     source = TorchSource(model, settings, clock)
     try:
         baselines = _open_store(store)
-        watch = Watch(source, baselines, clock, settings, name=name, version=version, labels=checked)
+        historian = _historian(store, settings, clock)
+        window_sinks = (historian,) if historian else ()
+        watch = Watch(source, baselines, clock, settings, name=name, version=version, labels=checked, window_sinks=window_sinks)
         if settings.enabled:
             watch.start(model)
+            if historian:
+                historian.start(model)
     except BaseException:
         source.close()
         raise
@@ -99,6 +105,15 @@ def _open_store(store: str | BaselineStore | None) -> BaselineStore:
     from geluwatch.store.memory import MemoryBaselines
 
     return MemoryBaselines()
+
+
+def _historian(store: str | BaselineStore | None, settings: Config, clock: Clock) -> Historian | None:
+    """Return what keeps closed windows; None where there is no database that outlives the process, or none is wanted."""
+    if not settings.enabled or settings.history is None or not isinstance(store, str):
+        return None
+    from geluwatch.store import SqlHistory, is_lasting
+
+    return Historian(SqlHistory(store), settings.history, clock) if is_lasting(store) else None
 
 
 def _checked_labels(labels: Mapping[str, str]) -> dict[str, str]:

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from geluwatch.errors import ConfigError
 from geluwatch.profiles import PROFILES, Profile
+from geluwatch.retention import Retention
 
 #: Decides which rows are padding: called with the arguments of the root forward, returns a mask
 #: tensor of shape (batch, tokens), true or non-zero where a token is real, or None when it cannot tell.
@@ -84,7 +85,12 @@ class Config:
     """Most memory of captured rows that may wait for the next flush; beyond it rows are dropped and counted.
     A quarter as much, and no more than 16 MiB, may wait behind the flush to be counted together."""
 
+    history: Retention | None = field(default_factory=Retention)
+    """What is kept of closed windows where `attach` is given the URL of a database, and for how long; None keeps nothing."""
+
     def __post_init__(self) -> None:
+        if not isinstance(self.history, Retention | None):
+            raise ConfigError(f"history must be a Retention or None, got {self.history!r}; for example Retention(raw_hours=6).")
         if self.window_seconds is not None:
             _positive("window_seconds", self.window_seconds)
         _positive("flush_seconds", self.flush_seconds)

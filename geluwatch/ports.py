@@ -6,6 +6,7 @@ from collections.abc import Iterator, Sequence
 from typing import Protocol, runtime_checkable
 
 from geluwatch.records import Baseline, Drained, Report, Site, Span, Totals, Window
+from geluwatch.retention import Retention
 
 
 @runtime_checkable
@@ -140,4 +141,41 @@ class History(Protocol):
         Raises:
             StoreError: The database cannot be used, or what it holds is damaged.
         """
+        ...
+
+
+@runtime_checkable
+class HistoryStore(History, Protocol):
+    """A history that is written to, by any number of processes at once.
+
+    Invariants: a span that was appended is in exactly one span from then on, whoever thins and whatever fails, until it is dropped
+    by age or size, or forgotten; a failed call changes nothing.
+    """
+
+    def append(self, span: Span) -> None:
+        """Keep a span; one that is there already, of the same source and moment, is not kept twice.
+
+        Raises:
+            StoreError: The database cannot be used.
+        """
+        ...
+
+    def thin(self, model: str, retention: Retention, now: float) -> bool:
+        """Do the next piece of what age and size demand (see `geluwatch.core.thinning`); return whether there may be more.
+
+        Raises:
+            StoreError: The database cannot be used, or a span is damaged; that one is left as it is from then on.
+        """
+        ...
+
+    def size(self, model: str) -> int:
+        """Return the bytes that all versions of a model take.
+
+        Raises:
+            StoreError: The database cannot be used.
+        """
+        ...
+
+    def close(self) -> None:
+        """Release connections; calling it again does nothing."""
         ...

@@ -62,6 +62,7 @@ class Watch:
         self._config = config
         self._name, self._version = name, version
         self._sinks, self._window_sinks = sinks, window_sinks
+        self._failing: set[str] = set()
         self._monitor = Monitor(Identity(name, version, labels, source.framework), source.sites, config, clock.time())
         self._window_began = clock.monotonic()
         self._failures = 0
@@ -354,12 +355,15 @@ class Watch:
         return report
 
     def _tell(self, part: str, listener: Callable[..., None], *what: object) -> None:
-        """Hand something on to whoever is told of it; a failure there is counted, and goes no further."""
+        """Hand something on to whoever is told of it; a failure goes no further, is counted, and logged if it is the first in a row."""
         try:
             listener(*what)
+            self._failing.discard(part)
         except Exception as error:  # noqa: BLE001  # sinks talk to disks and databases, and may be the user's
             self._monitor.count(part, errors=1)
-            log.warning("geluwatch: %s failed: %r", "a sink" if part == "sink" else f"the {part}", error)
+            if part not in self._failing:
+                log.warning("geluwatch: %s failed: %r", "a sink" if part == "sink" else f"the {part}", error)
+            self._failing.add(part)
 
     def _refuse_if_detached(self) -> None:
         if self._detached:

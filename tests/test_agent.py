@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import math
 import threading
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -10,7 +12,9 @@ import torch
 from torch import nn
 
 import geluwatch
+from geluwatch.config import Config
 from geluwatch.errors import AlreadyAttachedError, AttachError, ConfigError, GeluwatchError, NoGeluError, StoreError
+from geluwatch.store import SqlHistory
 
 
 def gelu_model() -> nn.Module:
@@ -109,3 +113,20 @@ def test_a_variable_that_says_no_switches_nothing_off(monkeypatch: pytest.Monkey
     with geluwatch.attach(gelu_model(), name="model") as watch:
         assert "switched off" not in watch.sites[0].reason
         assert watch.close_window().totals.windows == 1
+
+
+def test_windows_are_kept_where_there_is_a_database(tmp_path: Path) -> None:
+    """At a URL closed windows are kept beside the baselines; without one, in memory, or if none are wanted, nothing is."""
+    url = f"sqlite:///{tmp_path}/store.db"
+    for store, config, windows in ((url, Config(history=None), 0), (None, Config(), 0), ("sqlite://", Config(), 0), (url, Config(), 2)):
+        watch = geluwatch.attach(model := gelu_model(), name="model", version="7", store=store, config=config)
+        for _ in range(2):
+            model(torch.zeros(3, 4))
+            watch.close_window()
+        watch.detach()
+        assert {} == watch.report.totals.errors
+        kept = SqlHistory(url)
+        assert [("raw", 2)] * windows == [
+            (span.resolution, span.window.points["1", "pre"].histogram.finite // 6) for span in kept.spans("model", "7", 0.0, math.inf)
+        ]
+        kept.close()

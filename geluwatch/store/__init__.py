@@ -1,9 +1,11 @@
-"""Keeps baselines: in memory, or in any database that SQLAlchemy knows."""
+"""Keeps baselines and the history: in memory, or in any database that SQLAlchemy knows."""
 
 from __future__ import annotations
 
 from geluwatch.store.baselines import SqlBaselines
-from geluwatch.store.memory import MemoryBaselines
-from geluwatch.store.rules import BaselineInfo
+from geluwatch.store.engine import is_lasting
+from geluwatch.store.history import SqlHistory
+from geluwatch.store.memory import MemoryBaselines, MemoryHistory
+from geluwatch.store.rules import BaselineInfo, HistoryInfo
 
-__all__ = ["BaselineInfo", "MemoryBaselines", "SqlBaselines"]
+__all__ = ["BaselineInfo", "HistoryInfo", "MemoryBaselines", "MemoryHistory", "SqlBaselines", "SqlHistory", "is_lasting"]

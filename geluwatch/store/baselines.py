@@ -2,20 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from typing import TypeVar
 
 from sqlalchemy import ColumnElement, func, select
-from sqlalchemy.orm import Session
 
 from geluwatch.errors import StoreError
 from geluwatch.records import Baseline, Site, Window
 from geluwatch.store import codec
-from geluwatch.store.engine import for_writing, make_engine
-from geluwatch.store.failures import reported, shown
+from geluwatch.store.database import Database
 from geluwatch.store.rules import LATEST, BaselineInfo, check, taken, unknown
-from geluwatch.store.schema import prepare
 from geluwatch.store.tables import BaselineRow, SiteRow, WindowRow
 
 _Part = TypeVar("_Part")
@@ -24,7 +20,7 @@ _OLDEST_FIRST = (BaselineRow.created, BaselineRow.id)
 _NEWEST_FIRST = (BaselineRow.created.desc(), BaselineRow.id.desc())
 
 
-class SqlBaselines:
+class SqlBaselines(Database):
     """A `geluwatch.ports.BaselineStore` in a database; any thread, and any number of processes, may use it at once.
 
     Args:
@@ -34,12 +30,6 @@ class SqlBaselines:
     Raises:
         StoreError: The database cannot be reached or used, or its schema is newer than this release.
     """
-
-    def __init__(self, url: str) -> None:
-        self._engine = make_engine(url)
-        self._closed = False
-        with reported(self._engine.url):
-            prepare(self._engine)
 
     def save(self, baseline: Baseline) -> None:
         """Store a baseline, all of it or nothing.
@@ -97,18 +87,6 @@ class SqlBaselines:
             rows = session.execute(select(*key, BaselineRow.created, windows, sites, armed).order_by(*_OLDEST_FIRST))
             # Sorted here, since each database orders text by its own collation.
             return tuple(sorted((BaselineInfo(*row) for row in rows), key=lambda info: (info.model, info.model_version)))
-
-    def close(self) -> None:
-        """Release connections; calling it again does nothing, anything else raises `StoreError` from then on."""
-        self._closed = True
-        self._engine.dispose()
-
-    @contextmanager
-    def _session(self, *, writing: bool = False) -> Iterator[Session]:
-        if self._closed:
-            raise StoreError(f"{shown(self._engine.url)} has been closed by this process; open it again.")
-        with reported(self._engine.url), Session(for_writing(self._engine) if writing else self._engine) as session, session.begin():
-            yield session
 
 
 def _of(model: str, model_version: str) -> ColumnElement[bool]:

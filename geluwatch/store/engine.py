@@ -57,6 +57,20 @@ def for_writing(engine: Engine) -> Engine:
     return engine.execution_options(**{_WRITING: True})
 
 
+def for_reading_at_length(engine: Engine) -> Engine:
+    """Return the engine for transactions of several queries that have to see one state; SQLite's all do."""
+    return engine if engine.dialect.name == "sqlite" else engine.execution_options(isolation_level="REPEATABLE READ")
+
+
+def is_lasting(address: str) -> bool:
+    """Return whether the database of a URL outlives the process, as one in memory does not.
+
+    Raises:
+        StoreError: The URL is unusable.
+    """
+    return not _in_memory(_parse(address))
+
+
 def _parse(address: str) -> URL:
     try:
         url = make_url(address)

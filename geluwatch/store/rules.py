@@ -1,13 +1,13 @@
-"""What every store demands of a baseline, and what it says of one that is taken or missing."""
+"""What every store demands of a baseline, what it says of one that is taken or missing, and what lists show."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from geluwatch.errors import BaselineError, UnknownBaselineError
-from geluwatch.records import Baseline
+from geluwatch.records import RESOLUTIONS, Baseline, Resolution
 
 LATEST = "latest"
 """Stands for the newest baseline of a model version, so no baseline can have it as its name."""
@@ -32,6 +32,29 @@ class BaselineInfo:
     sites: int
     armed: bool
     """Whether drift tickets can be armed on it."""
+
+
+@dataclass(frozen=True, slots=True)
+class HistoryInfo:
+    """What a list of the history shows of one model version at one resolution."""
+
+    model: str
+    model_version: str
+    resolution: Resolution
+    spans: int
+    windows: int
+    """Windows that they are of."""
+    size: int
+    """Bytes that they take."""
+    started: float
+    """Beginning of the first, seconds since the epoch."""
+    ended: float
+    """End of the last."""
+
+
+def in_order(listing: Iterable[HistoryInfo]) -> tuple[HistoryInfo, ...]:
+    """Return a list by model and version, finest resolution first; by ourselves, since each database orders text by its own collation."""
+    return tuple(sorted(listing, key=lambda info: (info.model, info.model_version, RESOLUTIONS.index(info.resolution))))
 
 
 def check(baseline: Baseline) -> None:

@@ -14,7 +14,7 @@ from typing import Any
 from sqlalchemy import JSON, BigInteger, Double, ForeignKey, Index, LargeBinary, MetaData, String, Text, UniqueConstraint, text
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column, relationship
 
-from geluwatch.records import State
+from geluwatch.records import Resolution, State
 from geluwatch.store.rules import KEY_LENGTH
 
 # Without a length, MySQL would make this a BLOB of 64 KiB; a payload takes more.
@@ -136,7 +136,7 @@ class HistoryRow(Base):
     id: Mapped[int] = mapped_column(primary_key=True)
     model: Mapped[str] = mapped_column(String(KEY_LENGTH))
     model_version: Mapped[str] = mapped_column(String(KEY_LENGTH))
-    resolution: Mapped[str] = mapped_column(String(16))
+    resolution: Mapped[Resolution] = mapped_column(String(16))
     """"raw", "hour" or "day"."""
     source: Mapped[str] = mapped_column(String(KEY_LENGTH))
     """Which process saw it; empty where several are merged."""
@@ -145,6 +145,6 @@ class HistoryRow(Base):
     windows: Mapped[int] = mapped_column(BigInteger)
     """Windows merged in it."""
     size: Mapped[int] = mapped_column(BigInteger)
-    """Bytes of the payload, for a bound on their sum without reading them."""
+    """Bytes of payload and summary, for a bound on their sum without reading them."""
     summary: Mapped[dict[str, Any]] = mapped_column(JSON)
     payload: Mapped[bytes] = mapped_column(_PAYLOAD)

@@ -16,8 +16,8 @@ from geluwatch.config import Config
 from geluwatch.core.monitor import Identity, Monitor
 from geluwatch.core.recorder import revived
 from geluwatch.errors import BaselineError
-from geluwatch.records import Baseline
-from geluwatch.store import SqlBaselines
+from geluwatch.records import Baseline, Span, Summary, Window
+from geluwatch.store import SqlBaselines, SqlHistory
 from geluwatch.store.engine import for_writing, make_engine
 from geluwatch.store.schema import HEAD, VERSION_TABLE, downgrade, upgrade
 
@@ -168,3 +168,16 @@ def test_the_way_back_loses_only_what_has_no_place(url: str, engine: Engine, bas
     again = SqlBaselines(url).load("minilm", "1", "after")
     assert same((saved.sites, saved.windows), (again.sites, again.windows))
     assert (None, {}, {}) == (again.calm, again.references, again.histograms)
+
+
+@pytest.mark.usefixtures("engine")
+def test_a_history_moves_in_beside_what_was_stored_before(url: str) -> None:
+    """A database of the first release takes windows once it is opened; its baselines load, and the way back leaves them alone."""
+    history, window = SqlHistory(url), Window(0.0, 60.0, 2, 1, {})
+    history.append(Span("minilm", "1", "raw", "host:1", 1, window, Summary({"ok": 1})))
+    assert ["raw"] == [span.resolution for span in history.spans("minilm", None, 0.0, 120.0)]
+    assert 23 == len(SqlBaselines(url).load("minilm", "1", "before").windows)
+    with for_writing(history._engine).begin() as connection:
+        downgrade(connection, "0002")
+    assert [] == list(SqlHistory(url).spans("minilm", None, 0.0, 120.0))
+    assert 23 == len(SqlBaselines(url).load("minilm", "1", "before").windows)

@@ -13,7 +13,7 @@ from typing import Any
 
 from geluwatch.errors import StoreError
 from geluwatch.records import Certificate
-from geluwatch.store.codec.archive import DAMAGE
+from geluwatch.store.codec.archive import DAMAGE, json_number
 
 VERSION = 2
 
@@ -30,9 +30,9 @@ def encode_certificate(certificate: Certificate) -> dict[str, Any]:
         "paging": bool(certificate.paging),
         "paging_reason": certificate.paging_reason,
         **{name: int(getattr(certificate, name)) for name in _COUNTS},
-        **{name: _to_json(getattr(certificate, name)) for name in _NUMBERS},
+        **{name: json_number(getattr(certificate, name)) for name in _NUMBERS},
         "horizons": [int(horizon) for horizon in certificate.horizons],
-        "interval": [_to_json(end) for end in certificate.interval],
+        "interval": [json_number(end) for end in certificate.interval],
     }
 
 
@@ -73,7 +73,3 @@ def _first(stored: Mapping[str, Any]) -> Certificate:
         armed=stored["armed"],
         reason=stored["reason"],
     )
-
-
-def _to_json(value: float) -> float | str:
-    return float(value) if math.isfinite(value) else repr(float(value))

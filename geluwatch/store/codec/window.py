@@ -23,7 +23,7 @@ import numpy as np
 
 from geluwatch.records import Moments, Nonfinite, PointKey, PointWindow, Window
 from geluwatch.store.codec import histograms
-from geluwatch.store.codec.archive import Arrays, Format, Header, check_lengths, check_pair, joined
+from geluwatch.store.codec.archive import Array, Arrays, Format, Header, check_lengths, check_pair, joined
 
 FORMAT = Format("geluwatch-window", 1, {**histograms.COLUMNS, "mean": "<f8", "m2": "<f8"}, plain=("times", "sums"))
 
@@ -34,15 +34,7 @@ def encode_window(window: Window) -> bytes:
     Raises:
         BaselineError: Arrays of one point do not belong together.
     """
-    header = _header(window)
-    points = window.points.values()
-    arrays = {
-        "times": np.array([window.started, window.ended], np.float64),
-        "sums": np.array([(p.abs_sum_pos, p.abs_sum_neg, p.squares) for p in points], np.float64).reshape(-1, 3),
-        "mean": joined((p.moments.mean for p in points), "<f8"),
-        "m2": joined((p.moments.m2 for p in points), "<f8"),
-    }
-    return FORMAT.write(header, arrays | histograms.columns([p.histogram for p in points]))
+    return FORMAT.write(*parts(window))
 
 
 def decode_window(payload: bytes, name: str = "The window") -> Window:
@@ -55,7 +47,23 @@ def decode_window(payload: bytes, name: str = "The window") -> Window:
     Raises:
         StoreError: The bytes are damaged, are no window, or were written by a newer release.
     """
-    return FORMAT.read(payload, name, _window)
+    return FORMAT.read(payload, name, build)
+
+
+def parts(window: Window) -> tuple[dict[str, Any], dict[str, Array]]:
+    """Return what a window is stored as, header and arrays.
+
+    Raises:
+        BaselineError: Arrays of one point do not belong together.
+    """
+    header, points = _header(window), window.points.values()
+    arrays = {
+        "times": np.array([window.started, window.ended], np.float64),
+        "sums": np.array([(p.abs_sum_pos, p.abs_sum_neg, p.squares) for p in points], np.float64).reshape(-1, 3),
+        "mean": joined((p.moments.mean for p in points), "<f8"),
+        "m2": joined((p.moments.m2 for p in points), "<f8"),
+    }
+    return header, arrays | histograms.columns([p.histogram for p in points])
 
 
 def _header(window: Window) -> dict[str, Any]:
@@ -95,7 +103,8 @@ def _point_entry(key: PointKey, point: PointWindow) -> dict[str, Any]:
     }
 
 
-def _window(header: Header, arrays: Arrays) -> Window:
+def build(header: Header, arrays: Arrays) -> Window:
+    """Return the window of a header and arrays; what they lack or do not fit is raised as one of `archive.DAMAGE`."""
     started, ended = arrays["times"].tolist()
     return Window(
         started=started,
