@@ -26,7 +26,8 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
     parser = commands.add_parser(
         "report",
         help="what happened to a model over a period, as one HTML file or a digest",
-        description="Write what the history of a model says of a period: one HTML file that needs no network, or a digest for a mail or a ticket.",
+        description="Write what the history of a model says of a period: one HTML file that needs no network, "
+        "or a digest for a mail or a ticket.",
     )
     when = "so long ago (90m, 24h, 7d, 4w) or a date (2025-03-01, 2025-03-01T12:00Z), in UTC"
     parser.add_argument("model", metavar="MODEL", help="model name given to attach")

@@ -129,7 +129,7 @@ class Week:
         """Refuse: a story is written."""
         raise NotImplementedError
 
-    def names(self, model: str, model_version: str) -> tuple[str, ...]:
+    def names(self, model: str, model_version: str) -> tuple[str, ...]:  # noqa: ARG002
         """Return the baseline's name."""
         return (self.story.baseline,) if self.story.baseline else ()
 

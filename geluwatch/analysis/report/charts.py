@@ -80,7 +80,10 @@ def _heard(layer: LayerFinding) -> str:
 
 
 def distribution(portrait: Portrait) -> Plot:
-    """Return a layer's distributions at one point over equal bins: linear before the GELU, logarithmic after it, where most values pile up."""
+    """Return a layer's distributions at one point over equal bins.
+
+    The axis of shares is linear before the GELU and logarithmic after it, where most values pile up.
+    """
     shown = [portrait.worst.histogram, portrait.last.histogram, *([portrait.calm] if portrait.calm else [])]
     edges = density.edges(shown, _BINS)
     shares = [density.shares(each, edges) for each in shown]
@@ -118,14 +121,11 @@ def described(portrait: Portrait) -> str:
     """Return in a sentence how the worst distribution differs from the baseline's, with what cannot be drawn."""
     told = portrait.panel
     counted = portrait.worst.histogram
-    lost = (
-        f" {words.plural(counted.nonfinite, 'value')} of it {'is' if counted.nonfinite == 1 else 'are'} NaN or infinite."
-        if counted.nonfinite
-        else ""
-    )
+    lost = f" Not drawn: {words.plural(counted.nonfinite, 'NaN or infinite value')}." if counted.nonfinite else ""
     if told is None:
         return f"There is no baseline to hold it against.{lost}"
     low, high = words.number(told.ks.lower, 4), words.number(told.ks.upper, 4)
     ks = low if low == high else f"{low} to {high}"
     mean = "+" * (told.mean_shift >= 0) + words.number(told.mean_shift)
-    return f"KS distance {ks}; mean moved by {mean} standard deviations, spread {words.number(math.exp(told.log_spread))} times the baseline's.{lost}"
+    spread = words.number(math.exp(told.log_spread))
+    return f"KS distance {ks}; mean moved by {mean} standard deviations, spread {spread} times the baseline's.{lost}"

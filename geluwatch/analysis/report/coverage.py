@@ -73,19 +73,15 @@ class Coverage:
         gaps: list[Gap] = []
         at = started
         for low, high in sorted(self._idle):
-            low, high = max(low, at), min(high, ended)
-            if high - low <= 0.0:
+            if low >= ended or high <= at:
                 continue
             if low - at > patience:
                 gaps.append(Gap(at, low, "silent"))
-            else:
-                low = at
-            gaps.append(Gap(low, high, "idle"))
-            at = high
-        if ended - at > patience:
-            gaps.append(Gap(at, ended, "silent"))
-        elif gaps:
-            gaps[-1] = Gap(gaps[-1].started, ended, gaps[-1].kind)
+                at = low
+            gaps.append(Gap(at, min(high, ended), "idle"))
+            at = min(high, ended)
+        if ended > at:
+            gaps.append(Gap(at, ended, "silent" if ended - at > patience else "idle"))
         return _merged(gaps)
 
 

@@ -125,8 +125,9 @@ class Episodes:
         told_apart = "" not in found.sources
         alive = sum(since <= found.ended and until >= found.started for source, (since, until) in self._alive.items() if source)
         layers = tuple(dict.fromkeys([*found.drifting, *sorted(found.onsets, key=found.onsets.__getitem__)]))
+        cause = found.cause.removeprefix(f"{layers[0]}: ") if layers else found.cause  # who reads it has read the layer
         return Episode(
             found.kind, found.alarm, found.version, found.started, found.ended, ongoing, layers, found.onsets,
-            found.scope, found.cause, max(found.evidence, 0.0), found.peak, found.windows, found.forwards,
+            found.scope, cause, max(found.evidence, 0.0), found.peak, found.windows, found.forwards,
             len(found.sources) if told_apart else 0, alive if told_apart else 0,
         )  # fmt: skip

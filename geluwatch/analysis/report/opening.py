@@ -24,6 +24,9 @@ SCOPES = {
     "unknown": "There is only one layer to look at, so it is open whether the traffic or the model changed.",
 }
 
+_NAMED = 3
+"""Further alarms named before the rest are counted."""
+
 _HEADS = {
     "silent": "Silent",
     "blind": "Blind",
@@ -73,13 +76,23 @@ def _sentences(found: Findings, gravest: Episode | None) -> Iterator[str]:
         yield "No baseline is armed, so drift is not judged."
     if gravest is not None:
         yield told(gravest, found)
-        others = len(found.episodes) - 1
-        if others:
-            yield f"Besides, {words.plural(others, 'other alarm')} in this period: see below."
+        yield from _others([each for each in found.episodes if each is not gravest])
     elif found.status in {"well", "silent"}:
         yield _calm(found)
     if not found.nonfinite_forwards:
         yield f"No NaN or Inf in {words.plural(found.forwards, 'forward pass')}."
+
+
+def _others(episodes: list[Episode]) -> Iterator[str]:
+    """Yield what else was in alarm, in one sentence."""
+    if episodes:
+        yield f"In this period also: {words.listed([_brief(each) for each in episodes], _NAMED)}."
+
+
+def _brief(episode: Episode) -> str:
+    until = "still on" if episode.ongoing else f"for {words.lasting(episode.ended - episode.started)}"
+    first = f", first at `{episode.layers[0]}`" if episode.layers else ""
+    return f"{KINDS[episode.kind]} from {words.moment(episode.started)} {until} ({episode.alarm}{first})"
 
 
 def _calm(found: Findings) -> str:
@@ -106,4 +119,5 @@ def told(episode: Episode, found: Findings) -> str:
         return f"Drift {when}{first}.{seen} {SCOPES.get(episode.scope, '')}".rstrip()
     if episode.kind == "blind":
         return f"{of} gave no rows although the model ran, {when}{first}."
-    return f"An alarm that is neither NaN nor drift, {when}: a dead layer, an overflow ahead, or a wrong kernel. The history does not keep which."
+    which = "a dead layer, an overflow ahead, or a wrong kernel. The history does not keep which"
+    return f"An alarm that is neither NaN nor drift, {when}: {which}."

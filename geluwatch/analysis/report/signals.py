@@ -8,14 +8,17 @@ from collections.abc import Iterator
 from geluwatch.analysis.report import words
 from geluwatch.analysis.report.findings import Findings, Signal
 
-NEAR = 0.5
-"""Evidence from which a layer counts as near the limit for a ticket: where an alarm would end."""
+NEAR = 0.8
+"""Evidence from which a layer counts as near the limit for a ticket; lower down are the worst windows of every calm week."""
 
 RISING = 0.15
 """Rise of a layer's median evidence, from the first quarter of the period to the last, that is told."""
 
 _OLD = 90 * 86400.0
 """Age of a baseline that is told; the alert on it says the same."""
+
+_LATE = 3600.0
+"""Seconds by which a history may begin after the period, as its windows and hours do."""
 
 _NAMED = 6
 """Layers named before the rest are counted."""
@@ -35,19 +38,14 @@ def _near(found: Findings) -> Iterator[Signal]:
     near = sorted((each for each in found.layers if not each.alarm and each.most >= NEAR), key=lambda each: -each.most)
     if near:
         listed = words.listed([f"`{each.layer}` ({each.most:.2f} on {words.moment(each.when)})" for each in near], _NAMED)
-        came = "came" if len(near) > 1 else "was the one that came"
-        yield Signal(
-            f"{words.plural(len(near), 'layer')} {came} near the limit for a ticket without an alarm, by evidence: {listed}.",
-            "GeluwatchActivationDrift",
-        )
+        yield Signal(f"Evidence came near the limit of 1 for a ticket, without an alarm, at {listed}.", "GeluwatchActivationDrift")
 
 
 def _rising(found: Findings) -> Iterator[Signal]:
     rising = sorted((each for each in found.layers if not each.alarm and each.trend >= RISING), key=lambda each: -each.trend)
     if rising:
         listed = words.listed([f"`{each.layer}` (+{each.trend:.2f})" for each in rising], _NAMED)
-        rose = f"Evidence rose over the period, without an alarm, at {words.plural(len(rising), 'layer')}"
-        yield Signal(f"{rose}: {listed}.", "GeluwatchActivationDrift")
+        yield Signal(f"Evidence rose over the period, without an alarm, at {listed}.", "GeluwatchActivationDrift")
 
 
 def _blind(found: Findings) -> Iterator[Signal]:
@@ -60,6 +58,8 @@ def _blind(found: Findings) -> Iterator[Signal]:
 
 
 def _gaps(found: Findings) -> Iterator[Signal]:
+    if found.first - found.since > _LATE:
+        yield Signal(f"The history begins on {words.moment(found.first)} only; nothing is known of what was before.")
     for kind, what, runbook in (
         ("silent", "Nothing was kept", "GeluwatchAgentMissing"),
         ("idle", "No forward pass was made", ""),

@@ -68,7 +68,7 @@ def heat(found: Findings) -> Plot:
     drawn = [_row(found, layer, HEIGHT * at / rows, HEIGHT / rows) for at, layer in enumerate(found.layers)]
     over = sum(layer.most >= 1.0 for layer in found.layers)
     heard = f"Evidence by layer over time: {over} of {words.plural(rows, 'layer')} reached the limit for a ticket."
-    return Plot(found.grid.bins, Markup("").join(drawn) + lines(times(found.grid), found.grid.bins), heard)
+    return Plot(found.grid.bins, Markup("").join(drawn), heard)
 
 
 def _row(found: Findings, layer: LayerFinding, top: float, height: float) -> Markup:

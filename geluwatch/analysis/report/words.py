@@ -91,10 +91,14 @@ def listed(items: Sequence[str], most: int) -> str:
 
 
 def shortened(layers: Sequence[str]) -> dict[str, str]:
-    """Return for each layer what its name does not share with all others at either end; the name itself where that leaves nothing."""
+    """Return for each layer what its name does not share with all others at either end, a bare number with the part before it.
+
+    Where that leaves nothing, the name stays whole.
+    """
     parts = [layer.split(".") for layer in layers]
     least = min(map(len, parts), default=0)
     head = next((at for at in range(least) if len({each[at] for each in parts}) > 1), 0)
+    head -= head > 0 and all(each[head].isdigit() for each in parts)
     tail = next((at for at in range(least - head) if len({each[-1 - at] for each in parts}) > 1), 0)
     short = {layer: ".".join(each[head : len(each) - tail]) for layer, each in zip(layers, parts, strict=True)}
     return short if len(set(short.values())) == len(layers) and all(short.values()) else {layer: layer for layer in layers}
