@@ -62,7 +62,7 @@ def _report(arguments: argparse.Namespace) -> int:
 
 
 def moment(text: str, now: float, option: str) -> float:
-    """Return the moment that an option names, in seconds since the epoch.
+    """Return the moment that an option names, in seconds since the epoch, and not before it.
 
     Args:
         text: So long ago, as in "7d", or an ISO date, with or without a time; without a zone it is in UTC.
@@ -74,10 +74,10 @@ def moment(text: str, now: float, option: str) -> float:
     """
     ago = _AGO.fullmatch(text.strip())
     if ago:
-        return now - int(ago[1]) * _UNITS[ago[2]]
+        return max(now - int(ago[1]) * _UNITS[ago[2]], 0.0)
     try:
         date = datetime.fromisoformat(text.strip())
-        return (date if date.tzinfo else date.replace(tzinfo=UTC)).timestamp()
+        return max((date if date.tzinfo else date.replace(tzinfo=UTC)).timestamp(), 0.0)
     except (ValueError, OverflowError):
         known = "so long ago, such as 90m, 24h or 7d, or a date, such as 2025-03-01"
         raise ConfigError(f"{option} must be {known}, got {text!r}.") from None

@@ -22,20 +22,24 @@ def edges(histograms: list[Histogram], bins: int) -> Floats:
 
 
 def _quantiles(histogram: Histogram) -> tuple[float, float]:
-    middles = lattice.midpoints(histogram.cells, histogram.bits)
+    low, high = _extents(histogram)
     running = np.cumsum(histogram.counts) / histogram.finite
-    last = middles.size - 1
-    at = [min(int(np.searchsorted(running, share)), last) for share in (_TAIL, 1.0 - _TAIL)]
-    return float(middles[at[0]]), float(middles[at[1]])
+    at = [min(int(np.searchsorted(running, share)), low.size - 1) for share in (_TAIL, 1.0 - _TAIL)]
+    return float(low[at[0]]), float(high[at[1]])
+
+
+def _extents(histogram: Histogram) -> tuple[Floats, Floats]:
+    """Return where cells begin and end, in the order of their values."""
+    inner = lattice.lower_edges(histogram.cells, histogram.bits)
+    outer = 2.0 * lattice.midpoints(histogram.cells, histogram.bits) - inner
+    return np.minimum(inner, outer), np.maximum(inner, outer)
 
 
 def shares(histogram: Histogram, edges: Floats) -> Floats:
     """Return the share (bins,) of the finite values between neighbouring edges; those of one cell lie spread over it evenly."""
     if not histogram.finite:
         return np.zeros(edges.size - 1)
-    inner = lattice.lower_edges(histogram.cells, histogram.bits)
-    outer = 2.0 * lattice.midpoints(histogram.cells, histogram.bits) - inner
     running = np.concatenate([[0], np.cumsum(histogram.counts)]) / histogram.finite
-    at = np.stack([np.minimum(inner, outer), np.maximum(inner, outer)], axis=1).reshape(-1)
+    at = np.stack(_extents(histogram), axis=1).reshape(-1)
     below = np.stack([running[:-1], running[1:]], axis=1).reshape(-1)
     return np.diff(np.interp(edges, at, below, left=0.0, right=1.0))

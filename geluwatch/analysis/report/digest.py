@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from geluwatch import __version__
 from geluwatch.analysis.report import words
 from geluwatch.analysis.report.findings import Findings
-from geluwatch.analysis.report.opening import KINDS, RUNBOOKS, opening, told
+from geluwatch.analysis.report.opening import RUNBOOKS, opening, told
 
 FOOT = "Made by `geluwatch report --digest`"
 """How the last line of a digest of ours begins."""
@@ -41,7 +41,7 @@ def _lines(found: Findings) -> Iterator[str]:
 
 def _alarms(found: Findings) -> Iterator[str]:
     for each in found.episodes:
-        yield f"- **{KINDS[each.kind]}, {each.alarm}.** {told(each, found)}{_see(RUNBOOKS[each.kind])}"
+        yield f"- **{each.alarm.capitalize()}.** {told(each, found)}{_see(RUNBOOKS[each.kind])}"
     if not found.episodes:
         yield "None."
 

@@ -52,7 +52,6 @@ class _Open:
     drifting: tuple[str, ...] = ()
     scope: str = ""
     cause: str = ""
-    windows: int = 0
     forwards: int = 0
     onsets: dict[str, float] = field(default_factory=dict)
     sources: set[str] = field(default_factory=set)
@@ -62,9 +61,7 @@ class _Open:
         self.ended = max(self.ended, window.ended)
         self.alarm = "page" if "page" in (alarm, self.alarm) else "ticket"
         self.sources.add(span.source)
-        alarmed = summary.verdicts.get("ticket", 0) + summary.verdicts.get("page", 0)
-        self.windows += alarmed or span.windows
-        self.forwards += summary.nonfinite_forwards
+        self.forwards += summary.nonfinite_forwards if self.kind == "nonfinite" else 0
         for layer in mute if self.kind == "blind" else _layers(span, self.kind):
             self.onsets.setdefault(layer, window.started)
         evidence = max((seen.evidence for seen in summary.points.values()), default=0.0)
@@ -123,11 +120,11 @@ class Episodes:
 
     def _episode(self, found: _Open, ongoing: bool) -> Episode:
         told_apart = "" not in found.sources
-        alive = sum(since <= found.ended and until >= found.started for source, (since, until) in self._alive.items() if source)
+        alive = sum(since < found.ended and until > found.started for source, (since, until) in self._alive.items() if source)
         layers = tuple(dict.fromkeys([*found.drifting, *sorted(found.onsets, key=found.onsets.__getitem__)]))
         cause = found.cause.removeprefix(f"{layers[0]}: ") if layers else found.cause  # who reads it has read the layer
         return Episode(
             found.kind, found.alarm, found.version, found.started, found.ended, ongoing, layers, found.onsets,
-            found.scope, cause, max(found.evidence, 0.0), found.peak, found.windows, found.forwards,
+            found.scope, cause, max(found.evidence, 0.0), found.peak, found.forwards,
             len(found.sources) if told_apart else 0, alive if told_apart else 0,
         )  # fmt: skip

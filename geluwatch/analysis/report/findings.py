@@ -62,8 +62,6 @@ class Episode:
     """The most; 0 where it is not about drift."""
     peak: float = 0.0
     """When that was: the middle of the window."""
-    windows: int = 0
-    """Windows in alarm."""
     forwards: int = 0
     """Forward passes with a NaN or Inf."""
     sources: int = 0

@@ -18,6 +18,8 @@ RUNBOOKS: dict[Kind, str] = {
 
 KINDS: dict[Kind, str] = {"nonfinite": "NaN or Inf", "drift": "Drift", "blind": "Blind", "other": "Other alarm"}
 
+_BRIEF: dict[Kind, str] = {"nonfinite": "NaN or Inf", "drift": "drift", "blind": "blind layers", "other": "another alarm"}
+
 SCOPES = {
     "traffic": "Most layers moved alike, so look at the traffic first.",
     "model": "The others did not move alike, so look at the model at this layer first.",
@@ -76,23 +78,23 @@ def _sentences(found: Findings, gravest: Episode | None) -> Iterator[str]:
         yield "No baseline is armed, so drift is not judged."
     if gravest is not None:
         yield told(gravest, found)
-        yield from _others([each for each in found.episodes if each is not gravest])
+        yield from _others([each for each in found.episodes if each is not gravest], found)
     elif found.status in {"well", "silent"}:
         yield _calm(found)
     if not found.nonfinite_forwards:
         yield f"No NaN or Inf in {words.plural(found.forwards, 'forward pass')}."
 
 
-def _others(episodes: list[Episode]) -> Iterator[str]:
+def _others(episodes: list[Episode], found: Findings) -> Iterator[str]:
     """Yield what else was in alarm, in one sentence."""
     if episodes:
-        yield f"In this period also: {words.listed([_brief(each) for each in episodes], _NAMED)}."
+        yield f"In this period also: {words.listed([_brief(each, found) for each in episodes], _NAMED)}."
 
 
-def _brief(episode: Episode) -> str:
-    until = "still on" if episode.ongoing else f"for {words.lasting(episode.ended - episode.started)}"
+def _brief(episode: Episode, found: Findings) -> str:
+    until = still(found) if episode.ongoing else f"for {words.lasting(episode.ended - episode.started)}"
     first = f", first at `{episode.layers[0]}`" if episode.layers else ""
-    return f"{KINDS[episode.kind]} from {words.moment(episode.started)} {until} ({episode.alarm}{first})"
+    return f"{_BRIEF[episode.kind]} from {words.moment(episode.started)} {until} ({episode.alarm}{first})"
 
 
 def _calm(found: Findings) -> str:
@@ -104,11 +106,16 @@ def _calm(found: Findings) -> str:
     return f"{within}. The most evidence was {words.number(most.most)}, at `{most.layer}`; a ticket takes 1."
 
 
+def still(found: Findings) -> str:
+    """Return how it stands with an episode that is on: of a silent model nobody knows more than the last window."""
+    return "on in the last window kept," if found.status == "silent" else "still on"
+
+
 def told(episode: Episode, found: Findings) -> str:
     """Return an episode in two or three sentences."""
     since, until = words.moment(episode.started), words.moment(episode.ended)
     lasted = words.lasting(episode.ended - episode.started)
-    when = f"since {since}, still on after {lasted}" if episode.ongoing else f"from {since} to {until}, {lasted}"
+    when = f"since {since}, {still(found)} after {lasted}" if episode.ongoing else f"from {since} to {until}, {lasted}"
     first = f", first at `{episode.layers[0]}`" if episode.layers else ""
     of = f"{len(episode.layers)} of {words.plural(len(found.layers), 'layer')}"
     if episode.kind == "nonfinite":

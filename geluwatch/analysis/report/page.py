@@ -12,7 +12,7 @@ from markupsafe import Markup, escape
 from geluwatch import __version__
 from geluwatch.analysis.report import charts, strips, words
 from geluwatch.analysis.report.findings import Findings, LayerFinding, Portrait
-from geluwatch.analysis.report.opening import KINDS, RUNBOOKS, Opening, opening
+from geluwatch.analysis.report.opening import KINDS, RUNBOOKS, Opening, opening, still
 from geluwatch.analysis.report.steps import first_steps
 from geluwatch.analysis.report.svg import Plot, times
 
@@ -53,6 +53,7 @@ def page(found: Findings, made: float) -> str:
         sparks=[(each, charts.sparkline(each, scale)) for each in found.layers],
         steps=_steps(found, first),
         kinds=KINDS,
+        still=still(found),
         runbooks=RUNBOOKS,
     )  # fmt: skip
 

@@ -10,7 +10,7 @@ from markupsafe import Markup
 
 from geluwatch.analysis.report import words
 from geluwatch.analysis.report.findings import Episode, Findings, Kind, LayerFinding
-from geluwatch.analysis.report.opening import KINDS
+from geluwatch.analysis.report.opening import KINDS, still
 from geluwatch.analysis.report.svg import HEIGHT, Plot, box, lines, path, steps, times
 
 LEVELS = (0.5, 1.0, 2.0, 4.0)
@@ -50,15 +50,15 @@ def lanes(found: Findings) -> Iterator[tuple[Kind, Plot]]:
     for kind in KINDS:
         episodes = [each for each in found.episodes if each.kind == kind]
         if episodes:
-            drawn = [_stretch(found, each.started, each.ended, each.alarm, episode_told(each)) for each in episodes]
-            heard = f"{KINDS[kind]}: " + "; ".join(map(episode_told, episodes)) + "."
+            drawn = [_stretch(found, each.started, each.ended, each.alarm, episode_told(each, found)) for each in episodes]
+            heard = f"{KINDS[kind]}: " + "; ".join(episode_told(each, found) for each in episodes) + "."
             yield kind, Plot(found.grid.bins, lines(times(found.grid), found.grid.bins) + Markup("").join(drawn), heard)
 
 
-def episode_told(episode: Episode) -> str:
+def episode_told(episode: Episode, found: Findings) -> str:
     """Return an episode in a line without marks."""
     first = f", first at {episode.layers[0]}" if episode.layers else ""
-    until = "still on" if episode.ongoing else f"to {words.moment(episode.ended)}"
+    until = still(found) if episode.ongoing else f"to {words.moment(episode.ended)}"
     return f"{episode.alarm}, {words.moment(episode.started)} {until}{first}"
 
 
