@@ -8,9 +8,12 @@ import numpy as np
 
 from geluwatch.analysis.report.findings import Gap, Kept
 from geluwatch.analysis.report.grid import Grid
-from geluwatch.records import RESOLUTIONS, Floats, Span
+from geluwatch.records import RESOLUTIONS, Floats, Span, Window
 
 _LEAST_GAP = 900.0
+_TOUCH = 0.1
+"""Share of a bin, or of a window that is shorter, that they must have in common."""
+
 _MISSED = 3.0
 """Windows that have to be missing before it is called a gap."""
 
@@ -32,8 +35,7 @@ class Coverage:
         """Take one span."""
         window = span.window
         started, ended = window.started, window.ended
-        place = self._grid.place(started, ended)
-        self._traffic[place] = np.nan_to_num(self._traffic[place]) + window.forwards / (place.stop - place.start)
+        self._share_out(window)
         have = self._kept.get(span.resolution, Kept(span.resolution, started, ended, 0))
         self._kept[span.resolution] = Kept(span.resolution, min(have.started, started), max(have.ended, ended), have.windows + span.windows)
         if span.windows == 1:
@@ -41,9 +43,19 @@ class Coverage:
         _cover(self._busy if window.forwards else self._idle, started, ended)
         self.first, self.last = min(self.first, started), max(self.last, ended)
 
+    def _share_out(self, window: Window) -> None:
+        """Give each bin its share of a window's passes, by the time that both have in common; an edge that just touches a bin has none."""
+        edges = self._grid.edges
+        common = np.minimum(edges[1:], window.ended) - np.maximum(edges[:-1], window.started)
+        common[common < _TOUCH * min(self._grid.width, window.ended - window.started)] = 0.0
+        if not common.any():
+            common[self._grid.place(window.started, window.ended)] = 1.0
+        shared = common > 0.0
+        self._traffic[shared] = np.nan_to_num(self._traffic[shared]) + window.forwards * common[shared] / common.sum()
+
     @property
     def traffic(self) -> Floats:
-        """(bins,) forward passes; those of a span that covers several bins are shared out evenly; NaN where nothing is kept."""
+        """(bins,) forward passes; NaN where nothing is kept."""
         return self._traffic
 
     @property

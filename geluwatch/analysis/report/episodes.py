@@ -12,6 +12,9 @@ from geluwatch.records import Alarm, Span
 JOIN = 3600.0
 """Seconds of calm that an episode may hold: an alarm that comes and goes is one thing to people."""
 
+JOIN_OTHERS = 900.0
+"""And where it comes back at another first layer, or of another scope: the first layer may waver while something goes on."""
+
 
 def marks(span: Span, mute: tuple[str, ...]) -> Iterator[tuple[Kind, Alarm]]:
     """Yield what a span is in alarm about, and how gravely; `mute` are the layers that gave no rows although the model ran."""
@@ -69,6 +72,11 @@ class _Open:
             self.evidence, self.peak = evidence, 0.5 * (window.started + window.ended)
             self.drifting, self.scope, self.cause = summary.drifting, summary.scope, summary.cause
 
+    def patience(self, span: Span) -> float:
+        """Return the seconds of calm before a span that leave it in this episode."""
+        alike = self.kind != "drift" or (span.summary.scope, span.summary.drifting[:1]) == (self.scope, self.drifting[:1])
+        return JOIN if alike else JOIN_OTHERS
+
 
 def _layers(span: Span, kind: Kind) -> tuple[str, ...]:
     """Return the layers that a span names, the first first."""
@@ -101,7 +109,7 @@ class Episodes:
         self._alive[span.source] = min(since, window.started), max(until, window.ended)
         for kind, alarm in found.items():
             have = self._open.get((kind, version))
-            if have is None or window.started - have.ended > JOIN:
+            if have is None or window.started - have.ended > have.patience(span):
                 self._closed += [have] if have else []
                 have = self._open[kind, version] = _Open(kind, alarm, version, window.started, window.ended)
             have.take(span, alarm, mute)

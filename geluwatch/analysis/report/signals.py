@@ -92,8 +92,8 @@ def _baseline(found: Findings) -> Iterator[Signal]:
     if age > _OLD:
         yield Signal(f"Baseline {stored.name} is {words.lasting(age)} old; see whether it still fits.", "GeluwatchBaselineStale")
     if math.isinf(found.page_evidence):
-        reason = stored.certificate.paging_reason or "its certificate does not say why"
-        yield Signal(f"Drift cannot page on baseline {stored.name}: {reason.rstrip('.')}.")
+        reason = stored.certificate.paging_reason or "drift cannot page on it"
+        yield Signal(f"Baseline {stored.name}: {reason.rstrip('.')}.")
 
 
 def _agent(found: Findings) -> Iterator[Signal]:

@@ -17,7 +17,10 @@ HEIGHT = 100
 """Height of every drawing in units of its own; a page stretches it."""
 
 _HOUR, _DAY = 3600.0, 86400.0
-_STEPS = (600.0, 1800.0, _HOUR, 3 * _HOUR, 6 * _HOUR, 12 * _HOUR, _DAY, 2 * _DAY, 7 * _DAY, 14 * _DAY, 28 * _DAY, 91 * _DAY, 364 * _DAY)
+_STEPS = (
+    600.0, 1800.0, _HOUR, 2 * _HOUR, 3 * _HOUR, 6 * _HOUR, 12 * _HOUR,
+    _DAY, 2 * _DAY, 7 * _DAY, 14 * _DAY, 28 * _DAY, 91 * _DAY, 364 * _DAY,
+)  # fmt: skip
 _MOST_TICKS = 8
 
 

@@ -33,9 +33,9 @@ def stamp(seconds: float) -> str:
 
 def period(since: float, until: float) -> str:
     """Return a period as "3 to 10 March 2025", or with its hours where it is shorter than two days."""
-    if until - since < 2 * 86400.0:
-        return f"{stamp(since)} to {stamp(until)}"
     one, two = date(since), date(until)
+    if until - since < 2 * 86400.0:
+        return f"{day(since)} {one:%H:%M} to {'' if one.date() == two.date() else f'{day(until)} '}{two:%H:%M}"
     if one.year != two.year:
         return f"{day(since)} to {day(until)}"
     return f"{one.day} to {day(until)}" if one.month == two.month else f"{one.day} {one:%B} to {day(until)}"

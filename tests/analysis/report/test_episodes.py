@@ -65,6 +65,12 @@ def test_short_calm_does_not_end_an_episode_and_long_calm_does() -> None:
     assert 2 == len(episodes(drift(0, "a"), span(10), drift(80, "a")))
 
 
+def test_another_first_layer_after_some_calm_is_another_episode() -> None:
+    """What comes back elsewhere is told apart after a quarter of an hour of calm; without calm the first layer may waver."""
+    assert [("a",), ("b",)] == [each.layers for each in episodes(drift(0, "a"), span(10), drift(30, "b"))]
+    assert [("a", "b")] == [each.layers for each in episodes(drift(0, "a"), drift(10, "b"))]
+
+
 def test_nan_is_a_page_and_names_the_first_layer() -> None:
     """A window with non-finite passes is a page of its own kind; drift beside it is told apart."""
     moved = {("a", "pre"): PointSummary(2.0, 0.1, "ticket")}
