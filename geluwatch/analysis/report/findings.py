@@ -80,6 +80,8 @@ class LayerFinding:
     """Why it was blind when the baseline was recorded; empty where it was observed."""
     evidence: Floats
     """Most evidence of the windows in each bin, NaN where nothing was judged."""
+    seen: npt.NDArray[np.bool_]
+    """Whether it gave rows."""
     nonfinite: npt.NDArray[np.int64]
     """Non-finite elements seen; of a span longer than a bin, all in its first."""
     mute: npt.NDArray[np.bool_]
@@ -145,8 +147,6 @@ class AgentFinding:
     errors: Mapping[str, int] = field(default_factory=dict)
     blind: int = 0
     """Most sites blind at a time."""
-    thinned: int = 0
-    """Spans in which captured rows were dropped, or a part was switched off."""
     warming: int = 0
     """Windows of which nothing was judged."""
 

@@ -136,7 +136,6 @@ class _Reading:
             have.dropped_rows + summary.dropped_rows,
             self.errors,
             max(have.blind, summary.blind),
-            have.thinned + span.window.thinned,
             have.warming + summary.verdicts.get("warming", 0),
         )
 

@@ -108,14 +108,14 @@ def _calm(found: Findings) -> str:
 
 def still(found: Findings) -> str:
     """Return how it stands with an episode that is on: of a silent model nobody knows more than the last window."""
-    return "on in the last window kept," if found.status == "silent" else "still on"
+    return "on in the last window kept" if found.status == "silent" else "still on"
 
 
 def told(episode: Episode, found: Findings) -> str:
     """Return an episode in two or three sentences."""
     since, until = words.moment(episode.started), words.moment(episode.ended)
     lasted = words.lasting(episode.ended - episode.started)
-    when = f"since {since}, {still(found)} after {lasted}" if episode.ongoing else f"from {since} to {until}, {lasted}"
+    when = f"since {since}, {still(found)} {lasted} later" if episode.ongoing else f"from {since} to {until}, {lasted}"
     first = f", first at `{episode.layers[0]}`" if episode.layers else ""
     of = f"{len(episode.layers)} of {words.plural(len(found.layers), 'layer')}"
     if episode.kind == "nonfinite":

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-import re
+from collections import Counter
 from typing import Any, NamedTuple
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
@@ -18,8 +18,6 @@ from geluwatch.analysis.report.svg import Plot, times
 
 MARK = '<meta name="generator" content="geluwatch report'
 """What a report of ours has near its beginning."""
-
-_CODE = re.compile(r"`([^`]+)`")
 
 
 class Card(NamedTuple):
@@ -74,33 +72,30 @@ def _steps(found: Findings, first: Opening) -> dict[str, Markup]:
 
 def facts(found: Findings) -> list[tuple[str, str, str]]:
     """Return what is in a report's head beside the verdict: name, value, detail."""
-    observed = sum(not each.blind for each in found.layers)
-    calm = {kind: sum(each.kind == kind for each in found.episodes) for kind in KINDS}
-    alarms = ", ".join(f"{number} {KINDS[kind]}" for kind, number in calm.items() if number)
-    agent = found.agent
+    agent, observed = found.agent, sum(not each.blind for each in found.layers)
+    failures = sum(agent.errors.values())
+    missing = words.lasting(sum(gap.ended - gap.started for gap in found.gaps)) if found.gaps else ""
     return [
         ("Period", words.period(found.since, found.until), f"{words.plural(found.windows, 'window')} kept, times in UTC"),
         ("Model", found.model, f"version {', '.join(found.versions)}"),
         ("Baseline", *_baseline(found)),
-        ("Alarms", words.count(len(found.episodes)) if found.episodes else "none", alarms),
-        (
-            "NaN or Inf",
-            words.plural(found.nonfinite_forwards, "pass") if found.nonfinite_forwards else "none",
-            f"of {words.plural(found.forwards, 'forward pass')}",
-        ),
+        ("Alarms", _counted(len(found.episodes)), _kinds(found)),
+        ("NaN or Inf", _counted(found.nonfinite_forwards, "pass"), f"of {words.plural(found.forwards, 'forward pass')}"),
         ("GELUs", words.count(observed), f"observed of {len(found.layers)}" if observed < len(found.layers) else "all observed"),
-        (
-            "Gaps",
-            words.count(len(found.gaps)) if found.gaps else "none",
-            words.lasting(sum(gap.ended - gap.started for gap in found.gaps)) if found.gaps else "",
-        ),
+        ("Gaps", _counted(len(found.gaps)), missing),
         ("Cost", words.share(agent.hook_seconds, agent.forward_seconds), "row capture, of the time of the forward passes"),
-        (
-            "Agent",
-            words.plural(sum(agent.errors.values()), "failure") if agent.errors else "no failures",
-            f"{words.plural(agent.dropped_rows, 'row')} dropped",
-        ),
+        ("Agent", _counted(failures, "failure") if failures else "no failures", f"{words.plural(agent.dropped_rows, 'row')} dropped"),
     ]
+
+
+def _counted(number: int, noun: str = "") -> str:
+    return "none" if not number else words.plural(number, noun) if noun else words.count(number)
+
+
+def _kinds(found: Findings) -> str:
+    """Return how many episodes there were of each kind."""
+    counted = Counter(each.kind for each in found.episodes)
+    return ", ".join(f"{counted[kind]} {KINDS[kind]}" for kind in KINDS if kind in counted)
 
 
 def _baseline(found: Findings) -> tuple[str, str]:
@@ -114,15 +109,16 @@ def _baseline(found: Findings) -> tuple[str, str]:
 
 def _told(sentence: str) -> Markup:
     """Return a sentence as HTML: what stands between backticks is code."""
-    return Markup(_CODE.sub(lambda match: str(_code(Markup(match[1]))), str(escape(sentence))))  # noqa: S704  # escaped here
+    parts = enumerate(sentence.split("`"))
+    return Markup("").join(_code(part) if place % 2 else escape(part) for place, part in parts)
 
 
 def _code(name: str) -> Markup:
-    """Return a name as code that may break behind its dots."""
-    return Markup("<code>{}</code>").format(Markup(".<wbr>").join(name.split(".")) if isinstance(name, Markup) else _breakable(name))
+    return Markup("<code>{}</code>").format(_breakable(name))
 
 
 def _breakable(name: str) -> Markup:
+    """Return a name that may break behind its dots."""
     return Markup(".<wbr>").join(name.split("."))
 
 

@@ -85,7 +85,9 @@ def _row(found: Findings, layer: LayerFinding, top: float, height: float) -> Mar
 
 def shades(layer: LayerFinding, found: Findings) -> np.ndarray:
     """Return (bins,) which shade each cell of a layer has."""
-    codes = np.where(np.nan_to_num(found.traffic) > 0.0, _UNJUDGED if not layer.blind else _MUTE, _NOTHING)
+    codes = np.where(layer.seen, _UNJUDGED, _NOTHING)
+    if layer.blind:
+        codes[np.nan_to_num(found.traffic) > 0.0] = _MUTE
     judged = ~np.isnan(layer.evidence)
     codes[judged] = np.searchsorted(LEVELS, layer.evidence[judged], side="right")
     codes[layer.mute & ~judged] = _MUTE

@@ -25,6 +25,7 @@ class Track:
         self._grid = grid
         self._evidence = np.full(grid.bins, np.nan)
         self._coarse = np.zeros(grid.bins, np.bool_)
+        self._seen = np.zeros(grid.bins, np.bool_)
         self._nonfinite = np.zeros(grid.bins, np.int64)
         self._mute = np.zeros(grid.bins, np.bool_)
         self._when = math.nan
@@ -49,6 +50,7 @@ class Track:
         if not shown:
             return  # what the summary says is of an earlier window then
         self.last = shown
+        self._seen[place] = True
         for point, each in said.items():
             self._ks[point] = max(each.ks, self._ks.get(point, 0.0))
             self._alarm = max(self._alarm, each.alarm, key=("", "ticket", "page").index)
@@ -70,7 +72,7 @@ class Track:
         blind = (site.reason or "not observed") if site is not None and site.state == "blind" else ""
         most = self.most if self.most > 0.0 else math.nan
         return LayerFinding(
-            self.layer, position, blind, self._evidence, self._nonfinite, self._mute,
+            self.layer, position, blind, self._evidence, self._seen, self._nonfinite, self._mute,
             most, self._when, self._ks, self._alarm, self._trend(),
         )  # fmt: skip
 
