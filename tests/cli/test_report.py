@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+import shlex
 from collections.abc import Callable
 from dataclasses import replace
 from datetime import UTC, datetime
@@ -11,7 +13,7 @@ import pytest
 import weeks
 
 from geluwatch.cli import report
-from geluwatch.cli.main import main
+from geluwatch.cli.main import main, parser
 from geluwatch.errors import ConfigError
 
 NOW = datetime(2025, 3, 10, 12, tzinfo=UTC).timestamp()
@@ -106,6 +108,17 @@ def test_what_is_no_moment_is_refused(text: str) -> None:
     """Anything else names the option, what it takes, and what it got."""
     with pytest.raises(ConfigError, match=r"--since must be so long ago, .*got '"):
         report.moment(text, NOW, "--since")
+
+
+def test_the_page_for_users_tells_commands_that_are_understood() -> None:
+    """Every command of docs/report.md is one of the command line's, and it names every option."""
+    text = (Path(__file__).parents[2] / "docs" / "report.md").read_text("utf-8")
+    commands = re.findall(r"geluwatch (report .*?)(?: \|.*)?$", text, re.MULTILINE)
+    assert 3 == len(commands)
+    for command in commands:
+        assert "minilm" == parser().parse_args(shlex.split(command)).model
+    known = {name for name in vars(parser().parse_args(shlex.split(commands[0]))) if name not in {"func", "model"}}
+    assert {f"--{name.replace('_', '-')}" for name in known} <= set(re.findall(r"--[a-z-]+", text))
 
 
 def test_a_real_store_is_read(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 import weeks
 
+from geluwatch.analysis import report
 from geluwatch.analysis.report import Findings, Subject, gather, page
 from geluwatch.analysis.report.opening import RUNBOOKS, opening
 from geluwatch.mixin import runbooks
@@ -171,3 +172,13 @@ def test_it_opens_from_disk_without_a_network(gathered: Gathered, tmp_path: Path
     assert [] == [line for line in done.stderr.decode(errors="replace").splitlines() if "CONSOLE" in line or "Refused to" in line]
     assert ">Not well</h1>" in done.stdout.decode()
     assert "What this rests on" in done.stdout.decode()
+
+
+def test_shades_are_told_apart_without_colour() -> None:
+    """By lightness alone each shade of evidence is further from calm than the one before, on light paper and on dark."""
+    style = (Path(report.__file__).parent / "templates" / "report.css").read_text("utf-8")
+    for scheme in style.split("prefers-color-scheme: dark")[:2]:
+        shades = [re.findall(rf"--e{level}: #(..)(..)(..)", scheme)[-1] for level in range(5)]
+        light = [sum(weight * int(part, 16) ** 2.2 for weight, part in zip((0.21, 0.72, 0.07), shade, strict=True)) for shade in shades]
+        assert light in (sorted(light), sorted(light, reverse=True))
+        assert all(max(one, other) > 1.2 * min(one, other) for one, other in pairwise(light))
