@@ -10,6 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from geluwatch.analysis.report.grid import Grid
+from geluwatch.core.follow import NAME as FOLLOWING
 from geluwatch.records import Alarm, Baseline, Floats, Histogram, Panel, Point, Resolution
 
 Kind = Literal["nonfinite", "drift", "blind", "other"]
@@ -134,6 +135,11 @@ class BaselineFinding:
     """The model version it was armed for."""
     stored: Baseline | None
     """None where the store does not hold it."""
+
+    @property
+    def follows(self) -> bool:
+        """Whether it is none, but the run's own past."""
+        return self.stored is None and self.name == FOLLOWING
 
 
 @dataclass(frozen=True, slots=True)

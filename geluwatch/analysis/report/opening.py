@@ -102,7 +102,8 @@ def _calm(found: Findings) -> str:
     if not judged or found.baseline is None:
         return "There was no alarm."
     most = max(judged, key=lambda each: each.most)
-    within = f"{words.plural(len(judged), 'GELU')} stayed within baseline {found.baseline.name}"
+    normal = "the run's own past" if found.baseline.follows else f"baseline {found.baseline.name}"
+    within = f"{words.plural(len(judged), 'GELU')} stayed within {normal}"
     return f"{within}. The most evidence was {words.number(most.most)}, at `{most.layer}`; a ticket takes 1."
 
 

@@ -103,7 +103,7 @@ def _baseline(found: Findings) -> tuple[str, str]:
         return "none", "drift is not judged"
     stored = found.baseline.stored
     if stored is None:
-        return found.baseline.name, "not in this store"
+        return found.baseline.name, "judged by the run's own past" if found.baseline.follows else "not in this store"
     return stored.name, f"recorded {words.day(stored.created)}, {words.plural(stored.certificate.windows, 'window')}"
 
 

@@ -83,6 +83,8 @@ def _baseline(found: Findings) -> Iterator[Signal]:
     if found.agent.warming:
         yield Signal(f"{words.plural(found.agent.warming, 'window')} came before anything could be judged.")
     stored = found.baseline.stored
+    if found.baseline.follows:
+        return
     if stored is None:
         yield Signal(
             f"Baseline {found.baseline.name} is not in this store, so nothing can be shown against it.", "GeluwatchBaselineMissing"

@@ -11,6 +11,7 @@ import pytest
 import weeks
 
 from geluwatch.analysis.report import Findings, Subject, gather
+from geluwatch.analysis.report.opening import opening
 from geluwatch.core.histogram import merge
 from geluwatch.errors import ReportError
 from geluwatch.store import MemoryBaselines
@@ -111,6 +112,14 @@ def test_a_baseline_that_is_not_stored_is_said() -> None:
     assert ("week-9", None) == (found.baseline.name, found.baseline.stored)
     assert {None} == {each.panel for each in found.portraits} | {each.calm for each in found.portraits}
     assert any("is not in this store" in each.text for each in found.signals)
+
+
+def test_a_followed_run_lacks_no_baseline() -> None:
+    """Where windows are judged by the run's own past, no baseline is missed."""
+    found = gather(weeks.Week(replace(weeks.CALM, baseline="following")), MemoryBaselines(), subject(weeks.CALM))
+    assert found.baseline is not None
+    assert (True, "well", ()) == (found.baseline.follows, found.status, found.signals)
+    assert "stayed within the run's own past" in opening(found).sentences[0]
 
 
 def test_a_site_blind_all_along_has_a_row_and_a_reason(gathered: Gathered) -> None:
