@@ -11,6 +11,7 @@
     ├── BaselineError           a baseline cannot be recorded, armed or read
     │   └── UnknownBaselineError
     ├── StoreError              the database cannot be reached or used
+    ├── ReportError             there is nothing to report on, or the file cannot be written
     ├── ListenError             the HTTP listener cannot start
     ├── LatticeError            histograms or tables that do not belong together
     ├── MissingPartError        an optional package or program is not installed
@@ -57,6 +58,10 @@ class UnknownBaselineError(BaselineError):
 
 class StoreError(GeluwatchError):
     """The database cannot be reached or used."""
+
+
+class ReportError(GeluwatchError):
+    """There is nothing to report on, or a report cannot be written."""
 
 
 class ListenError(GeluwatchError):

@@ -45,6 +45,7 @@ def test_wheel_carries_templates_pages_and_migrations(wheel: Path) -> None:
         "geluwatch/web/index.html",
         "geluwatch/mixin/templates/runbooks/",
         "geluwatch/store/migrations/versions/",
+        "geluwatch/analysis/report/templates/report.css",
     ):
         assert any(name.startswith(part) for name in names), f"{part} is not in the wheel"
     assert not [name for name in names if name.startswith(("tests/", "benchmarks/"))]

@@ -1,0 +1,137 @@
+"""`geluwatch report`: what it takes, writes, prints and exits with."""
+
+from __future__ import annotations
+
+import re
+import shlex
+from collections.abc import Callable
+from dataclasses import replace
+from datetime import UTC, datetime
+from pathlib import Path
+
+import pytest
+import weeks
+
+from geluwatch.cli import report
+from geluwatch.cli.main import main, parser
+from geluwatch.errors import ConfigError
+
+NOW = datetime(2025, 3, 10, 12, tzinfo=UTC).timestamp()
+WEEK = weeks.Week(replace(weeks.CALM, values=300, drift=(66.0, 31.0)))
+
+Run = Callable[..., tuple[int, str, str]]
+
+
+@pytest.fixture
+def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Run:
+    """Runs the command in an empty folder, at noon of 10 March 2025, over a week's history; returns exit status, output and errors."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(report, "_history", lambda _: WEEK)
+    monkeypatch.setattr(report.time, "time", lambda: NOW)
+
+    def command(*arguments: str) -> tuple[int, str, str]:
+        status = main(["report", *arguments, "--store", "sqlite:///store.db"])
+        return status, *capsys.readouterr()
+
+    return command
+
+
+def test_a_report_is_one_file_and_a_line(run: Run) -> None:
+    """Without more than a model the last seven days go into a file in the folder, and a line says where it is and how large."""
+    status, printed, errors = run("minilm")
+    size = Path("geluwatch-report.html").stat().st_size
+    assert (0, f"The report is in geluwatch-report.html, {size:,} bytes.\n", "") == (status, printed, errors)
+    assert ">Well again</h1>" in Path("geluwatch-report.html").read_text("utf-8")
+    assert 0 == run("minilm", "--since", "2025-03-08", "--until", "2025-03-09T12:00Z", "--model-version", "1")[0]
+
+
+def test_a_digest_is_printed_or_written(run: Run) -> None:
+    """A digest goes to the terminal, or into the file that is named; both are the same text."""
+    status, printed, _ = run("minilm", "--digest")
+    assert 0 == status
+    assert printed.startswith("# Well again: minilm 1, 3 to 10 March 2025\n\nDrift from Fri 7 Mar 17:59")
+    assert run("minilm", "--digest", "-o", "week.md")[1].startswith("The digest is in week.md, ")
+    assert printed == Path("week.md").read_text("utf-8")
+    assert not Path("geluwatch-report.html").exists()
+
+
+def test_a_file_of_others_stays(run: Run) -> None:
+    """A file that is no report is left alone, and said; --force replaces it."""
+    Path("index.html").write_text("<p>mine</p>")
+    status, printed, errors = run("minilm", "--output", "index.html")
+    assert (1, "") == (status, printed)
+    assert errors.startswith("geluwatch: index.html is there and is no report of geluwatch;")
+    assert 0 == run("minilm", "--output", "index.html", "--force")[0]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "sentence"),
+    [
+        (["other"], "No window of model 'other' is kept in this store for that period;"),
+        (["minilm", "--model-version", "9"], "No window of model 'minilm' version '9' is kept"),
+        (["minilm", "--since", "soon"], "--since must be so long ago, such as 90m, 24h or 7d, or a date, such as 2025-03-01, got 'soon'."),
+        (["minilm", "--until", "7"], "--until must be so long ago"),
+        (["minilm", "--since", "1h", "--until", "2h"], "--since 1h is not before --until 2h; give an earlier one."),
+    ],
+)
+def test_what_cannot_be_reported_is_one_sentence(run: Run, arguments: list[str], sentence: str) -> None:
+    """A name that is not known, an empty period and a moment that is none exit with 1, and write nothing."""
+    status, printed, errors = run(*arguments)
+    assert (1, "") == (status, printed)
+    assert errors.startswith(f"geluwatch: {sentence}")
+    assert 1 == errors.count("\n")
+    assert not Path("geluwatch-report.html").exists()
+
+
+@pytest.mark.parametrize(
+    ("text", "moment"),
+    [
+        ("90m", NOW - 5400.0),
+        ("24h", NOW - 86400.0),
+        ("7d", NOW - 7 * 86400.0),
+        ("2w", NOW - 14 * 86400.0),
+        ("0m", NOW),
+        ("999999d", 0.0),
+        ("1066-10-14", 0.0),
+        ("2025-03-10", NOW - 12 * 3600.0),
+        ("2025-03-10T11:00", NOW - 3600.0),
+        ("2025-03-10T13:00+02:00", NOW - 3600.0),
+    ],
+)
+def test_moments(text: str, moment: float) -> None:
+    """Minutes, hours, days and weeks count back from now, at most to 1970; a date without a zone is in UTC."""
+    assert moment == report.moment(text, NOW, "--since")
+
+
+@pytest.mark.parametrize("text", ["", "7", "d", "-1d", "1.5h", "7 days", "2025-13-01", "9999999999d", "yesterday"])
+def test_what_is_no_moment_is_refused(text: str) -> None:
+    """Anything else names the option, what it takes, and what it got."""
+    with pytest.raises(ConfigError, match=r"--since must be so long ago, .*got '"):
+        report.moment(text, NOW, "--since")
+
+
+def test_the_page_for_users_tells_commands_that_are_understood() -> None:
+    """Every command of docs/report.md is one of the command line's, and it names every option."""
+    text = (Path(__file__).parents[2] / "docs" / "report.md").read_text("utf-8")
+    commands = re.findall(r"geluwatch (report .*?)(?: \|.*)?$", text, re.MULTILINE)
+    assert 3 == len(commands)
+    for command in commands:
+        assert "minilm" == parser().parse_args(shlex.split(command)).model
+    known = {name for name in vars(parser().parse_args(shlex.split(commands[0]))) if name not in {"func", "model"}}
+    assert {f"--{name.replace('_', '-')}" for name in known} <= set(re.findall(r"--[a-z-]+", text))
+
+
+def test_a_real_store_is_read(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """What a database keeps comes out as it went in: the same digest, with the baseline that lies beside it."""
+    from geluwatch.analysis.report import Subject, digest, gather
+    from geluwatch.store import SqlBaselines, SqlHistory
+
+    url = f"sqlite:///{tmp_path}/store.db"
+    baselines, history = SqlBaselines(url), SqlHistory(url)
+    baselines.save(WEEK.load("minilm", "1", "week-9"))
+    since = weeks.END - 2 * weeks.DAY
+    for span in WEEK.spans("minilm", "1", since, weeks.END):
+        history.append(span)
+    history.close(), baselines.close()
+    assert 0 == main(["report", "minilm", "--digest", "--store", url, "--since", "2025-03-08T12:00", "--until", "2025-03-10T12:00"])
+    assert digest(gather(WEEK, WEEK, Subject("minilm", None, since, weeks.END))) == capsys.readouterr().out
