@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import shlex
 from collections.abc import Callable
+from contextlib import nullcontext
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -26,7 +27,7 @@ Run = Callable[..., tuple[int, str, str]]
 def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Run:
     """Runs the command in an empty folder, at noon of 10 March 2025, over a week's history; returns exit status, output and errors."""
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(report, "_history", lambda _: WEEK)
+    monkeypatch.setattr(report, "_stores", lambda _: nullcontext((WEEK, WEEK)))
     monkeypatch.setattr(report.time, "time", lambda: NOW)
 
     def command(*arguments: str) -> tuple[int, str, str]:
