@@ -11,6 +11,7 @@
     ├── BaselineError           a baseline cannot be recorded, armed or read
     │   └── UnknownBaselineError
     ├── StoreError              the database cannot be reached or used
+    ├── IncidentError           a bundle of evidence cannot be written, read or replayed
     ├── ListenError             the HTTP listener cannot start
     ├── LatticeError            histograms or tables that do not belong together
     ├── MissingPartError        an optional package or program is not installed
@@ -57,6 +58,10 @@ class UnknownBaselineError(BaselineError):
 
 class StoreError(GeluwatchError):
     """The database cannot be reached or used."""
+
+
+class IncidentError(GeluwatchError):
+    """A bundle of evidence cannot be written, read or replayed."""
 
 
 class ListenError(GeluwatchError):
