@@ -18,6 +18,9 @@ PaddingFunction = Callable[[tuple[Any, ...], dict[str, Any]], Any]
 LEAST_BUNDLE = 64 * 2**10
 """The smallest limit that a bundle of evidence may be given, bytes."""
 
+MOST_PROFILED = 16
+"""Most forward passes that may be profiled for a bundle: each holds its events in memory until the next flush."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Config:

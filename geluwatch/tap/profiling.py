@@ -16,14 +16,12 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
+from geluwatch.config import MOST_PROFILED
 from geluwatch.tap._compat import profiler_running
 
 if TYPE_CHECKING:
     from geluwatch.tap.breaker import Breaker
     from geluwatch.tap.state import ThreadState
-
-MOST_PASSES = 16
-"""Passes that may be asked for at a time: each holds its events until the drain."""
 
 _PATIENCE = 10.0
 """Seconds for which coming off waits for a pass that is being profiled."""
@@ -34,7 +32,7 @@ class Profiling:
 
     def __init__(self, breaker: Breaker) -> None:
         self._breaker = breaker
-        self.wanted: deque[None] = deque(maxlen=MOST_PASSES)
+        self.wanted: deque[None] = deque(maxlen=MOST_PROFILED)
         """An entry for each pass that is still to be profiled."""
         self._done: deque[Any] = deque()
 
