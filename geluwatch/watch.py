@@ -31,17 +31,6 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("geluwatch")
 
-_RUNBOOKS: Mapping[str, str] = {
-    "nonfinite": "GeluwatchNonFiniteActivations",
-    "gross": "GeluwatchGrossFault",
-    "overflow": "GeluwatchOverflowAhead",
-    "drift": "GeluwatchActivationDrift",
-    "kernel": "GeluwatchKernelMismatch",
-    "warming": "GeluwatchBaselineMissing",
-    "blind": "GeluwatchSitesBlind",
-}
-"""The runbook that fits each trouble that a report may be in (see `geluwatch.export.pages`)."""
-
 
 class Watch:
     """One watched model. Made by `attach`; a context manager that detaches at the end."""
@@ -256,13 +245,13 @@ class Watch:
         """
         from geluwatch.export.listener import Listener
         from geluwatch.export.pages import routes
-        from geluwatch.mixin import handbook
+        from geluwatch.mixin import handbook, links
 
         with self._lock:
             self._refuse_if_detached()
             if self._listener is None:
                 texts = {group: {name: handbook.page(name) for name in names} for group, names in handbook.contents().items()}
-                pages = routes(lambda: self._report, texts["Runbooks"], _RUNBOOKS, texts["Playbooks"])
+                pages = routes(lambda: self._report, texts["Runbooks"], links.RUNBOOKS, texts["Playbooks"])
                 listener = Listener(pages, host=host, port=port, allow_remote=allow_remote, on_error=self._inbox.page_failed)
                 listener.start()
                 self._listener = listener

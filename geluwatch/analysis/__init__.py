@@ -4,6 +4,7 @@
 module     answers
 =========  ==========================================================================================
 `compare`  are two models the same, and if not, at which GELU do they part?
+`incident` what happened in the night, and does it happen again?
 =========  ==========================================================================================
 """
 

@@ -51,7 +51,8 @@ class Bundle:
 
 def dump(case: Case, written: float, most: int) -> bytes:
     """Return a bundle as bytes, at most so many; entries for which there is no room are left out and named in the manifest."""
-    content, left_out = io.BytesIO(), []
+    content = io.BytesIO()
+    left_out: list[str] = []
     with zipfile.ZipFile(content, "w") as file:
         for name, entry in contents.entries(case):
             packed = name.endswith(_PACKED)

@@ -139,5 +139,5 @@ def _json(value: Any) -> bytes:
 
 def _npz(arrays: Mapping[str, npt.NDArray[Any]]) -> bytes:
     content = io.BytesIO()
-    np.savez_compressed(content, allow_pickle=False, **arrays)  # type: ignore[arg-type]  # numpy's stubs take the flag for an array
+    np.savez_compressed(content, allow_pickle=False, **arrays)
     return content.getvalue()

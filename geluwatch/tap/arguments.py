@@ -48,7 +48,10 @@ def keep(call: tuple[tuple[Any, ...], dict[str, Any]], *, whole: bool) -> Kept:
     """
     args, kwargs = call
     kept = Kept(whole)
-    kept.tree = {"args": [_told(kept, value, 0) for value in args], "kwargs": {name: _told(kept, value, 0) for name, value in kwargs.items()}}
+    kept.tree = {
+        "args": [_told(kept, value, 0) for value in args],
+        "kwargs": {name: _told(kept, value, 0) for name, value in kwargs.items()},
+    }
     kept.whole = whole and kept.whole
     return kept
 
@@ -91,5 +94,7 @@ def _tensor(kept: Kept, value: torch.Tensor) -> dict[str, Any]:
 
 
 def _array(tensor: torch.Tensor) -> npt.NDArray[Any]:
-    array: npt.NDArray[Any] = (tensor.float() if tensor.dtype is torch.bfloat16 else tensor.resolve_conj().resolve_neg()).contiguous().numpy()
+    array: npt.NDArray[Any] = (
+        (tensor.float() if tensor.dtype is torch.bfloat16 else tensor.resolve_conj().resolve_neg()).contiguous().numpy()
+    )
     return np.asarray(array)

@@ -45,7 +45,9 @@ class _Rows:
 
     def arrays(self) -> KeptRows:
         """Return them as arrays."""
-        sides = [None if side is None else (side if side.dtype is torch.float64 else side.float()).numpy() for side in (self.pre, self.post)]
+        sides = [
+            None if side is None else (side if side.dtype is torch.float64 else side.float()).numpy() for side in (self.pre, self.post)
+        ]
         pre, post = sides
         assert post is not None  # noqa: S101  # for mypy: it was a tensor
         return KeptRows(self.layer, DTYPES[self.post.dtype], self.places.numpy(), pre, post, self.derived)
@@ -61,8 +63,6 @@ class _Hit:
     before: _Rows | None
     mode: dict[str, Any]
     called: arguments.Kept | None
-
-
 
 
 class Waiting:

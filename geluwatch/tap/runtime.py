@@ -29,7 +29,7 @@ def read(model: nn.Module | None) -> dict[str, object]:
         "cpu": torch.backends.cpu.get_cpu_capability(),
         "cores": os.cpu_count(),
     }
-    if torch.cuda.is_initialized():
+    if torch.cuda.is_initialized():  # type: ignore[no-untyped-call]  # torch's own
         found["devices"] = [torch.cuda.get_device_name(device) for device in range(torch.cuda.device_count())]
     if model is not None:
         parameters = list(model.parameters())
