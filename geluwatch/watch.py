@@ -15,6 +15,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING
 
 from geluwatch.background import Background
+from geluwatch.bundles.recorder import Recorder
 from geluwatch.config import Config
 from geluwatch.core import application
 from geluwatch.core.batch import Batch
@@ -22,7 +23,6 @@ from geluwatch.core.monitor import Identity, Monitor
 from geluwatch.core.totals import merged
 from geluwatch.errors import BaselineError, DetachedError
 from geluwatch.inbox import Inbox
-from geluwatch.incidents.recorder import Recorder
 from geluwatch.ports import BaselineStore, Clock, Sink, Source, WindowSink
 from geluwatch.records import Certificate, Report, Site, Totals
 

@@ -51,7 +51,7 @@ def _list(arguments: argparse.Namespace) -> int:
 
 def _show(arguments: argparse.Namespace) -> int:
     from geluwatch.analysis.incident.show import lines
-    from geluwatch.incidents.bundle import read
+    from geluwatch.bundles.bundle import read
 
     for line in lines(read(arguments.bundle)):
         print(line)
@@ -61,7 +61,7 @@ def _show(arguments: argparse.Namespace) -> int:
 def _replay(arguments: argparse.Namespace) -> int:
     from geluwatch.analysis.incident import inputs, regression
     from geluwatch.analysis.incident.replay import replayed
-    from geluwatch.incidents.bundle import read
+    from geluwatch.bundles.bundle import read
 
     bundle = read(arguments.bundle)
     model = None if arguments.model is None else inputs.model_of(arguments.model)

@@ -6,6 +6,6 @@
 from __future__ import annotations
 
 from geluwatch.analysis.incident.replay import Seen, run_pass, run_rows
-from geluwatch.incidents.bundle import Bundle, read
+from geluwatch.bundles.bundle import Bundle, read
 
 __all__ = ["Bundle", "Seen", "read", "run_pass", "run_rows"]

@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from geluwatch.bundles.bundle import Bundle
 from geluwatch.errors import IncidentError
-from geluwatch.incidents.bundle import Bundle
 
 if TYPE_CHECKING:
     from torch import nn

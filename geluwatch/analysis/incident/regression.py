@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import os
+import json
 from pathlib import Path
 
 from geluwatch.analysis.incident.show import moment
+from geluwatch.bundles.bundle import Bundle
 from geluwatch.errors import IncidentError
-from geluwatch.incidents.bundle import Bundle
 
 _TEST = '''"""{model} {version}, {when}: {reason}
 
@@ -17,7 +17,7 @@ Written by `geluwatch incident replay`. It fails as long as the fault is there; 
 {imports}
 
 BUNDLE = {bundle}
-LAYER = {layer!r}
+LAYER = {layer}
 
 
 def test_the_layer_is_finite() -> None:
@@ -47,7 +47,7 @@ def source(bundle: Bundle, path: Path, *, model: str | None, inputs: str | None,
     if inputs is not None and whole:
         reader = "from_file" if inputs.endswith(".npz") else "from_text"
         imports.insert(3, f"from geluwatch.analysis.incident.inputs import {reader}")
-        arguments.append(f"{reader}({_place(Path(inputs), path)})" if reader == "from_file" else f"{reader}({inputs!r})")
+        arguments.append(f"{reader}({_place(Path(inputs), path)})" if reader == "from_file" else f"{reader}({json.dumps(inputs)})")
     what = "The pass of the incident, run again" if whole else "The GELU, run again on the rows of the incident"
     manifest = bundle.manifest
     return _TEST.format(
@@ -57,7 +57,7 @@ def source(bundle: Bundle, path: Path, *, model: str | None, inputs: str | None,
         reason=_plain(manifest["reason"]),
         imports="\n".join(imports),
         bundle=_place(bundle.path, path),
-        layer=manifest["layer"],
+        layer=json.dumps(manifest["layer"]),
         docstring=f"{what}, gives no NaN and no Inf at the layer.",
         call=f"{run}({', '.join(arguments)})",
     )
@@ -82,8 +82,8 @@ def _place(target: Path, test: Path) -> str:
     """Return an expression for a path: seen from the test where it lies in the test's folder or below, else absolute."""
     target, home = target.resolve(), test.resolve().parent
     if target.is_relative_to(home):
-        return f"Path(__file__).parent / {target.relative_to(home).as_posix()!r}"
-    return f"Path({os.fspath(target)!r})"
+        return f"Path(__file__).parent / {json.dumps(target.relative_to(home).as_posix())}"
+    return f"Path({json.dumps(str(target))})"
 
 
 def _plain(text: str) -> str:

@@ -12,8 +12,8 @@ import numpy as np
 
 from geluwatch.analysis.incident import kinds
 from geluwatch.analysis.incident.inputs import Inputs, given
+from geluwatch.bundles.bundle import Bundle, read
 from geluwatch.errors import IncidentError
-from geluwatch.incidents.bundle import Bundle, read
 from geluwatch.records import Evidence, Nonfinite, Point
 
 if TYPE_CHECKING:

@@ -10,10 +10,10 @@ from typing import Any
 import numpy as np
 
 from geluwatch.analysis.incident import kinds
+from geluwatch.bundles import bundle, folder
+from geluwatch.bundles.bundle import Bundle
 from geluwatch.core import gross, moments
 from geluwatch.errors import IncidentError
-from geluwatch.incidents import bundle, folder
-from geluwatch.incidents.bundle import Bundle
 from geluwatch.mixin.links import RUNBOOKS
 from geluwatch.records import POINTS, Evidence, KeptRows, PointWindow
 

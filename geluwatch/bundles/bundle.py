@@ -14,9 +14,9 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from geluwatch.bundles import contents
+from geluwatch.bundles.contents import Case
 from geluwatch.errors import IncidentError, StoreError
-from geluwatch.incidents import contents
-from geluwatch.incidents.contents import Case
 from geluwatch.records import Called, Evidence, KeptRows, Site, Window
 
 _MOST_BYTES = 512 * 2**20

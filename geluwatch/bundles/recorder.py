@@ -20,7 +20,7 @@ from geluwatch.ports import Clock
 from geluwatch.records import Drained, Evidence, Report, Site, Window
 
 if TYPE_CHECKING:
-    from geluwatch.incidents.contents import Case
+    from geluwatch.bundles.contents import Case
 
 log = logging.getLogger("geluwatch")
 
@@ -72,7 +72,7 @@ class Recorder:
             IncidentError: It cannot be written to.
         """
         if self._folder is not None:
-            from geluwatch.incidents.folder import prepare
+            from geluwatch.bundles.folder import prepare
 
             prepare(self._folder)
 
@@ -115,7 +115,7 @@ class Recorder:
             ConfigError: The number of passes is out of its range, or there is no folder.
             IncidentError: The folder cannot be written to.
         """
-        from geluwatch.incidents.folder import prepare
+        from geluwatch.bundles.folder import prepare
 
         if isinstance(passes, bool) or not isinstance(passes, int) or not 0 <= passes <= MOST_PROFILED:
             raise ConfigError(f"profile_steps must be a whole number from 0 to {MOST_PROFILED}, got {passes!r}.")
@@ -126,8 +126,8 @@ class Recorder:
         return self._due(place, "asked", str(reason), report, passes)
 
     def _due(self, folder: Path, kind: str, reason: str, report: Report, passes: int) -> Path:
-        from geluwatch.incidents.contents import Case
-        from geluwatch.incidents.folder import name_for
+        from geluwatch.bundles.contents import Case
+        from geluwatch.bundles.folder import name_for
 
         first = [kept for kept in self._evidence if kept.bad.layer == report.first_nonfinite]
         others = [kept for kept in self._evidence if kept.bad.layer != report.first_nonfinite]
@@ -151,7 +151,7 @@ class Recorder:
         Raises:
             IncidentError: One cannot be written; it is given up.
         """
-        from geluwatch.incidents import bundle, folder
+        from geluwatch.bundles import bundle, folder
 
         for waiting in tuple(self._waiting):
             if not self._is_ready(waiting, last=last):

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from geluwatch.incidents import environment
+from geluwatch.bundles import environment
 from geluwatch.records import Evidence, KeptRows, Report, Site, Window
 
 VERSION = 1
