@@ -49,9 +49,10 @@ class Profiling:
         except IndexError:  # another thread was quicker
             return
         try:
-            devices = [torch.profiler.ProfilerActivity.CUDA] if torch.cuda.is_available() else []
-            profile = torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU, *devices])
-            profile.start()
+            # Not torch.profiler.profile: it imports the compiler when it starts, for seconds, in the model's thread.
+            device = "cuda" if torch.cuda.is_initialized() else None  # type: ignore[no-untyped-call]  # torch's own
+            profile = torch.autograd.profiler.profile(use_device=device, use_kineto=True)
+            profile.__enter__()
             state.profile = profile
         except Exception as error:  # noqa: BLE001  # nothing may leave a hook
             self._breaker.trip("incident", error)
@@ -60,7 +61,7 @@ class Profiling:
         """Stop it where the pass ends."""
         profile, state.profile = state.profile, None
         try:
-            profile.stop()
+            profile.__exit__(None, None, None)
             self._done.append(profile)
         except Exception as error:  # noqa: BLE001  # nothing may leave a hook
             self._breaker.trip("incident", error)
