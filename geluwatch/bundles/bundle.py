@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import re
 import zipfile
 import zlib
 from collections.abc import Mapping
@@ -118,15 +119,14 @@ def _read(path: Path, file: zipfile.ZipFile, manifest: Mapping[str, Any]) -> Bun
         sites=tuple(Site(**site) for site in told("census.json")),
         runtime=told("provenance.json"),
         environment=told("environment.json"),
-        evidence=tuple(_evidence(file, name) for name in sorted(names) if name.startswith("rows/") and name.endswith(".json")),
+        evidence=tuple(_evidence(file, name.removesuffix(".npz")) for name in sorted(names) if re.fullmatch(r"rows/\d+\.npz", name)),
         windows=tuple(decode_window(file.read(name), name) for name in sorted(names) if name.startswith("windows/")),
         traces=tuple(name for name in sorted(names) if name.startswith("traces/")),
     )
 
 
-def _evidence(file: zipfile.ZipFile, name: str) -> Evidence:
-    head, stem = json.loads(file.read(name)), name.removesuffix(".json")
-    arrays = _arrays(file, f"{stem}.npz")
+def _evidence(file: zipfile.ZipFile, stem: str) -> Evidence:
+    head, arrays = json.loads(file.read(f"{stem}.json")), _arrays(file, f"{stem}.npz")
     inputs = f"inputs/{stem.removeprefix('rows/')}.npz"
     called = head["called"]
     return Evidence(

@@ -91,7 +91,7 @@ def _before(found: Bundle) -> Iterator[str]:
 def _few(rows: KeptRows) -> str:
     """Return how many rows there are, and their numbers where they are known."""
     known = ", ".join(str(place) for place in rows.places[:_LISTED] if place >= 0)
-    return f"{len(rows.post)} rows here{f' (number {known})' if known else ''}"
+    return f"{len(rows.post)} in the bundle{f' (number {known})' if known else ''}"
 
 
 def _windows(found: Bundle) -> Iterator[str]:
