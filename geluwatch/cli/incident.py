@@ -70,7 +70,9 @@ def _replay(arguments: argparse.Namespace) -> int:
     if arguments.write_test is not None:
         if not outcome.reproduced:
             raise IncidentError("No test was written: it would pass although nothing was mended; reproduce the fault first.")
-        content = regression.source(bundle, arguments.write_test, model=arguments.model, inputs=arguments.inputs, whole=outcome.whole)
+        content = regression.source(
+            bundle, arguments.write_test, outcome.expected.first, model=arguments.model, inputs=arguments.inputs, whole=outcome.whole
+        )
         regression.write(arguments.write_test, content)
         print(f"wrote     {arguments.write_test}: it fails until the fault is mended")
     return 0 if outcome.reproduced else 1

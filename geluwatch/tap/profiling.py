@@ -51,7 +51,7 @@ class Profiling:
         try:
             # Not torch.profiler.profile: it imports the compiler when it starts, for seconds, in the model's thread.
             device = "cuda" if torch.cuda.is_initialized() else None  # type: ignore[no-untyped-call]  # torch's own
-            profile = torch.autograd.profiler.profile(use_device=device, use_kineto=True)
+            profile: Any = torch.autograd.profiler.profile(use_device=device, use_kineto=True)
             profile.__enter__()
             state.profile = profile
         except Exception as error:  # noqa: BLE001  # nothing may leave a hook

@@ -27,12 +27,13 @@ def test_the_layer_is_finite() -> None:
 '''
 
 
-def source(bundle: Bundle, path: Path, *, model: str | None, inputs: str | None, whole: bool) -> str:
+def source(bundle: Bundle, path: Path, layer: str | None, *, model: str | None, inputs: str | None, whole: bool) -> str:
     """Return the text of a pytest file.
 
     Args:
         bundle: The bundle, which the test reads.
         path: Where the file will be.
+        layer: The layer that has to be finite.
         model: `package.module:function` that makes the model; None where the declared GELU is run on the rows.
         inputs: `package.module:function` or an `.npz` file; None for those of the bundle.
         whole: Whether a whole pass is run, or the GELU on the rows.
@@ -57,7 +58,7 @@ def source(bundle: Bundle, path: Path, *, model: str | None, inputs: str | None,
         reason=_plain(manifest["reason"]),
         imports="\n".join(imports),
         bundle=_place(bundle.path, path),
-        layer=json.dumps(manifest["layer"]),
+        layer=json.dumps(layer),
         docstring=f"{what}, gives no NaN and no Inf at the layer.",
         call=f"{run}({', '.join(arguments)})",
     )

@@ -64,6 +64,10 @@ def replayed(bundle: Bundle, model: nn.Module | None = None, inputs: Inputs | No
     Raises:
         IncidentError: What there is does not suffice; the message says what is wanting and how to get it.
     """
+    if not bundle.evidence and bundle.manifest["kind"] != "nonfinite":
+        raise IncidentError(
+            f"{bundle.path} holds no NaN and no Inf, and only these are replayed; `geluwatch incident show` says what it is of."
+        )
     expected = _expected(bundle)
     whole = model is not None and (inputs is not None or any(_is_whole(kept) for kept in bundle.evidence))
     if whole and model is not None:
@@ -163,7 +167,7 @@ def _counted(pre: Any, post: Any) -> dict[tuple[Point, str], int]:
 
 def _expected(bundle: Bundle) -> Seen:
     """Return what a bundle holds of its first layer."""
-    layer = bundle.manifest["layer"] or None
+    layer = bundle.manifest["layer"] or next((kept.bad.layer for kept in bundle.evidence), None)
     kept = next((kept for kept in bundle.evidence if kept.bad.layer == layer), None)
     return Seen(layer, {} if layer is None else {layer: {} if kept is None else kinds.count(kept.bad)})
 
@@ -201,7 +205,7 @@ def _as_recorded(bundle: Bundle, model: nn.Module) -> Iterator[None]:
     training, threads, precision = model.training, torch.get_num_threads(), torch.get_float32_matmul_precision()
     deterministic, warn_only = torch.are_deterministic_algorithms_enabled(), torch.is_deterministic_algorithms_warn_only_enabled()
     try:
-        with torch.random.fork_rng(), ExitStack() as modes:
+        with torch.random.fork_rng(range(torch.cuda.device_count())), ExitStack() as modes:
             torch.manual_seed(runtime.get("seed", 0))
             torch.use_deterministic_algorithms(
                 runtime.get("deterministic", deterministic), warn_only=runtime.get("deterministic_warn_only", warn_only)

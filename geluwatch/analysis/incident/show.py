@@ -69,7 +69,8 @@ def _rows(found: Bundle) -> Iterator[str]:
         return
     first, passes = found.evidence[0], len(found.evidence)
     total = int(np.prod(first.shape[:-1]))
-    yield f"{first.bad_rows:,} of {total:,} rows of a pass hold NaN or Inf; {_few(first.bad)}, {first.bad.dtype}"
+    yield f"{first.bad_rows:,} of {total:,} rows of a pass at {moment(first.time)} hold NaN or Inf"
+    yield f"rows: {_few(first.bad)}, {first.bad.dtype}"
     counted = kinds.count(first.bad)
     for point, side in zip(POINTS, ("before the GELU", "after it only"), strict=True):
         where = kinds.channels(first.bad, point)
