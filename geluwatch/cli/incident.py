@@ -81,5 +81,5 @@ def _replay(arguments: argparse.Namespace) -> int:
 def _print(outcome: Outcome) -> None:
     print("Reproduced." if outcome.reproduced else "Not reproduced.")
     print(f"ran       {outcome.how}")
-    print(f"incident  {outcome.expected}")
+    print(f"incident  {outcome.expected}; in the rows that were kept")
     print(f"replay    {outcome.seen}")
