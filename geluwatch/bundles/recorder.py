@@ -79,7 +79,7 @@ class Recorder:
     def see(self, drained: Drained) -> None:
         """Take the rows and traces of a drained batch; rows of a new trouble take the place of those of the last one."""
         if drained.evidence:
-            held = self._evidence if self._trouble else []
+            held = self._evidence if self._trouble == "nonfinite" else []
             self._evidence = [*held, *drained.evidence][:KEPT]
         for trace in drained.traces:
             for waiting in tuple(self._waiting):

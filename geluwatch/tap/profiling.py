@@ -66,10 +66,10 @@ class Profiling:
         except Exception as error:  # noqa: BLE001  # nothing may leave a hook
             self._breaker.trip("incident", error)
 
-    def close(self, own: ThreadState, others: Iterable[ThreadState]) -> None:
+    def close(self, own: ThreadState | None, others: Iterable[ThreadState]) -> None:
         """Have no pass profiled any more; a profiler can be stopped in its own thread only, so passes under way are waited for."""
         self.wanted.clear()
-        if own.profile is not None:
+        if own is not None and own.profile is not None:
             self.end(own)
         until = time.monotonic() + _PATIENCE
         while any(state.profile is not None and not state.ended for state in others) and time.monotonic() < until:

@@ -214,7 +214,7 @@ class Tap:
             return
         state.bytes_in += captured.nbytes
         state.rows.append(captured)
-        state.kept = captured if state.depth else None
+        state.kept = captured if state.sampled else None
 
     def settle(self, state: ThreadState, *, missed: bool) -> None:
         """Look whole at an output whose consumer did not come.

@@ -185,7 +185,7 @@ class TorchSource:
         if self._tap.closed:
             return
         model = self._model()
-        self._tap.profiling.close(self._tap.state(), tuple(self._tap.states))
+        self._tap.profiling.close(getattr(self._tap.local, "state", None), tuple(self._tap.states))
         self._wiring.remove(model)
         if model is not None:
             _attached.discard(model)

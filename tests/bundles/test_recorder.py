@@ -21,7 +21,7 @@ from scipy.special import ndtr
 from geluwatch.bundles import bundle, environment, folder, recorder
 from geluwatch.config import LEAST_BUNDLE, MOST_PROFILED, Config
 from geluwatch.errors import ConfigError, DetachedError, IncidentError
-from geluwatch.records import Drained, Evidence, KeptRows, Nonfinite, Rows, Site
+from geluwatch.records import Drained, Evidence, Headroom, KeptRows, Nonfinite, PointReport, Report, Rows, Site
 from geluwatch.testing import FakeClock, ListSource, MemoryBaselines
 from geluwatch.watch import Watch
 
@@ -112,6 +112,38 @@ def test_a_worse_trouble_on_top_of_one_has_its_own_bundle(bench: Bench) -> None:
     assert [LAYER, OTHER] == [found.manifest["layer"] for found in bench.bundles]
     assert () == bench.bundles[0].evidence
     assert f"A gross fault: {LAYER} (post): dead." == bench.bundles[0].manifest["reason"]
+
+
+def test_evidence_of_an_older_trouble_is_in_no_bundle(bench: Bench) -> None:
+    """A NaN during a gross fault is told by its own rows, and not by those of a NaN of last week."""
+    dead = Drained(rows=(replace(rows(), post=np.zeros((32, 4), np.float32)), rows(OTHER)))
+    bench.flush(nan())
+    bench.close()
+    bench.close()
+    bench.close(dead)
+    bench.close(replace(nan(OTHER), rows=dead.rows))
+    assert ["nonfinite", "gross", "nonfinite"] == [found.manifest["kind"] for found in bench.bundles]
+    assert [OTHER] == [kept.bad.layer for kept in bench.bundles[-1].evidence]
+
+
+@pytest.mark.parametrize(
+    ("kind", "changes", "reason"),
+    [
+        ("drift", {"drifting": (OTHER, LAYER), "cause": f"{OTHER}: wider."}, f"Drift, first at {OTHER}. {OTHER}: wider."),
+        ("overflow", {"sites": {(OTHER, "pre"): PointReport(OTHER, "pre", 1, "observed", headroom=Headroom(alarm="page"))}}, "ahead at"),
+    ],
+)
+def test_what_pages_without_a_nan(kind: str, changes: dict[str, Any], reason: str, tmp_path: Path) -> None:
+    """Drift that pages, and an overflow ahead, each make a bundle that names the layer and says why."""
+    keeper = recorder.Recorder(Config(incidents=tmp_path), FakeClock(), lambda: SITES, dict)
+    report = replace(Report("m", "1", 0.0, "page", {}), **changes)
+    keeper.write(report)
+    keeper.write(report)
+    keeper.close()
+    (path,) = folder.bundles(tmp_path)
+    manifest = bundle.read(path).manifest
+    assert (kind, OTHER) == (manifest["kind"], manifest["layer"])
+    assert reason in manifest["reason"]
 
 
 def test_what_is_in_a_bundle(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
