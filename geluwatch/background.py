@@ -8,7 +8,7 @@ import threading
 import weakref
 from collections.abc import Callable
 
-_STOP, _GONE = "stop", "gone"
+_NOW, _STOP, _GONE = "now", "stop", "gone"
 
 
 class Background:
@@ -42,6 +42,11 @@ class Background:
         finalizer.atexit = False
         self._followed = finalizer.detach
 
+    def soon(self) -> None:
+        """Have the function called now, unless it is that which asks."""
+        if self._thread is not threading.current_thread():
+            self._wake.put(_NOW)
+
     def end_soon(self) -> None:
         """Have the thread end after what it is doing."""
         _running.discard(self)
@@ -69,6 +74,8 @@ class Background:
             try:
                 word = self._wake.get(timeout=self._seconds)
             except queue.Empty:
+                word = _NOW
+            if word == _NOW:
                 self._work()
                 continue
             if word == _GONE:

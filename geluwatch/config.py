@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import os
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
@@ -14,6 +15,12 @@ from geluwatch.retention import Retention
 #: Decides which rows are padding: called with the arguments of the root forward, returns a mask
 #: tensor of shape (batch, tokens), true or non-zero where a token is real, or None when it cannot tell.
 PaddingFunction = Callable[[tuple[Any, ...], dict[str, Any]], Any]
+
+LEAST_BUNDLE = 64 * 2**10
+"""The smallest limit that a bundle of evidence may be given, bytes."""
+
+MOST_PROFILED = 16
+"""Most forward passes that may be profiled for a bundle: each holds its events in memory until the next flush."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -88,6 +95,19 @@ class Config:
     history: Retention | None = field(default_factory=Retention)
     """What is kept of closed windows where `attach` is given the URL of a database, and for how long; None keeps nothing."""
 
+    incidents: str | os.PathLike[str] | None = None
+    """Folder for bundles of evidence: one is written when the verdict becomes "page", and none for the same trouble until it has
+    ended (see `docs/incident-bundle.md`). None writes none by itself."""
+
+    incident_inputs: bool = False
+    """Whether a bundle holds the inputs of the failing pass, which may be personal data; without, only their types and shapes."""
+
+    incidents_kept: int = 10
+    """Most bundles in the folder; the oldest go."""
+
+    incident_bytes: int = 16 * 2**20
+    """Most bytes of a bundle; what does not fit is left out and named in it."""
+
     def __post_init__(self) -> None:
         if not isinstance(self.history, Retention | None):
             raise ConfigError(f"history must be a Retention or None, got {self.history!r}; for example Retention(raw_hours=6).")
@@ -96,7 +116,7 @@ class Config:
         _positive("flush_seconds", self.flush_seconds)
         _positive("tickets_per_month", self.tickets_per_month)
         _positive("pages_per_quarter", self.pages_per_quarter)
-        for name in ("rows_per_window", "rows_per_forward", "minimum_rows", "breaker_limit", "pending_bytes"):
+        for name in ("rows_per_window", "rows_per_forward", "minimum_rows", "breaker_limit", "pending_bytes", "incidents_kept"):
             _at_least_one(name, getattr(self, name))
         if self.tolerance != 0:
             _positive("tolerance", self.tolerance)
@@ -108,9 +128,13 @@ class Config:
             raise ConfigError(f"horizons must be ascending and distinct, got {self.horizons!r}; for example (1, 4, 16).")
         for horizon in self.horizons:
             _at_least_one("horizons", horizon)
-        for name in ("gradients", "ranges"):
+        for name in ("gradients", "ranges", "incident_inputs"):
             if not isinstance(getattr(self, name), bool):
                 raise ConfigError(f"{name} must be True or False, got {getattr(self, name)!r}.")
+        if self.incidents is not None and not isinstance(self.incidents, (str, os.PathLike)):
+            raise ConfigError(f"incidents must be the path of a folder or None, got {self.incidents!r}.")
+        if not isinstance(self.incident_bytes, int) or self.incident_bytes < LEAST_BUNDLE:
+            raise ConfigError(f"incident_bytes must be a whole number of at least {LEAST_BUNDLE}, got {self.incident_bytes!r}.")
         if self.profile not in tuple(PROFILES):
             raise ConfigError(f"profile must be one of {', '.join(PROFILES)}, got {self.profile!r}.")
         for cls in self.gelu_classes:

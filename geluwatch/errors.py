@@ -12,6 +12,7 @@
     │   └── UnknownBaselineError
     ├── StoreError              the database cannot be reached or used
     ├── ReportError             there is nothing to report on, or the file cannot be written
+    ├── IncidentError           a bundle of evidence cannot be written, read or replayed
     ├── ListenError             the HTTP listener cannot start
     ├── LatticeError            histograms or tables that do not belong together
     ├── MissingPartError        an optional package or program is not installed
@@ -62,6 +63,10 @@ class StoreError(GeluwatchError):
 
 class ReportError(GeluwatchError):
     """There is nothing to report on, or a report cannot be written."""
+
+
+class IncidentError(GeluwatchError):
+    """A bundle of evidence cannot be written, read or replayed."""
 
 
 class ListenError(GeluwatchError):

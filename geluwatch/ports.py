@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Protocol, runtime_checkable
 
 from geluwatch.records import Baseline, Drained, Report, Site, Span, Totals, Window
@@ -42,6 +42,14 @@ class Source(Protocol):
 
     def note_step(self, loss: object, scaler: object) -> None:
         """Note that a step of the training loop is over, with its loss and loss scaler, each None where there is none."""
+        ...
+
+    def profile(self, passes: int) -> None:
+        """Have the next so many forward passes profiled, in the threads that run them; their traces come with a later drain."""
+        ...
+
+    def runtime(self) -> Mapping[str, object]:
+        """Return under what the model runs, as JSON values: versions, seed, flags, threads, dtypes and devices of its parameters."""
         ...
 
     def close(self) -> None:

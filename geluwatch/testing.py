@@ -63,6 +63,13 @@ class ListSource:
     def note_step(self, loss: object, scaler: object) -> None:
         """Do nothing; put a `Training` into the queue instead."""
 
+    def profile(self, passes: int) -> None:
+        """Do nothing; put traces into the queue instead."""
+
+    def runtime(self) -> dict[str, object]:
+        """Return nothing: there is no framework."""
+        return {}
+
     def close(self) -> None:
         """Note that the source was closed."""
         self.closed = True

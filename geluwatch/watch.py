@@ -5,14 +5,17 @@ from __future__ import annotations
 import atexit
 import logging
 import math
+import os
 import threading
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import replace
+from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING
 
 from geluwatch.background import Background
+from geluwatch.bundles.recorder import Recorder
 from geluwatch.config import Config
 from geluwatch.core import application
 from geluwatch.core.batch import Batch
@@ -27,17 +30,6 @@ if TYPE_CHECKING:
     from geluwatch.export.listener import Listener
 
 log = logging.getLogger("geluwatch")
-
-_RUNBOOKS: Mapping[str, str] = {
-    "nonfinite": "GeluwatchNonFiniteActivations",
-    "gross": "GeluwatchGrossFault",
-    "overflow": "GeluwatchOverflowAhead",
-    "drift": "GeluwatchActivationDrift",
-    "kernel": "GeluwatchKernelMismatch",
-    "warming": "GeluwatchBaselineMissing",
-    "blind": "GeluwatchSitesBlind",
-}
-"""The runbook that fits each trouble that a report may be in (see `geluwatch.export.pages`)."""
 
 
 class Watch:
@@ -72,6 +64,7 @@ class Watch:
         self._batch = Batch(config.pending_bytes // 4)
         self._background = Background(self.tick, self._last_flush, min(config.flush_seconds, (config.window_seconds or math.inf) / 4.0))
         self._background.on_fork = self._forget_parent
+        self._incidents = Recorder(config, clock, lambda: self.sites, source.runtime)
         self._gave_up = ""
         self._listener: Listener | None = None
         self._detached = False
@@ -217,6 +210,29 @@ class Watch:
             self._monitor.follow(windows, lag)
             self._publish()
 
+    def capture_incident(self, reason: str, directory: str | os.PathLike[str] | None = None, profile_steps: int = 0) -> Path:
+        """Write a bundle of evidence, whatever the verdict, and return its path; `geluwatch incident show` reads it.
+
+        Args:
+            reason: Why, in a sentence for its readers.
+            directory: Where; the folder of `Config.incidents` where none is given.
+            profile_steps: Next forward passes that are to be profiled, at most 16. The bundle is then written by the background
+                thread once they have run, without what is missing a minute later.
+
+        Raises:
+            ConfigError: There is no folder, or the number of passes is out of its range.
+            IncidentError: The bundle cannot be written.
+            DetachedError: The watch has been detached.
+        """
+        with self._lock:
+            self._refuse_if_detached()
+            self._fold()
+            path = self._incidents.ask(reason, directory, profile_steps, self._publish())
+        if profile_steps:
+            self._source.profile(profile_steps)
+        self._incidents.save()
+        return path
+
     def serve(self, host: str = "127.0.0.1", port: int = 0, *, allow_remote: bool = False) -> str:
         """Serve /metrics, the live page and the runbooks; return the base URL, the same one if it is served already.
 
@@ -230,13 +246,13 @@ class Watch:
         """
         from geluwatch.export.listener import Listener
         from geluwatch.export.pages import routes
-        from geluwatch.mixin import handbook
+        from geluwatch.mixin import handbook, links
 
         with self._lock:
             self._refuse_if_detached()
             if self._listener is None:
                 texts = {group: {name: handbook.page(name) for name in names} for group, names in handbook.contents().items()}
-                pages = routes(lambda: self._report, texts["Runbooks"], _RUNBOOKS, texts["Playbooks"])
+                pages = routes(lambda: self._report, texts["Runbooks"], links.RUNBOOKS, texts["Playbooks"])
                 listener = Listener(pages, host=host, port=port, allow_remote=allow_remote, on_error=self._inbox.page_failed)
                 listener.start()
                 self._listener = listener
@@ -259,6 +275,7 @@ class Watch:
 
     def start(self, model: object = None) -> None:
         """Start the background thread that flushes and closes timed windows; it ends with the model, where one is given."""
+        self._incidents.prepare()
         self._background.start()
         if model is not None:
             self._background.follow(model)
@@ -289,6 +306,8 @@ class Watch:
                 self._flush_failed(error)
             else:
                 self._failures = 0
+        if self._incidents.ready():
+            self._tell("incident", self._incidents.save)
 
     def _flush_failed(self, error: Exception) -> None:
         """Count a failed flush; at the limit take the watch off the model, and say so in the census and the report."""
@@ -315,6 +334,7 @@ class Watch:
             except Exception as error:  # noqa: BLE001  # coming off must succeed
                 self._monitor.count("flush", errors=1)
                 log.warning("geluwatch: the last flush failed; what it held is lost: %r", error)
+        self._tell("incident", self._incidents.close)
 
     def _forget_parent(self) -> None:
         """Go on in a forked child, into which whoever held the lock has not come along, nor the listener's thread.
@@ -325,6 +345,7 @@ class Watch:
         self._inbox = Inbox()
         self._batch.take()
         self._listener = None
+        self._incidents = self._incidents.restarted()
         self._source.start_anew()
         self._monitor = self._monitor.restarted(self._clock.time())
         self._window_began = self._clock.monotonic()
@@ -336,12 +357,14 @@ class Watch:
         self._batch.add(drained.rows, began)
         rows = () if rows_may_wait and not self._batch.is_due(began) else self._batch.take()
         self._monitor.ingest(replace(drained, rows=rows))
+        self._tell("incident", self._incidents.see, drained)
         self._monitor.census(self.sites)
         self._monitor.count("flush", flush_seconds=self._clock.monotonic() - began)
 
     def _close(self) -> Report:
         window = self._monitor.close(self._clock.time())
         self._window_began = self._clock.monotonic()
+        self._tell("incident", self._incidents.take, window)
         report = self._publish()
         for sink in self._window_sinks:
             self._tell(sink.part, sink.take, window, report)
@@ -352,6 +375,9 @@ class Watch:
         self._report = report = self._monitor.report(self._clock.time())
         for sink in self._sinks:
             self._tell("sink", sink.write, report)
+        self._tell("incident", self._incidents.write, report)
+        if self._incidents.ready():
+            self._background.soon()
         return report
 
     def _tell(self, part: str, listener: Callable[..., None], *what: object) -> None:
@@ -360,7 +386,8 @@ class Watch:
             listener(*what)
             self._failing.discard(part)
         except Exception as error:  # noqa: BLE001  # sinks talk to disks and databases, and may be the user's
-            self._monitor.count(part, errors=1)
+            with self._lock:
+                self._monitor.count(part, errors=1)
             if part not in self._failing:
                 log.warning("geluwatch: %s failed: %r", "a sink" if part == "sink" else f"the {part}", error)
             self._failing.add(part)

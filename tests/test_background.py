@@ -50,6 +50,24 @@ def test_stopping_waits_for_no_interval() -> None:
     assert not alive()
 
 
+def test_it_comes_at_once_when_asked() -> None:
+    """A thread that would sleep for an hour works when it is told to, and not once more because its own work asks for it."""
+    calls: list[float] = []
+    background = Background(lambda: None, lambda: None, 3600.0)
+
+    def work() -> None:
+        calls.append(time.monotonic())
+        background.soon()
+
+    background._work = work
+    background.start()
+    background.soon()
+    assert patience(lambda: len(calls) == 1)
+    time.sleep(0.05)
+    assert 1 == len(calls)
+    background.stop()
+
+
 def test_it_may_be_stopped_from_inside() -> None:
     """The work may stop its own thread, which then ends without waiting for itself."""
     background = Background(lambda: None, lambda: None, 0.01)

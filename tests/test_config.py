@@ -27,7 +27,9 @@ def test_spans_and_rates_must_be_positive_numbers(name: str, value: object) -> N
         Config(**{name: value})  # type: ignore[arg-type]  # that is the point
 
 
-@pytest.mark.parametrize("name", ["rows_per_window", "rows_per_forward", "minimum_rows", "breaker_limit", "pending_bytes"])
+@pytest.mark.parametrize(
+    "name", ["rows_per_window", "rows_per_forward", "minimum_rows", "breaker_limit", "pending_bytes", "incidents_kept"]
+)
 @pytest.mark.parametrize("value", [0, -3, 1.5, True, None])
 def test_counts_must_be_whole_numbers_from_one(name: str, value: object) -> None:
     """Zero, negatives, fractions, booleans and None are refused by name and value."""
@@ -62,6 +64,16 @@ def test_a_profile_is_one_of_three(value: object) -> None:
     assert ["lean", "standard", "full"] == [Config(profile=name).profile for name in PROFILES]
     with pytest.raises(ConfigError, match=rf"^profile must be one of lean, standard, full, got {re.escape(repr(value))}\.$"):
         Config(profile=value)  # type: ignore[arg-type]  # that is the point
+
+
+@pytest.mark.parametrize(
+    ("name", "value"), [("incidents", 3), ("incident_bytes", 1000), ("incident_bytes", 1e9), ("incident_inputs", "yes")]
+)
+def test_settings_of_bundles_are_checked(name: str, value: object) -> None:
+    """A folder is a path, a limit a whole number of bytes that something fits in, and a leave is given with True."""
+    assert "here" == Config(incidents="here").incidents
+    with pytest.raises(ConfigError, match=rf"^{name} must be .*{re.escape(repr(value))}"):
+        Config(**{name: value})  # type: ignore[arg-type]  # that is the point
 
 
 def test_gelu_classes_must_be_classes() -> None:

@@ -1,4 +1,4 @@
-"""The main job on real parts: a trained transformer, Prometheus, Alertmanager, a webhook, runbooks that open."""
+"""The main job on real parts: a trained transformer, Prometheus, Alertmanager, a webhook, runbooks that open, a bundle that is replayed."""
 
 from __future__ import annotations
 
@@ -6,18 +6,24 @@ import itertools
 import os
 import time
 from collections.abc import Iterator
+from pathlib import Path
 from types import SimpleNamespace
 
+import numpy as np
+import planted
 import pytest
 import torch
 from torch import nn
 
 import geluwatch
+from geluwatch.analysis.incident import show
+from geluwatch.bundles import bundle, folder
 from geluwatch.cli.demo import model as demo_model
 from geluwatch.cli.demo import texts as demo_texts
 from geluwatch.cli.demo.monitoring import SETTINGS
 from geluwatch.cli.demo.servers import Alertmanager, Prometheus, find, get
 from geluwatch.cli.demo.webhook import Alert, WebhookReceiver
+from geluwatch.cli.main import main
 from geluwatch.errors import MissingPartError
 from geluwatch.mixin.rulefile import rule_file
 
@@ -60,14 +66,16 @@ def stage(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SimpleNamespace]
         if os.environ.get("CI"):
             raise
         pytest.skip(str(missing))
-    folder = tmp_path_factory.mktemp("stage")
+    place = tmp_path_factory.mktemp("stage")
     corpus, encoder = demo_texts.load(), demo_model.load()
-    config = geluwatch.Config(window_seconds=None, flush_seconds=0.5, cost_budget=None, rows_per_forward=256)
+    config = geluwatch.Config(
+        window_seconds=None, flush_seconds=0.5, cost_budget=None, rows_per_forward=256, incidents=place / "bundles", incident_inputs=True
+    )
     with (
-        geluwatch.attach(encoder.model, name="minilm", store=f"sqlite:///{folder / 'baselines.db'}", config=config) as watch,
+        geluwatch.attach(encoder.model, name="minilm", store=f"sqlite:///{place / 'baselines.db'}", config=config) as watch,
         WebhookReceiver() as inbox,
-        Alertmanager(folder / "alertmanager", inbox.url) as alertmanager,
-        Prometheus(folder / "prometheus", rule_file(SETTINGS), alertmanager.url) as prometheus,
+        Alertmanager(place / "alertmanager", inbox.url) as alertmanager,
+        Prometheus(place / "prometheus", rule_file(SETTINGS), alertmanager.url) as prometheus,
     ):
         traffic = Traffic(encoder, watch)
         prose = iter(corpus.baseline)
@@ -84,6 +92,7 @@ def stage(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SimpleNamespace]
             inbox=inbox,
             prometheus=prometheus,
             calm=itertools.cycle(corpus.held_out),
+            bundles=place / "bundles",
         )
 
 
@@ -95,6 +104,18 @@ def opens(alert: Alert) -> str:
     assert alert.runbook_url.endswith(f"/runbooks/{alert.name}")
     assert f"<h1>{alert.name}</h1>" in page
     return page
+
+
+def leaves_evidence(place: Path, layer: str) -> None:
+    """See that the page left a bundle with the NaN in it, whose replay meets it again in the broken model and not in the mended one."""
+    (path,) = (found for found in folder.bundles(place) if "-nonfinite-" in found.name)
+    found = bundle.read(path)
+    assert layer == found.manifest["layer"] == found.evidence[0].bad.layer
+    assert not np.isfinite(found.evidence[0].bad.post).all(axis=1).any()
+    assert np.isnan(found.evidence[0].bad.post).any()
+    assert "GeluwatchNonFiniteActivations" in "\n".join(show.lines(found))
+    assert 0 == main(["incident", "replay", str(path), "--model", "planted:broken"])
+    assert 1 == main(["incident", "replay", str(path), "--model", "planted:mended"])
 
 
 def test_main_job(stage: SimpleNamespace) -> None:
@@ -120,15 +141,10 @@ def test_main_job(stage: SimpleNamespace) -> None:
     opens(ticket)
     drift_seconds = time.time() - began
 
-    weight = stage.encoder.model.encoder.layer[3].intermediate.dense.weight
-    kept = weight.detach().clone()
-    with torch.no_grad():
-        weight[7] = 3e38 * weight[7].sign()
     began = time.time()
-    report = stage.traffic.window(stage.calm)
-    with torch.no_grad():
-        weight.copy_(kept)
-    layer = "encoder.layer.3.intermediate.intermediate_act_fn"
+    with planted.planted(stage.encoder.model):
+        report = stage.traffic.window(stage.calm)
+    layer = planted.LAYER
     assert ("page", layer) == (report.verdict, report.first_nonfinite)
     page = stage.inbox.wait("GeluwatchNonFiniteActivations", "minilm", timeout=60)
     assert page is not None
@@ -136,6 +152,7 @@ def test_main_job(stage: SimpleNamespace) -> None:
     assert f"first at layer {layer}" in page.annotations["description"]
     opens(page)
     nan_seconds = time.time() - began
+    leaves_evidence(stage.bundles, layer)
 
     torch.manual_seed(0)
     trainer = Trainer()

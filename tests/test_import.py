@@ -24,7 +24,16 @@ def test_importing_loads_nothing_heavy() -> None:
 
 
 @pytest.mark.parametrize(
-    "arguments", [["--help"], ["--version"], ["demo", "--help"], ["mixin", "--help"], ["baseline", "--help"], ["runbook", "--help"]]
+    "arguments",
+    [
+        ["--help"],
+        ["--version"],
+        ["demo", "--help"],
+        ["mixin", "--help"],
+        ["baseline", "--help"],
+        ["incident", "--help"],
+        ["runbook", "--help"],
+    ],
 )
 def test_help_loads_no_torch(arguments: list[str]) -> None:
     """No help text of the command line loads torch or a model library."""

@@ -5,6 +5,7 @@ module     answers
 =========  ==========================================================================================
 `compare`  are two models the same, and if not, at which GELU do they part?
 `report`   what happened to a model over a period, where first, and what is to be done?
+`incident` what happened in the night, and does it happen again?
 =========  ==========================================================================================
 """
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from geluwatch.records.application import Application
 from geluwatch.records.baseline import Baseline, Calm, Certificate, Reference
+from geluwatch.records.evidence import Called, Evidence, KeptRows
 from geluwatch.records.history import RESOLUTIONS, PointSummary, Resolution, Span, Summary
 from geluwatch.records.names import POINTS, STATISTICS, VERDICTS, Alarm, Cells, Floats, Gross, Ints, Point, PointKey, State, Verdict
 from geluwatch.records.numerics import Headroom, Parity
@@ -24,11 +25,13 @@ __all__ = [
     "Alarm",
     "Application",
     "Baseline",
+    "Called",
     "Calm",
     "Cells",
     "Certificate",
     "DeviceUsage",
     "Drained",
+    "Evidence",
     "FirstPass",
     "Floats",
     "Gross",
@@ -36,6 +39,7 @@ __all__ = [
     "Histogram",
     "Interval",
     "Ints",
+    "KeptRows",
     "Moments",
     "Nonfinite",
     "Panel",

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 import numpy as np
 import numpy.typing as npt
 
+from geluwatch.records.evidence import Evidence
 from geluwatch.records.names import Cells, Floats, Ints, Point, PointKey, State
 from geluwatch.records.traffic import Traffic, Usage
 from geluwatch.records.training import Training
@@ -177,3 +178,7 @@ class Drained:
     """What the process uses now; None where the source does not tell."""
     training: Training | None = None
     """What the training loop said; None before its first step."""
+    evidence: tuple[Evidence, ...] = ()
+    """What was kept of passes with a non-finite value, the earliest first."""
+    traces: tuple[bytes, ...] = ()
+    """Profiler traces that were asked for, one a forward pass: Chrome's JSON, gzipped."""

@@ -42,6 +42,8 @@ _include: Callable[[str, bool], None] | None = getattr(torch._C, "_dispatch_tls_
 _exclude: Callable[[Any], AbstractContextManager[Any]] | None = getattr(torch._C, "_ExcludeDispatchKeyGuard", None)  # noqa: SLF001
 _libraries: list[Any] = []
 
+_profiling: Callable[[], bool] = getattr(torch._C._autograd, "_profiler_enabled", lambda: False)  # noqa: SLF001
+
 dispatch_modes: Callable[[], int] = getattr(torch._C, "_len_torch_dispatch_stack", lambda: 0)  # noqa: SLF001
 function_modes: Callable[[], int] = getattr(torch._C, "_len_torch_function_stack", lambda: 0)  # noqa: SLF001
 _no_dispatch: Callable[[], AbstractContextManager[Any]] = getattr(torch._C, "_DisableTorchDispatch", nullcontext)  # noqa: SLF001
@@ -79,6 +81,11 @@ _NOTHING = nullcontext()
 def capturing(device: torch.device) -> bool:
     """Return whether this thread records a CUDA graph, in which a copy to the host, or a question to an event, is an error."""
     return device.type == "cuda" and torch.cuda.is_current_stream_capturing()
+
+
+def profiler_running() -> bool:
+    """Return whether a profiler runs in this process: torch has one for all threads."""
+    return bool(_profiling()) or bool(getattr(torch.autograd.profiler, "_is_profiler_enabled", False))
 
 
 def task_id() -> int:

@@ -76,6 +76,8 @@ class RootBegin(Hook):
         if state.depth > 1:
             return
         state.begin(args, kwargs, sampled=tap.pacer.take(tap.clock.monotonic()) if sampled is None else sampled)
+        if tap.profiling.wanted:
+            tap.profiling.begin(state)
         state.meter.begin()
         # Asked in the order of what they cost: most passes end with the first two.
         if self.ear.has_fused or ((state.sampled or tap.learning) and tap.hears and self._may_listen(state, module)):
@@ -140,6 +142,8 @@ class RootEnd(Hook):
 
     def _end(self, tap: Tap, state: ThreadState, *, raised: bool) -> None:
         tap.measure(state, *state.call)
+        if state.profile is not None:
+            tap.profiling.end(state)
         try:
             if state.listening or state.mode is not None:
                 functional.end(state, self.ear, wholly=True)

@@ -21,8 +21,10 @@ from geluwatch.tap._compat import Traces, unseen
 from geluwatch.tap.breaker import Breaker
 from geluwatch.tap.calls import Chain
 from geluwatch.tap.deferred import Choice, DeviceGuard, DeviceRows
+from geluwatch.tap.evidence import Waiting
 from geluwatch.tap.gradients import Gradients
 from geluwatch.tap.pacer import LEAST_ROWS, Pacer
+from geluwatch.tap.profiling import Profiling
 from geluwatch.tap.rows import Captured, RowPicker
 from geluwatch.tap.state import Pending, ThreadState
 from geluwatch.tap.token import Token
@@ -52,6 +54,8 @@ class Tap:
         self.device_guard = DeviceGuard(len(sites) + MOST_STRAYS)
         self.device_rows = DeviceRows()
         self.gradients = Gradients(len(sites) + MOST_STRAYS, self.state, self.breaker) if config.gradients else None
+        self.evidence = Waiting()
+        self.profiling = Profiling(self.breaker)
         self.learning = True
         self.consumers: WeakValueDictionary[int, nn.Linear] = WeakValueDictionary()
         """The dense layer that takes a site's output as it is, by site."""
@@ -149,6 +153,7 @@ class Tap:
         """Drop every count and row of this process: in a forked child they are the parent's."""
         self.local = threading.local()
         self.states = []
+        self.evidence, self.profiling = Waiting(), Profiling(self.breaker)
         self.device_guard = DeviceGuard(self.device_guard.sites)
         self.gradients = Gradients(self.device_guard.sites, self.state, self.breaker) if self.config.gradients else None
 
@@ -157,7 +162,10 @@ class Tap:
         hit = guard.confirm(pre, post, lambda: self.mask(state, post.shape))
         if hit is None:
             return
-        if not state.depth and (host := self.host(state)) is not None:
+        host = None if state.depth else self.host(state)
+        earlier = state.hits.values() if host is None else (*host.hits.values(), *(counts for _, counts in tuple(host.foreign)))
+        first = bool(hit.elements) and not any(earlier)
+        if host is not None:
             host.foreign.append((site, bool(hit.elements)))
         else:
             state.hits[site] = state.hits.get(site, False) or bool(hit.elements)
@@ -166,6 +174,8 @@ class Tap:
             elements[key] = elements.get(key, 0) + count
         if not state.depth and state.hits:  # a part of the model was called by itself: no root will count the hit
             state.count_hits()
+        if first and self.breaker.allows("incident"):
+            self.evidence.keep(self, state, site, pre, post)
 
     def rows_wanted(self, state: ThreadState, site: int, pre: torch.Tensor, valid: int) -> int:
         """Return how many of a site's `valid` rows, of the chosen pass under way, are to be captured."""
@@ -204,6 +214,7 @@ class Tap:
             return
         state.bytes_in += captured.nbytes
         state.rows.append(captured)
+        state.kept = captured if state.sampled else None
 
     def settle(self, state: ThreadState, *, missed: bool) -> None:
         """Look whole at an output whose consumer did not come.

@@ -15,7 +15,7 @@ from geluwatch.core.totals import add_traffic
 from geluwatch.errors import AlreadyAttachedError, AttachError, NoGeluError
 from geluwatch.ports import Clock
 from geluwatch.records import Drained, Nonfinite, Point, Rows, Site, Totals
-from geluwatch.tap import padding, ranks, usage
+from geluwatch.tap import padding, ranks, runtime, usage
 from geluwatch.tap._compat import compiled_before
 from geluwatch.tap.discover import discover
 from geluwatch.tap.meter import increase
@@ -150,7 +150,17 @@ class TorchSource:
             traffic=increase(before.total.traffic, after.total.traffic),
             usage=usage.read(),
             training=self._steps.drain(final=tap.closed),
+            evidence=tuple(sorted(tap.evidence.take(tap), key=lambda kept: kept.time)),
+            traces=tuple(tap.profiling.take()),
         )
+
+    def profile(self, passes: int) -> None:
+        """Have the next forward passes profiled, each in the thread that runs it."""
+        self._tap.profiling.ask(passes)
+
+    def runtime(self) -> dict[str, object]:
+        """Return under what the model runs: versions, seed, flags, threads, dtypes, devices."""
+        return runtime.read(self._model())
 
     def gather(self, totals: Totals) -> list[Totals]:
         """Return the counters that every rank has given; a collective that all ranks have to call."""
@@ -175,6 +185,7 @@ class TorchSource:
         if self._tap.closed:
             return
         model = self._model()
+        self._tap.profiling.close(getattr(self._tap.local, "state", None), tuple(self._tap.states))
         self._wiring.remove(model)
         if model is not None:
             _attached.discard(model)

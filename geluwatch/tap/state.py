@@ -137,6 +137,10 @@ class ThreadState:
         self.meter = Meter()
         self.sites = [SiteCounters() for _ in range(sites)]
         self.rows: deque[Captured] = deque()
+        self.kept: Captured | None = None
+        """What was captured last in the pass under way."""
+        self.profile: Any = None
+        """The profiler that runs in the pass under way, where one was asked for."""
         self._backward: tuple[int, set[int]] = (-1, set())
         """The last backward pass with a non-finite gradient, and the sites counted in it."""
         self.bytes_in = 0
@@ -204,6 +208,7 @@ class ThreadState:
             counters.hook_seconds += self.spent
             counters.timed_seconds += (perf_counter() - self.began) * self.timed
             self.indices = {}
+            self.kept = None
             self.sampled = False
         while self.foreign:
             site, counts = self.foreign.popleft()

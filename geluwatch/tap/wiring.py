@@ -31,11 +31,12 @@ from geluwatch.tap.sites import CallerBegin, CallerEnd, GatedHook, ProducerHook,
 _TOO_MANY = "found when it ran, as one too many: the census takes in {} at most"
 _INSIDE_FUSED = "found when it ran, inside nn.TransformerEncoderLayer, whose fused path a hook would switch off"
 
-_FORMULAS: dict[str, Formula] = {
+FORMULAS: dict[str, Formula] = {
     "erf": torch_functional.gelu,
     "tanh": lambda values: torch_functional.gelu(values, approximate="tanh"),
     "quick": lambda values: values * torch.sigmoid(1.702 * values),
 }
+"""The known formulas, as torch computes them."""
 
 
 class Wiring:
@@ -95,7 +96,7 @@ class Wiring:
             keep(first.producer.register_forward_hook(ProducerHook(tap, group)))
             keep(module.register_forward_hook(ProductHook(tap, group)))
         elif first.site.form == "gated":
-            keep(module.register_forward_hook(GatedHook(tap, group, _FORMULAS[first.site.variant], shared=shared)))
+            keep(module.register_forward_hook(GatedHook(tap, group, FORMULAS[first.site.variant], shared=shared)))
         else:
             keep(module.register_forward_hook(SiteHook(tap, group, shared=shared)))
         if self._calls:

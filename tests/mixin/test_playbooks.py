@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import ast
+import gzip
 import re
 import shlex
 import subprocess
 import textwrap
+import zipfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -232,7 +234,7 @@ def test_the_game_day_can_be_played() -> None:
 
 
 def test_the_evidence_of_an_incident_can_be_captured(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The checklist's snippets write a profiler's trace, compare two models, and are a test that a sound model passes."""
+    """The checklist's snippets write a bundle with a profiler's trace, compare two models, and are a test that a sound model passes."""
     monkeypatch.chdir(tmp_path)
 
     class Named(nn.Module):
@@ -249,7 +251,8 @@ def test_the_evidence_of_an_incident_can_be_captured(tmp_path: Path, monkeypatch
     with geluwatch.attach(model, name="suspect", config=geluwatch.Config(window_seconds=None, cost_budget=None)) as watch:
         names = {"model": model, "watch": watch, "batch": batch, "suspect": model, "trusted": model}
         exec(trace, names)  # noqa: S102  # the playbook's own text
-    assert "aten::gelu" in (tmp_path / "trace.json").read_text()
+    with zipfile.ZipFile(names["bundle"]) as bundle:
+        assert b"aten::gelu" in gzip.decompress(bundle.read("traces/1.json.gz"))
     exec(compare, names)  # noqa: S102
     assert 0.0 == names["difference"]
     exec(regression, names)  # noqa: S102

@@ -1,0 +1,128 @@
+"""What a replay calls the model with: the inputs of a bundle, or a user's own, from a file or a function."""
+
+from __future__ import annotations
+
+import importlib
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from geluwatch.bundles.bundle import Bundle
+from geluwatch.errors import IncidentError
+
+if TYPE_CHECKING:
+    from torch import nn
+
+Inputs = tuple[tuple[Any, ...], dict[str, Any]]
+"""Positional and keyword arguments."""
+
+
+def given(bundle: Bundle, model: nn.Module) -> Inputs:
+    """Return the inputs of the failing pass, on the device of the model.
+
+    Raises:
+        IncidentError: The bundle does not hold them.
+    """
+    called = next((kept.called for kept in bundle.evidence if kept.called is not None and kept.called.whole), None)
+    if called is None:
+        raise IncidentError(
+            f"The inputs of the pass are not in {bundle.path}; give some, or set Config(incident_inputs=True) and wait for the next bundle."
+        )
+    device = next((parameter.device for parameter in model.parameters()), "cpu")
+    args, kwargs = called.tree["args"], called.tree["kwargs"]
+    return (
+        tuple(_value(value, called.arrays, device) for value in args),
+        {name: _value(value, called.arrays, device) for name, value in kwargs.items()},
+    )
+
+
+def _value(told: Mapping[str, Any], arrays: Mapping[str, Any], device: Any) -> Any:
+    import torch
+
+    if told["type"] == "tensor":
+        return torch.from_numpy(arrays[told["array"]].copy()).to(device, getattr(torch, told["dtype"]))
+    if told["type"] == "dict":
+        return {name: _value(item, arrays, device) for name, item in told["items"].items()}
+    if told["type"] in {"list", "tuple"}:
+        items = [_value(item, arrays, device) for item in told["items"]]
+        return tuple(items) if told["type"] == "tuple" else items
+    return told["value"]
+
+
+def from_text(text: str) -> Inputs:
+    """Return inputs named on a command line: an `.npz` file, or `package.module:function`.
+
+    Arrays of a file are keyword arguments by their names, and positional ones where a name is a number. A function returns
+    (args, kwargs), a mapping of keyword arguments, or the only argument.
+
+    Raises:
+        IncidentError: There are none of that name, or they cannot be read.
+    """
+    return from_file(Path(text)) if text.endswith(".npz") else from_value(load(text)())
+
+
+def from_file(path: Path) -> Inputs:
+    """Return the inputs in an `.npz` file.
+
+    Raises:
+        IncidentError: It cannot be read.
+    """
+    import torch
+
+    try:
+        with np.load(path, allow_pickle=False) as found:
+            tensors = {name: torch.from_numpy(found[name]) for name in found.files}
+    except (OSError, ValueError, TypeError) as failure:
+        raise IncidentError(f"{path} holds no inputs ({failure}); write one array for each argument with numpy.savez.") from None
+    numbered = sorted((name for name in tensors if name.isdigit()), key=int)
+    return tuple(tensors[name] for name in numbered), {name: value for name, value in tensors.items() if not name.isdigit()}
+
+
+def from_value(value: Any) -> Inputs:
+    """Return what a user's function gave as positional and keyword arguments."""
+    if isinstance(value, tuple) and len(value) == 2 and isinstance(value[0], (tuple, list)) and isinstance(value[1], Mapping):
+        return tuple(value[0]), dict(value[1])
+    return ((), dict(value)) if isinstance(value, Mapping) else ((value,), {})
+
+
+def load(name: str) -> Any:
+    """Return what `package.module:function` names; the working directory is looked in first.
+
+    Raises:
+        IncidentError: It cannot be imported.
+    """
+    module, _, attribute = name.partition(":")
+    if not module or not attribute:
+        raise IncidentError(f"{name!r} names no function; write package.module:function.")
+    sys.path.insert(0, str(Path.cwd()))
+    try:
+        found = getattr(importlib.import_module(module), attribute)
+    except (ImportError, AttributeError) as failure:
+        raise IncidentError(f"{name!r} cannot be imported ({failure}); write package.module:function.") from None
+    finally:
+        sys.path.remove(str(Path.cwd()))
+    if not callable(found):
+        raise IncidentError(f"{name!r} is no function; name one that takes nothing.")
+    return found
+
+
+def model_of(name: str) -> nn.Module:
+    """Return the model that a user's function makes.
+
+    Raises:
+        IncidentError: It cannot be imported, raised, or returned something else.
+    """
+    from torch import nn
+
+    try:
+        model = load(name)()
+    except IncidentError:
+        raise
+    except Exception as failure:  # it is the user's code, which may raise anything
+        raise IncidentError(f"{name!r} raised {failure!r}; it has to return the model.") from failure
+    if not isinstance(model, nn.Module):
+        raise IncidentError(f"{name!r} returned {type(model).__name__}; it has to return a torch.nn.Module.")
+    return model

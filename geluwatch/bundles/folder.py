@@ -1,0 +1,77 @@
+"""A folder of bundles: each is written whole or not at all, and the oldest go."""
+
+from __future__ import annotations
+
+import os
+import re
+import secrets
+import tempfile
+import time
+from contextlib import suppress
+from pathlib import Path
+
+from geluwatch.errors import IncidentError
+
+_NAME = re.compile(r"incident-\d{8}T\d{6}Z-.*-[0-9a-f]{6}\.zip")
+
+
+def name_for(model: str, kind: str, when: float) -> str:
+    """Return the name of a new bundle's file; names sort by time, and no two processes give the same one."""
+    moment = time.strftime("%Y%m%dT%H%M%SZ", time.gmtime(when))
+    plain = re.sub(r"[^A-Za-z0-9._]+", "-", model).strip("-.")[:60] or "model"
+    return f"incident-{moment}-{plain}-{kind}-{secrets.token_hex(3)}.zip"
+
+
+def prepare(folder: Path) -> None:
+    """Make a folder, and see that a file can be written there.
+
+    Raises:
+        IncidentError: It cannot.
+    """
+    try:
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder):
+            pass
+    except OSError as failure:
+        raise IncidentError(f"Bundles cannot be written to {folder} ({failure.strerror}); give another folder.") from None
+
+
+def write(path: Path, content: bytes) -> None:
+    """Write a file that only its owner may read, all of it or nothing.
+
+    Raises:
+        IncidentError: It cannot be written.
+    """
+    part: str | None = None
+    try:
+        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        descriptor, part = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")  # of mode 0600
+        with os.fdopen(descriptor, "wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        Path(part).replace(path)
+    except OSError as failure:
+        if part is not None:
+            with suppress(OSError):
+                Path(part).unlink(missing_ok=True)
+        raise IncidentError(f"{path} cannot be written ({failure.strerror}); give another folder.") from None
+
+
+def bundles(folder: Path) -> list[Path]:
+    """Return the bundles of a folder, oldest first.
+
+    Raises:
+        IncidentError: The folder cannot be read.
+    """
+    try:
+        return sorted(path for path in folder.iterdir() if _NAME.fullmatch(path.name))
+    except OSError as failure:
+        raise IncidentError(f"{folder} cannot be read ({failure.strerror}); name the folder given as Config(incidents=...).") from None
+
+
+def prune(folder: Path, kept: int) -> None:
+    """Remove the oldest bundles but so many."""
+    for path in bundles(folder)[:-kept]:
+        with suppress(OSError):  # another process may have been quicker
+            path.unlink()

@@ -1,0 +1,100 @@
+"""What a forward pass was called with: by type and shape, or, where the user wants that, with its values.
+
+The tree is what `geluwatch.records.Called` says. Keys of a nested mapping may be a user's data, and are values too.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from geluwatch.tap._compat import batched
+
+MOST_BYTES = 4 * 2**20
+"""Most memory of the tensors that are kept of a call."""
+
+_MOST_LEAVES, _DEEPEST = 64, 4
+
+_PLAIN = (bool, int, float, str)
+
+
+@dataclass(slots=True)
+class Kept:
+    """A call as it is kept: copies of its tensors still are tensors."""
+
+    wanted: bool
+    """Whether values are kept at all."""
+    tree: dict[str, Any] = field(default_factory=dict)
+    tensors: dict[str, torch.Tensor] = field(default_factory=dict)
+    whole: bool = True
+    leaves: int = 0
+
+    def arrays(self) -> dict[str, npt.NDArray[Any]]:
+        """Return the tensors as arrays; float32 where numpy has no such type."""
+        return {key: _array(tensor) for key, tensor in self.tensors.items()}
+
+
+def keep(call: tuple[tuple[Any, ...], dict[str, Any]], *, whole: bool) -> Kept:
+    """Return a description of a root call's arguments.
+
+    Args:
+        call: Positional and keyword arguments.
+        whole: Whether to keep the values too, as far as they are tensors on the CPU, plain values, and containers of these.
+    """
+    args, kwargs = call
+    kept = Kept(whole)
+    kept.tree = {
+        "args": [_told(kept, value, 0) for value in args],
+        "kwargs": {name: _told(kept, value, 0) for name, value in kwargs.items()},
+    }
+    kept.whole = whole and kept.whole
+    return kept
+
+
+def _told(kept: Kept, value: Any, depth: int) -> dict[str, Any]:
+    kept.leaves += 1
+    if kept.leaves > _MOST_LEAVES or depth > _DEEPEST:
+        kept.whole = False
+        return {"type": type(value).__name__, "left_out": "too large a call"}
+    if isinstance(value, torch.Tensor):
+        return _tensor(kept, value)
+    if value is None or type(value) in _PLAIN:
+        said: dict[str, Any] = {"type": type(value).__name__}
+        return said | ({"value": value} if kept.wanted or value is None else {})
+    if type(value) in {list, tuple}:
+        return {"type": type(value).__name__, "items": [_told(kept, item, depth + 1) for item in value]}
+    if isinstance(value, Mapping):
+        kept.whole = kept.whole and all(isinstance(key, str) for key in value)
+        keys = [str(key) for key in value] if kept.wanted else [str(place) for place in range(len(value))]
+        return {"type": "dict", "items": dict(zip(keys, (_told(kept, item, depth + 1) for item in value.values()), strict=True))}
+    kept.whole = False
+    return {"type": f"{type(value).__module__}.{type(value).__qualname__}"}
+
+
+def _tensor(kept: Kept, value: torch.Tensor) -> dict[str, Any]:
+    said: dict[str, Any] = {"type": "tensor", "dtype": str(value.dtype).removeprefix("torch."), "shape": list(value.shape)}
+    said["device"] = str(value.device)
+    if type(value) not in {torch.Tensor, torch.nn.Parameter} or value.layout is not torch.strided or not value.is_cpu or batched(value):
+        kept.whole = False
+        return said
+    values = value.detach()
+    if values.is_floating_point():
+        said["nonfinite"] = values.numel() - int(torch.isfinite(values).sum())
+    if kept.wanted and sum(tensor.nbytes for tensor in kept.tensors.values()) + values.nbytes <= MOST_BYTES:
+        said["array"] = f"tensor{len(kept.tensors)}"
+        kept.tensors[said["array"]] = values.clone()
+    else:
+        kept.whole = False
+    return said
+
+
+def _array(tensor: torch.Tensor) -> npt.NDArray[Any]:
+    array: npt.NDArray[Any] = (
+        (tensor.float() if tensor.dtype is torch.bfloat16 else tensor.resolve_conj().resolve_neg()).contiguous().numpy()
+    )
+    return np.asarray(array)
