@@ -12,6 +12,7 @@ from geluwatch.records.history import RESOLUTIONS, PointSummary, Resolution, Spa
 from geluwatch.records.names import POINTS, STATISTICS, VERDICTS, Alarm, Cells, Floats, Gross, Ints, Point, PointKey, State, Verdict
 from geluwatch.records.numerics import Headroom, Parity
 from geluwatch.records.observed import Drained, Histogram, Moments, Nonfinite, PointWindow, Rows, Site, Window
+from geluwatch.records.provenance import Activation, Armed, Provenance, Signature, Weights
 from geluwatch.records.report import Interval, Panel, PointReport, PointTotals, Report, Totals
 from geluwatch.records.traffic import DeviceUsage, FirstPass, Traffic, Usage
 from geluwatch.records.training import Training
@@ -21,8 +22,10 @@ __all__ = [
     "RESOLUTIONS",
     "STATISTICS",
     "VERDICTS",
+    "Activation",
     "Alarm",
     "Application",
+    "Armed",
     "Baseline",
     "Calm",
     "Cells",
@@ -46,10 +49,12 @@ __all__ = [
     "PointSummary",
     "PointTotals",
     "PointWindow",
+    "Provenance",
     "Reference",
     "Report",
     "Resolution",
     "Rows",
+    "Signature",
     "Site",
     "Span",
     "State",
@@ -59,5 +64,6 @@ __all__ = [
     "Training",
     "Usage",
     "Verdict",
+    "Weights",
     "Window",
 ]
