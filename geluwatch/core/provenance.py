@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import fields
+from dataclasses import fields, replace
 from typing import Any
 
 from geluwatch.config import Config
-from geluwatch.records import Activation, Armed, Baseline, Parity, Provenance, Report, Site, Weights
+from geluwatch.records import Activation, Baseline, Origin, Parity, Provenance, Report, Site, Weights
 
 _NAMED = 3
 """Layers named in one sentence; the others are counted."""
@@ -28,6 +28,16 @@ def activations(sites: Sequence[Site], measured: Mapping[str, Parity | None]) ->
 def measured(report: Report) -> dict[str, Parity | None]:
     """Return what was measured at each layer of a report."""
     return {layer: seen.parity for (layer, point), seen in report.sites.items() if point == "post"}
+
+
+def completed(found: Provenance, sites: Sequence[Site], report: Report, config: Config, version: str) -> Provenance:
+    """Return a source's provenance with what it does not know: the census with what was measured, the settings, our own version."""
+    return replace(
+        found,
+        activations=activations(sites, measured(report)),
+        versions={**found.versions, "geluwatch": version},
+        settings=settings(config),
+    )
 
 
 def settings(config: Config) -> dict[str, str]:
@@ -95,12 +105,12 @@ def _of_weights(known: Weights, other: Weights) -> Iterator[str]:
         yield f"the weights differ in {len(differing)} of {len(names)} tensors, first {differing[0]}" if differing else "the weights differ"
 
 
-def armed(baseline: Baseline, *, promoted: bool) -> Armed:
+def origin(baseline: Baseline, *, promoted: bool) -> Origin:
     """Return what readers are shown of a baseline's origin."""
     signer = baseline.signature.signer if baseline.signature else "none"
-    origin = baseline.provenance
-    if origin is None:
-        return Armed(signer=signer, promoted=promoted)
-    short, versions = origin.weights.digest[:16], origin.versions
-    dtype, device = (next(iter(found), "") for found in (origin.weights.dtypes, origin.weights.devices))
-    return Armed(short or "unknown", dtype or "unknown", device or "unknown", versions.get("torch", "unknown"), signer, promoted)
+    found = baseline.provenance
+    if found is None:
+        return Origin(signer=signer, promoted=promoted)
+    weights = found.weights
+    dtype, device = (next(iter(kinds), "unknown") for kinds in (weights.dtypes, weights.devices))
+    return Origin(weights.digest[:16] or "unknown", dtype, device, found.versions.get("torch", "unknown"), signer, promoted)

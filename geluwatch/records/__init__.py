@@ -12,7 +12,7 @@ from geluwatch.records.history import RESOLUTIONS, PointSummary, Resolution, Spa
 from geluwatch.records.names import POINTS, STATISTICS, VERDICTS, Alarm, Cells, Floats, Gross, Ints, Point, PointKey, State, Verdict
 from geluwatch.records.numerics import Headroom, Parity
 from geluwatch.records.observed import Drained, Histogram, Moments, Nonfinite, PointWindow, Rows, Site, Window
-from geluwatch.records.provenance import Activation, Armed, Provenance, Signature, Weights
+from geluwatch.records.provenance import Activation, Origin, Provenance, Signature, Weights
 from geluwatch.records.report import Interval, Panel, PointReport, PointTotals, Report, Totals
 from geluwatch.records.traffic import DeviceUsage, FirstPass, Traffic, Usage
 from geluwatch.records.training import Training
@@ -25,7 +25,6 @@ __all__ = [
     "Activation",
     "Alarm",
     "Application",
-    "Armed",
     "Baseline",
     "Calm",
     "Cells",
@@ -41,6 +40,7 @@ __all__ = [
     "Ints",
     "Moments",
     "Nonfinite",
+    "Origin",
     "Panel",
     "Parity",
     "Point",

@@ -72,8 +72,8 @@ class Signature:
 
 
 @dataclass(frozen=True, slots=True)
-class Armed:
-    """What readers are shown of an armed baseline's origin; each "unknown" where the baseline does not tell."""
+class Origin:
+    """What readers are shown of where an armed baseline comes from; each "unknown" where the baseline does not tell."""
 
     weights: str = "unknown"
     """The first 16 digits of the weights' digest."""

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
+from typing import Any
 
 from sqlalchemy import ColumnElement, func, select
 from sqlalchemy.exc import IntegrityError
@@ -98,9 +100,7 @@ class _SqlTransaction:
         origin = [BaselineRow.provenance["weights", which, 0].as_string() for which in ("dtypes", "devices")]
         columns = (*_KEY, BaselineRow.created, windows, sites, armed, BaselineRow.traffic, *origin, BaselineRow.signature)
         found = self._session.execute(select(*columns).order_by(*_OLDEST_FIRST))
-        return [
-            BaselineInfo(*row[:8], row[8] or "", row[9] or "", codec.decode_signature(row[10]).signer if row[10] else "") for row in found
-        ]
+        return [_info(*row) for row in found]
 
     def newest_activations(self, model: str) -> tuple[Activation, ...] | None:
         newest = select(BaselineRow.id, BaselineRow.provenance).where(BaselineRow.model == model).order_by(*_NEWEST_FIRST).limit(1)
@@ -162,3 +162,9 @@ class _SqlTransaction:
 
 def _is(key: Key) -> ColumnElement[bool]:
     return (BaselineRow.model == key.model) & (BaselineRow.model_version == key.model_version) & (BaselineRow.name == key.name)
+
+
+def _info(*told: Any) -> BaselineInfo:
+    *shown, dtype, device, signature = told
+    signer = codec.decode_signature(signature).signer if signature else ""
+    return replace(BaselineInfo(*shown), dtype=dtype or "", device=device or "", signer=signer)

@@ -20,10 +20,7 @@ def read(model: nn.Module | None, *, digest: bool = True) -> Provenance:
 
 
 def _versions() -> Iterator[tuple[str, str]]:
-    from geluwatch import __version__
-
     yield "python", platform.python_version()
-    yield "geluwatch", __version__
     yield "torch", str(torch.__version__)
     for name in ("cuda", "hip"):
         if (version := getattr(torch.version, name, None)) is not None:
