@@ -243,7 +243,13 @@ def _baseline_info(report: Report) -> Iterator[_Reading]:
 
 def _baseline_origin(report: Report) -> Iterator[_Reading]:
     if (origin := report.origin) is not None:
-        told = {"weights": origin.weights, "dtype": origin.dtype, "device": origin.device, "torch": origin.torch, "signer": origin.signer}
+        told = {
+            "weights": origin.weights,
+            "dtype": origin.dtype,
+            "device_kind": origin.device,
+            "torch": origin.torch,
+            "signer": origin.signer,
+        }
         yield {**told, "promoted": "yes" if origin.promoted else "no"}, 1
 
 

@@ -73,6 +73,8 @@ def baselines(ask: Queries) -> Table:
         field={"decimals": 1, "noValue": "not armed"},
         transformations=[
             _MERGED,
-            columns(hide=("Time", "Value #A", "Value #F"), rename={f"Value #{letter}": name for letter, name in zip("BCDE", names, strict=True)}),
+            columns(
+                hide=("Time", "Value #A", "Value #F"), rename={f"Value #{letter}": name for letter, name in zip("BCDE", names, strict=True)}
+            ),
         ],
     )
