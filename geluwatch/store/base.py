@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import time
 from abc import ABC, abstractmethod
-from contextlib import AbstractContextManager
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import replace
 from typing import Any
 
@@ -132,14 +133,16 @@ class StoreBase(ABC):
         with self._transaction(writing=True) as transaction:
             self._note(transaction, "armed", key_of(baseline))
 
-    def note_exported(self, baseline: Baseline, target: str) -> None:
-        """Note in the log that a stored baseline was written to a file or a registry.
+    @contextmanager
+    def exporting(self, baseline: Baseline, target: str) -> Iterator[None]:
+        """Note in the log that a stored baseline was written to a file or a registry, unless what is done inside fails.
 
         Raises:
             StoreError: The database cannot be used.
         """
         with self._transaction(writing=True) as transaction:
             self._note(transaction, "exported", key_of(baseline), {"to": target})
+            yield
 
     def _insert(self, baseline: Baseline, action: audit.Action, detail: dict[str, Any]) -> None:
         check(baseline)

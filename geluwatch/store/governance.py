@@ -18,6 +18,11 @@ from geluwatch.store.transaction import Transaction
 class GovernedStore(StoreBase):
     """A store with everything that people do with its baselines; the names that they give may be "latest"."""
 
+    @property
+    def trusts(self) -> bool:
+        """Whether keys are named that baselines have to be signed by."""
+        return self._keys.trusted is not None
+
     def sign(self, model: str, model_version: str, name: str) -> Baseline:
         """Sign a stored baseline with this store's key, in the place of a signature it has, and return it.
 
@@ -39,16 +44,18 @@ class GovernedStore(StoreBase):
         return signed
 
     def verify(self, model: str, model_version: str, name: str) -> Baseline:
-        """Return a stored baseline if it is what was recorded, and signed where keys are trusted.
+        """Return a stored baseline if it is what was recorded and signed, by a trusted key where any are named.
 
         Raises:
-            SignatureError: It is unsigned though keys are trusted, signed by another key, or not what was signed or recorded.
+            SignatureError: It is unsigned, signed by another key than those, or not what was signed or recorded.
             UnknownBaselineError: There is no such baseline.
             StoreError: The database cannot be used.
         """
         baseline = self.load(model, model_version, name)
         key = key_of(baseline)
-        if baseline.signature is not None and not signing.is_intact(baseline):
+        if baseline.signature is None:
+            raise SignatureError(f"{key.called} is unsigned, so that nobody stands for it; sign it with `geluwatch baseline sign`.")
+        if not signing.is_intact(baseline):
             raise signing.changed(baseline, key.called)
         with self._transaction() as transaction:
             stored = [entry for entry in transaction.entries(*key[:2], actions=("recorded", "imported")) if entry.name == key.name]
