@@ -70,9 +70,9 @@ def changes(known: Sequence[Activation], other: Sequence[Activation]) -> tuple[s
             if was and now and was != now:
                 moved.setdefault((was, now), []).append(layer)
         told += [f"{called} {was} became {now} at {_layers(layers, after)}" for (was, now), layers in sorted(moved.items())]
-    for verb, one, rest in (("is gone", before, after), ("is new", after, before)):
+    for what, one, rest in (("gone", before, after), ("new", after, before)):
         if apart := [layer for layer in one if layer not in rest]:
-            told.append(f"{_layers(apart, one)} {verb}")
+            told.append(f"{_layers(apart, one)} {'is' if len(apart) == 1 else 'are'} {what}")
     return tuple(told)
 
 
