@@ -45,7 +45,11 @@ def add_actions(actions: argparse._SubParsersAction[argparse.ArgumentParser]) ->
         description="Print the audit log, and check it. Exit status 1 where it is not whole.",
     )
     log.add_argument("model", nargs="?", help="print the entries of this model only; all are checked")
-    log.add_argument("--holds", metavar="DIGEST", help="also check that it holds an entry whose digest was noted earlier")
+    log.add_argument(
+        "--holds",
+        metavar="DIGEST",
+        help="print none, and check also that there is one whose digest, or its beginning, was noted earlier",
+    )
     log.set_defaults(func=_log)
     for parser in (policy, log):
         add_store(parser)
@@ -80,7 +84,7 @@ def _log(arguments: argparse.Namespace) -> int:
     with opened(arguments) as store:
         entries = store.log()
     for entry in entries:
-        if arguments.model in {None, entry.model}:
+        if arguments.holds is None and arguments.model in {None, entry.model}:
             print("  ".join(filter(None, (when(entry.time), entry.actor, entry.action, _about(entry), _detail(entry)))))
     flaws = [*audit.flaws(entries), *_lost(entries, arguments.holds)]
     if flaws:

@@ -18,12 +18,12 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
-from urllib.parse import quote
 
 from geluwatch.core import provenance
 from geluwatch.errors import BaselineError, ConfigError, MissingPartError
 from geluwatch.records import Baseline
 from geluwatch.store import portable
+from geluwatch.store.digest import content_digest
 from geluwatch.store.signing import Keys
 
 if TYPE_CHECKING:
@@ -51,7 +51,7 @@ def log(baseline: Baseline, target: str, client: MlflowClient | None = None) -> 
         MissingPartError: MLflow is not installed.
     """
     with _place(target, client) as place, tempfile.TemporaryDirectory() as folder:
-        path = Path(folder) / f"{quote(baseline.name, safe='')}.baseline"
+        path = Path(folder) / _file_name(baseline)
         portable.write(baseline, path)
         place.client.log_artifact(place.run_id, str(path), FOLDER)
         for name, value in {**tags(baseline), _FILE: f"{FOLDER}/{path.name}"}.items():
@@ -99,6 +99,11 @@ def tags(baseline: Baseline) -> dict[str, str]:
         told |= {f"machine.{name}": value for name, value in baseline.provenance.machine.items()}
         told |= _formulas(baseline)
     return {f"{_PREFIX}{name}": value for name, value in told.items() if value}
+
+
+def _file_name(baseline: Baseline) -> str:
+    """Return a name that means the same in a path and in an address, and only this baseline."""
+    return f"{re.sub(r'[^A-Za-z0-9.-]', '_', baseline.name)[:100]}-{content_digest(baseline)[:16]}.baseline"
 
 
 def _formulas(baseline: Baseline) -> dict[str, str]:
