@@ -151,9 +151,10 @@ class StoreBase(ABC):
             baseline = self._keys.signed(baseline)
         else:
             self._keys.check(baseline, key.called)
+        told = {"digest": content_digest(baseline), **detail}  # before the transaction, in which others wait
         try:
             with self._transaction(writing=True) as transaction:
-                self._insert_into(transaction, baseline, action, detail)
+                self._insert_into(transaction, baseline, action, told)
         except StoreError:
             if key.name in self.names(key.model, key.model_version):  # another process was quicker
                 raise taken(baseline) from None
@@ -163,12 +164,12 @@ class StoreBase(ABC):
         key = key_of(baseline)
         if key in transaction.keys(*key[:2]):
             raise taken(baseline)
-        before = transaction.newest_activations(key.model)
+        before = transaction.newest_activations(key.model) or ()
         transaction.add(baseline)
-        self._note(transaction, action, key, {"digest": content_digest(baseline), **detail})
+        self._note(transaction, action, key, detail)
         if baseline.signature is not None:
             self._note(transaction, "signed", key, {"key": baseline.signature.key})
-        if changes := provenance.changes(before or (), provenance.of_baseline(baseline)) if before else ():
+        if changes := provenance.changes(before, provenance.of_baseline(baseline)) if before else ():
             self._note(transaction, "activation changed", key, {"changes": list(changes)})
 
     def _found(self, transaction: Transaction, key: Key) -> Baseline:

@@ -34,7 +34,8 @@ def read(model: nn.Module, *, digest: bool = True) -> Weights:
 
     Args:
         model: The model.
-        digest: Whether to read the weights themselves, which takes about a second for a gigabyte, and not only what they are.
+        digest: Whether to read the weights themselves, and not only what they are. That takes about a second for a gigabyte, and
+            waits for the device they lie on.
     """
     shape = _counted(model)
     if not digest:
