@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 _RESERVED_LABELS = frozenset({
     "model", "model_version", "layer", "point", "kind", "rank", "le", "sign", "part", "verdict", "baseline",
     "version", "framework", "tier", "scope", "fault", "device", "declared", "measured", "profile",
+    "weights", "dtype", "device_kind", "torch", "signer", "promoted",
     "job", "instance", "pod", "namespace", "cluster",
 })  # fmt: skip
 

@@ -178,6 +178,7 @@ BASELINE_TIME = Metric("geluwatch_baseline_timestamp_seconds", "gauge", "When th
 BASELINE_WINDOWS = Metric("geluwatch_baseline_windows", "gauge", "Windows the armed baseline was calibrated on.", "{window}")
 BASELINE_LOOKS = Metric("geluwatch_baseline_looks", "gauge", "Independent looks that those windows are worth at the horizon with fewest.", "1")
 BASELINE_INFO = Metric("geluwatch_baseline", "info", "Name of the armed baseline.", "", ("baseline",))
+BASELINE_ORIGIN = Metric("geluwatch_baseline_origin", "info", "What the armed baseline was recorded of, who signed it, and whether it stood promoted when it was armed.", "", ("weights", "dtype", "device_kind", "torch", "signer", "promoted"), profile="standard")
 BUILD_INFO = Metric("geluwatch_build", "info", "Version of geluwatch and of the framework it watches.", "", ("version", "framework"))
 
 # The agent itself

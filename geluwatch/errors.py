@@ -9,7 +9,9 @@
     │   └── AlreadyAttachedError ... because a watch is on it already
     ├── DetachedError           the watch has been detached
     ├── BaselineError           a baseline cannot be recorded, armed or read
-    │   └── UnknownBaselineError
+    │   ├── UnknownBaselineError
+    │   ├── SignatureError      ... because it is unsigned, signed by another key, or changed
+    │   └── PromotionError      ... because it was retired, or lacks what its model's policy asks for
     ├── StoreError              the database cannot be reached or used
     ├── ReportError             there is nothing to report on, or the file cannot be written
     ├── IncidentError           a bundle of evidence cannot be written, read or replayed
@@ -55,6 +57,14 @@ class BaselineError(GeluwatchError):
 
 class UnknownBaselineError(BaselineError):
     """No baseline of that name is stored for this model."""
+
+
+class SignatureError(BaselineError):
+    """A baseline is unsigned, signed by a key that is not trusted, or not what was signed; or a key is unusable."""
+
+
+class PromotionError(BaselineError):
+    """A baseline cannot be promoted, approved, retired or armed as it stands."""
 
 
 class StoreError(GeluwatchError):

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Protocol, runtime_checkable
 
-from geluwatch.records import Baseline, Drained, Report, Site, Span, Totals, Window
+from geluwatch.records import Baseline, Drained, Provenance, Report, Site, Span, Totals, Window
 from geluwatch.retention import Retention
 
 
@@ -34,6 +34,10 @@ class Source(Protocol):
 
     def gather(self, totals: Totals) -> Sequence[Totals]:
         """Return the counters that every process of a distributed run has given, in which all of them call this; alone, just these."""
+        ...
+
+    def provenance(self, *, digest: bool = True) -> Provenance:
+        """Return what the model is and runs on, read in the caller's thread; the weights themselves only where their digest is wanted."""
         ...
 
     def start_anew(self) -> None:
@@ -113,10 +117,28 @@ class BaselineStore(Protocol):
         ...
 
     def load(self, model: str, model_version: str, name: str) -> Baseline:
-        """Return a stored baseline; the name "latest" means the newest.
+        """Return a stored baseline; the name "latest" means the newest promoted one, or where none is, the newest not retired.
 
         Raises:
             UnknownBaselineError: There is none; the message lists the names there are.
+            SignatureError: The store trusts some keys, and none of them signed what it holds.
+            StoreError: The database cannot be used.
+        """
+        ...
+
+    def promoted(self, baseline: Baseline) -> bool:
+        """Return whether a stored baseline stands promoted, for whoever is about to arm it.
+
+        Raises:
+            PromotionError: It was retired.
+            StoreError: The database cannot be used.
+        """
+        ...
+
+    def note_armed(self, baseline: Baseline) -> None:
+        """Note that a watch judges by a stored baseline from now on.
+
+        Raises:
             StoreError: The database cannot be used.
         """
         ...

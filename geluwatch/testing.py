@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from geluwatch.records import Drained, Report, Site, Totals
+from dataclasses import replace
+
+from geluwatch.records import Drained, Provenance, Report, Site, Totals
 from geluwatch.store.memory import MemoryBaselines
 
 __all__ = ["FakeClock", "ListSource", "MemoryBaselines", "MemorySink"]
@@ -46,6 +48,7 @@ class ListSource:
     def __init__(self, sites: tuple[Site, ...]) -> None:
         self.sites = sites
         self.queue: list[Drained] = []
+        self.origin = Provenance()
         self.closed = False
 
     def drain(self) -> Drained:
@@ -55,6 +58,10 @@ class ListSource:
     def gather(self, totals: Totals) -> list[Totals]:
         """Return the counters: there is but one process."""
         return [totals]
+
+    def provenance(self, *, digest: bool = True) -> Provenance:
+        """Return `origin`, which the test may set."""
+        return self.origin if digest else replace(self.origin, weights=replace(self.origin.weights, digest="", tensors={}))
 
     def start_anew(self) -> None:
         """Drop what is queued."""

@@ -21,10 +21,11 @@ from geluwatch.core import application
 from geluwatch.core.batch import Batch
 from geluwatch.core.monitor import Identity, Monitor
 from geluwatch.core.totals import merged
-from geluwatch.errors import BaselineError, DetachedError
+from geluwatch.errors import BaselineError, DetachedError, StoreError
 from geluwatch.inbox import Inbox
+from geluwatch.origins import Origins
 from geluwatch.ports import BaselineStore, Clock, Sink, Source, WindowSink
-from geluwatch.records import Certificate, Report, Site, Totals
+from geluwatch.records import Baseline, Certificate, Provenance, Report, Site, Totals
 
 if TYPE_CHECKING:
     from geluwatch.export.listener import Listener
@@ -49,6 +50,7 @@ class Watch:
         window_sinks: tuple[WindowSink, ...] = (),
     ) -> None:
         self._source = source
+        self._origins = Origins(source, config)
         self._baselines = baselines
         self._clock = clock
         self._config = config
@@ -112,41 +114,61 @@ class Watch:
             self._fold()
             return self._close()
 
-    def record_baseline(self, name: str, *, arm: bool = False) -> Certificate:
-        """Store the windows closed so far as a baseline, calibrate it, and arm it if asked.
+    def provenance(self) -> Provenance:
+        """Return what the model is now: weights, formulas, versions, machine, settings.
+
+        All weights are read, in this thread and piece by piece, about a gigabyte a second; they should not change meanwhile.
+
+        Raises:
+            DetachedError: The watch has been detached.
+        """
+        self._refuse_if_detached()
+        return self._origins.read(self.sites, self._report)
+
+    def record_baseline(self, name: str, *, arm: bool = False, traffic: str = "") -> Certificate:
+        """Store the windows closed so far as a baseline, with the model's provenance, calibrate it, and arm it if asked.
 
         Windows with non-finite values, silent sites, dropped rows or too few rows are left out and counted.
 
+        Args:
+            name: What to call it.
+            arm: Whether to arm it as well.
+            traffic: Which slice of the traffic it is of, for example "eu"; for people, nothing is judged by it.
+
         Raises:
             BaselineError: There is no window, over a tenth is unfit, the name is taken, or arming needs more windows.
+            SignatureError: It is stored but not armed, for keys are trusted and none of them signed it.
             StoreError: The database cannot be used.
         """
+        if name == "latest":
+            raise BaselineError('A baseline cannot be called "latest", which means the newest one; choose another name.')
+        origin = self.provenance()  # not under the lock, for it may take seconds
         with self._lock:
             self._refuse_if_detached()
-            if name == "latest":
-                raise BaselineError('A baseline cannot be called "latest", which means the newest one; choose another name.')
             self._fold()
             baseline = self._monitor.make_baseline(name, self._clock.time())
             if arm and not baseline.certificate.armed:
                 raise BaselineError(f"Baseline {name!r} is neither stored nor armed: {baseline.certificate.reason}")
-            self._baselines.save(baseline)
-            if arm:
-                self._monitor.arm(baseline)
-                self._publish()
-            return baseline.certificate
+            self._baselines.save(replace(baseline, provenance=origin, traffic=traffic))
+            return self.arm(name) if arm else baseline.certificate
 
     def arm(self, name: str = "latest") -> Certificate:
-        """Arm a stored baseline of this model and version; "latest" is the newest.
+        """Arm a stored baseline of this model and version; "latest" is the newest promoted one, or where none is, the newest not retired.
+
+        Where the baseline was recorded of another model than this one (formula, dtype, or weights, if `provenance` has read them),
+        that is a warning in the log of the process.
 
         Raises:
             UnknownBaselineError: There is no such baseline.
-            BaselineError: It is too small to be armed, or belongs to another model.
+            BaselineError: It is too small to be armed, was retired, belongs to another model, or its signature is refused.
             StoreError: The database cannot be used.
         """
         with self._lock:
             self._refuse_if_detached()
-            certificate = self._monitor.arm(self._baselines.load(self._name, self._version, name))
+            baseline = self._baselines.load(self._name, self._version, name)
+            certificate = self._monitor.arm(baseline, promoted=self._baselines.promoted(baseline))
             self._publish()
+            self._say_armed(baseline)
             return certificate
 
     def note_step(self, loss: object = None, scaler: object = None) -> None:
@@ -391,6 +413,15 @@ class Watch:
             if part not in self._failing:
                 log.warning("geluwatch: %s failed: %r", "a sink" if part == "sink" else f"the {part}", error)
             self._failing.add(part)
+
+    def _say_armed(self, baseline: Baseline) -> None:
+        """Warn where an armed baseline is of another model than this one, and note in the store that it is armed."""
+        for difference in self._origins.differences(baseline, self.sites, self._report):
+            log.warning("geluwatch: baseline %r was recorded of another model than the one that runs: %s", baseline.name, difference)
+        try:
+            self._baselines.note_armed(baseline)
+        except StoreError as error:  # a process that may only read its baselines is to judge by them all the same
+            log.warning("geluwatch: baseline %r is armed, but the audit log does not say so: %s", baseline.name, error)
 
     def _refuse_if_detached(self) -> None:
         if self._detached:

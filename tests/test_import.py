@@ -9,7 +9,20 @@ import time
 
 import pytest
 
-HEAVY = ["torch", "transformers", "numpy", "scipy", "sqlalchemy", "alembic", "prometheus_client", "opentelemetry", "grafanalib", "yaml"]
+HEAVY = [
+    "torch",
+    "transformers",
+    "numpy",
+    "scipy",
+    "sqlalchemy",
+    "alembic",
+    "prometheus_client",
+    "opentelemetry",
+    "grafanalib",
+    "yaml",
+    "cryptography",
+    "mlflow",
+]
 
 
 def loaded(code: str) -> set[str]:

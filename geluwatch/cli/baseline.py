@@ -1,4 +1,7 @@
-"""`geluwatch baseline`: which baselines a store holds, what they can promise, and files to carry them to other stores."""
+"""`geluwatch baseline`: which baselines a store holds, what they can promise, and files to carry them to other stores.
+
+Keys and signatures are in `signing`, what becomes of a baseline in `promotion`.
+"""
 
 from __future__ import annotations
 
@@ -6,12 +9,15 @@ import argparse
 import math
 from collections.abc import Iterator
 from dataclasses import replace
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from geluwatch.cli import origin, promotion, signing
+from geluwatch.cli.stored import add_key, add_store, called, key, opened, when
+
 if TYPE_CHECKING:
     from geluwatch.records import Baseline, Certificate
+    from geluwatch.store import BaselineInfo
 
 _LABEL = 10
 
@@ -27,87 +33,81 @@ _RHYTHMS = ((_DAY, "day and night"), (7 * _DAY, "the week"), (math.inf, "the mon
 
 def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     """Add `baseline` with its actions."""
-    what = "list, show, export and import stored baselines"
+    what = "list, show, carry, sign and promote stored baselines"
     parser = commands.add_parser("baseline", help=what, description=f"{what.capitalize()}.")
     actions = parser.add_subparsers(title="actions", metavar="ACTION", required=True)
     listing = actions.add_parser("list", help="one line a baseline", description="Print one line for each stored baseline.")
+    add_store(listing)
     listing.set_defaults(func=_list)
     show = actions.add_parser("show", help="one baseline with its certificate", description="Print one baseline with its certificate.")
+    add_key(show)
     show.set_defaults(func=_show)
     export = actions.add_parser("export", help="write one to a file", description="Write one baseline to a file.")
     export.add_argument("--output", "-o", required=True, metavar="FILE", type=Path, help="file to write; one that exists is left alone")
+    add_key(export)
     export.set_defaults(func=_export)
     take = actions.add_parser("import", help="store one from a file", description="Store the baseline of a file, under the name it has.")
     take.add_argument("file", type=Path, help="file that `geluwatch baseline export` wrote")
-    take.add_argument("--name", help="store it under another name")
+    take.add_argument("--name", help="store it under another name, without the signature, of which the name is part")
+    add_store(take)
     take.set_defaults(func=_import)
-    for action in (show, export):
-        action.add_argument("model", help="model name given to attach")
-        action.add_argument("name", nargs="?", default="latest", help='baseline name; "latest" (the default) is the newest')
-        action.add_argument("--model-version", default="1", help="model version given to attach (default: 1)")
-    for action in (listing, show, export, take):
-        action.add_argument("--store", required=True, metavar="URL", help="SQLAlchemy URL, for example sqlite:///geluwatch.db")
+    promotion.add_actions(actions)
+    signing.add_actions(actions)
 
 
 def _list(arguments: argparse.Namespace) -> int:
-    from geluwatch.store import SqlBaselines
-
-    store = SqlBaselines(arguments.store)
-    try:
+    with opened(arguments) as store:
         rows = store.listing()
-    finally:
-        store.close()
     if not rows:
         print("No baseline is stored there yet; Watch.record_baseline makes one.")
     for row in rows:
-        state = "armable" if row.armed else "too small to arm"
-        print(f"{row.model}  {row.model_version}  {row.name}  {_when(row.created)}  {row.windows} windows  {row.sites} sites  {state}")
+        print("  ".join(_columns(row)))
     return 0
 
 
-def _load(arguments: argparse.Namespace) -> Baseline:
-    from geluwatch.store import SqlBaselines
-
-    store = SqlBaselines(arguments.store)
-    try:
-        return store.load(arguments.model, arguments.model_version, arguments.name)
-    finally:
-        store.close()
+def _columns(row: BaselineInfo) -> Iterator[str]:
+    """Yield what the list shows of one baseline; what it does not tell is left out."""
+    yield from (row.model, row.model_version, row.name, when(row.created), f"{row.windows} windows", f"{row.sites} sites")
+    yield "armable" if row.armed else "too small to arm"
+    yield row.state
+    if row.dtype:
+        yield f"{row.dtype} on {row.device}"
+    if row.traffic:
+        yield f"traffic {row.traffic}"
+    if row.signer:
+        yield f"signed {row.signer}"
 
 
 def _export(arguments: argparse.Namespace) -> int:
     from geluwatch.store import portable
 
-    baseline = _load(arguments)
-    portable.write(baseline, arguments.output)
+    with opened(arguments) as store:
+        baseline = store.load(*key(arguments))
+        with store.exporting(baseline, str(arguments.output)):
+            portable.write(baseline, arguments.output)
     size = arguments.output.stat().st_size
-    print(f"{_called(baseline)} is in {arguments.output}, {size:,} bytes; `geluwatch baseline import` takes it.")
+    print(f"{called(baseline)} is in {arguments.output}, {size:,} bytes; `geluwatch baseline import` takes it.")
     return 0
 
 
 def _import(arguments: argparse.Namespace) -> int:
-    from geluwatch.store import SqlBaselines, portable
+    from geluwatch.store import portable
 
     baseline = portable.read(arguments.file)  # before a store is made, which a file that is refused shall not leave behind
-    if arguments.name is not None:
-        baseline = replace(baseline, name=arguments.name)
-    store = SqlBaselines(arguments.store)
-    try:
-        store.save(baseline)
-    finally:
-        store.close()
-    print(f"{_called(baseline)} is stored, with its certificate and {len(baseline.windows)} windows.")
+    if arguments.name not in {None, baseline.name}:
+        baseline = replace(baseline, name=arguments.name, signature=None)
+    with opened(arguments) as store:
+        store.take(baseline, str(arguments.file))
+    print(f"{called(baseline)} is stored, with its certificate and {len(baseline.windows)} windows.")
     return 0
 
 
-def _called(baseline: Baseline) -> str:
-    return f'Baseline "{baseline.name}" of model "{baseline.model}" version "{baseline.model_version}"'
-
-
 def _show(arguments: argparse.Namespace) -> int:
-    baseline = _load(arguments)
-    print(f"{baseline.name}: model {baseline.model}, version {baseline.model_version}, recorded {_when(baseline.created)}")
-    for label, line in _lines(baseline):
+    with opened(arguments) as store:
+        baseline = store.load(*key(arguments))
+        standing = store.standing(baseline)
+    print(f"{baseline.name}: model {baseline.model}, version {baseline.model_version}, recorded {when(baseline.created)}")
+    for label, line in (*origin.lines(baseline, standing), *_lines(baseline)):
         print(f"  {label:<{_LABEL}}{line}")
     return 0
 
@@ -186,7 +186,3 @@ def _span(seconds: float) -> str:
         if whole or parts:
             parts.append(f"{whole} {unit}")
     return " ".join(parts[:2]) or "0 s"
-
-
-def _when(seconds: float) -> str:
-    return datetime.fromtimestamp(seconds, tz=UTC).strftime("%Y-%m-%d %H:%M:%SZ")

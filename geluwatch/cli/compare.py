@@ -5,10 +5,12 @@ from __future__ import annotations
 import argparse
 import json
 import math
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from xml.etree import ElementTree
 
+from geluwatch.cli import origin
 from geluwatch.errors import BaselineError, ConfigError
 
 if TYPE_CHECKING:
@@ -51,17 +53,15 @@ def _compare(arguments: argparse.Namespace) -> int:
 
 def _load(arguments: argparse.Namespace, name: str, version: str) -> Baseline:
     """Return a baseline from a file or from the store."""
-    from geluwatch.store import SqlBaselines, portable
+    from geluwatch.cli.stored import opened
+    from geluwatch.store import portable
 
     if Path(name).is_file():
         return portable.read(Path(name))
     if arguments.store is None or arguments.model is None:
         raise ConfigError(f"{name} is no file; for the name of a stored baseline, give --store and --model.")
-    store = SqlBaselines(arguments.store)
-    try:
+    with opened(arguments) as store:
         return store.load(arguments.model, version, name)
-    finally:
-        store.close()
 
 
 def _lines(known: Baseline, other: Baseline, found: Comparison) -> list[str]:
@@ -72,7 +72,16 @@ def _lines(known: Baseline, other: Baseline, found: Comparison) -> list[str]:
         distances = "  ".join(f"{_distance(layer, point):<15}" for point in ("pre", "post"))
         row = f"{layer.layer:<{width}}  {layer.outcome:<8}  {distances}  {layer.alarms:>16}  {layer.evidence:>13.2f}"
         lines.append(f"{row}  {layer.difference}".rstrip())
-    return [*lines, "", _sentence(found)]
+    return [*lines, "", _sentence(found), *_origins(known, other)]
+
+
+def _origins(known: Baseline, other: Baseline) -> Iterator[str]:
+    """Yield what is known of the models and surroundings that the two were recorded of, where they differ."""
+    apart = origin.compared(known, other)
+    if apart["differences"]:
+        yield f"They were recorded of different models: {'; '.join(apart['differences'])}."
+    if apart["surroundings"]:
+        yield f"And elsewhere: {'; '.join(apart['surroundings'])}."
 
 
 def _distance(layer: LayerComparison, point: Any) -> str:
@@ -108,6 +117,7 @@ def _document(known: Baseline, other: Baseline, found: Comparison) -> dict[str, 
         "first_layer": found.first_layer,
         "scope": found.scope,
         "cause": found.cause,
+        **origin.compared(known, other),
         "layers": [
             {
                 "layer": layer.layer,

@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 
 from geluwatch.catalog import FULL_EDGES
 from geluwatch.config import Config
-from geluwatch.core import application, follow, gross, histogram, moments, recorder
+from geluwatch.core import application, follow, gross, histogram, moments, provenance, recorder
 from geluwatch.core.follow import Follower
 from geluwatch.core.headroom import Headrooms
 from geluwatch.core.judge import Judge, Judged
@@ -26,6 +26,7 @@ from geluwatch.records import (
     Drained,
     Gross,
     Histogram,
+    Origin,
     Parity,
     PointKey,
     PointReport,
@@ -63,6 +64,7 @@ class Monitor:
         self._totals = Totals()
         self._points: dict[PointKey, PointTotals] = {}
         self._judge: Judge | None = None
+        self._origin: Origin | None = None
         self._follower: Follower | None = None
         self._judged = Judged()
         self._gross: Mapping[PointKey, Gross] = {}
@@ -95,7 +97,7 @@ class Monitor:
         """Return a monitor of the same model and armed baseline that has seen nothing yet, for a forked child."""
         fresh = Monitor(self._identity, self._sites, self._config, now)
         if self._judge is not None:
-            fresh.arm(self._judge.baseline)
+            fresh.arm(self._judge.baseline, promoted=self._origin is not None and self._origin.promoted)
         return fresh
 
     def census(self, sites: tuple[Site, ...]) -> None:
@@ -156,8 +158,8 @@ class Monitor:
             model=identity.model, model_version=identity.model_version, name=name, created=now, sites=self._sites
         )
 
-    def arm(self, baseline: Baseline) -> Certificate:
-        """Judge windows against a baseline from now on.
+    def arm(self, baseline: Baseline, *, promoted: bool = False) -> Certificate:
+        """Judge windows against a baseline from now on; `promoted` is told to readers.
 
         Raises:
             BaselineError: The baseline is too small to be armed, or knows none of the model's layers.
@@ -173,6 +175,7 @@ class Monitor:
             )
         judge = Judge(replace(baseline, windows=()), self._config)  # which are up to 256 MiB, and judge nothing
         self._judge, self._judged, self._follower = judge, Judged(), None
+        self._origin = provenance.origin(baseline, promoted=promoted)
         self._recorder = recorder.Recorder(self._config)
         self._baseline_cdf = {}
         for key, values in baseline.histograms.items():
@@ -188,6 +191,7 @@ class Monitor:
         """
         self._follower = Follower(self._config, windows, lag)
         self._judge, self._judged, self._baseline_cdf = None, Judged(), {}
+        self._origin = None
 
     def report(self, now: float) -> Report:
         """Return what is known at this moment, as one frozen record."""
@@ -214,6 +218,7 @@ class Monitor:
             baseline=baseline.name if baseline else follow.NAME if since is not None else None,
             baseline_created=baseline.created if baseline else since,
             certificate=baseline.certificate if baseline else None,
+            origin=self._origin,
             totals=self._totals,
             disabled=self._disabled,
             usage=self._usage,

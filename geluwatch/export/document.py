@@ -12,7 +12,8 @@ Every number is finite or null; times are seconds since the epoch. The keys::
     gross                           what is grossly wrong, each: layer, point, fault ("dead" or "impossible")
     kernels                         layers whose kernel is not the declared one, each: layer, fault (a sentence)
     overflow                        where an overflow lies ahead, each: layer, point, bits, windows, seconds, alarm ("ticket" or "page")
-    baseline                        null, or {name, created, certificate}; the certificate is null or
+    baseline                        null, or {name, created, certificate, origin}; the origin is null or {weights, dtype, device, torch,
+                                    signer, promoted}, of what it was recorded and who stands for it; the certificate is null or
                                     {windows, left_out, seconds, looks, tickets_per_month, pages_per_quarter,
                                     ticket_limit, page_limit, paging, paging_reason}; a limit that is not armed is null
     window                          null, or {started, ended} of the last one closed
@@ -71,6 +72,7 @@ _CERTIFICATE_KEYS = (
     "paging",
     "paging_reason",
 )
+_ORIGIN_KEYS = ("weights", "dtype", "device", "torch", "signer", "promoted")
 _TOTAL_KEYS = (
     "forwards",
     "sampled_forwards",
@@ -128,7 +130,8 @@ def _baseline(report: Report) -> dict[str, Any] | None:
         return None
     given = report.certificate
     certificate = None if given is None else _plain(given, _CERTIFICATE_KEYS)
-    return {"name": report.baseline, "created": report.baseline_created, "certificate": certificate}
+    origin = None if report.origin is None else _plain(report.origin, _ORIGIN_KEYS)
+    return {"name": report.baseline, "created": report.baseline_created, "certificate": certificate, "origin": origin}
 
 
 def _layer(points: list[PointReport], nonfinite: Nonfinite) -> dict[str, Any]:

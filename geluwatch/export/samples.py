@@ -241,6 +241,18 @@ def _baseline_info(report: Report) -> Iterator[_Reading]:
         yield {"baseline": report.baseline}, 1
 
 
+def _baseline_origin(report: Report) -> Iterator[_Reading]:
+    if (origin := report.origin) is not None:
+        told = {
+            "weights": origin.weights,
+            "dtype": origin.dtype,
+            "device_kind": origin.device,
+            "torch": origin.torch,
+            "signer": origin.signer,
+        }
+        yield {**told, "promoted": "yes" if origin.promoted else "no"}, 1
+
+
 def _build_info(report: Report) -> Iterator[_Reading]:
     yield {"version": package_version(), "framework": report.framework}, 1
 
@@ -313,6 +325,7 @@ _READERS: Mapping[Metric, _Reader] = {
     catalog.BASELINE_WINDOWS: _of_certificate(lambda given: given.windows),
     catalog.BASELINE_LOOKS: _of_certificate(lambda given: given.looks),
     catalog.BASELINE_INFO: _baseline_info,
+    catalog.BASELINE_ORIGIN: _baseline_origin,
     catalog.BUILD_INFO: _build_info,
     catalog.ATTACHED: _of_model(lambda report: report.attached),
     catalog.GELU_SECONDS: _op_seconds,

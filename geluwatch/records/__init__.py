@@ -13,6 +13,7 @@ from geluwatch.records.history import RESOLUTIONS, PointSummary, Resolution, Spa
 from geluwatch.records.names import POINTS, STATISTICS, VERDICTS, Alarm, Cells, Floats, Gross, Ints, Point, PointKey, State, Verdict
 from geluwatch.records.numerics import Headroom, Parity
 from geluwatch.records.observed import Drained, Histogram, Moments, Nonfinite, PointWindow, Rows, Site, Window
+from geluwatch.records.provenance import Activation, Origin, Provenance, Signature, Weights
 from geluwatch.records.report import Interval, Panel, PointReport, PointTotals, Report, Totals
 from geluwatch.records.traffic import DeviceUsage, FirstPass, Traffic, Usage
 from geluwatch.records.training import Training
@@ -22,6 +23,7 @@ __all__ = [
     "RESOLUTIONS",
     "STATISTICS",
     "VERDICTS",
+    "Activation",
     "Alarm",
     "Application",
     "Baseline",
@@ -42,6 +44,7 @@ __all__ = [
     "KeptRows",
     "Moments",
     "Nonfinite",
+    "Origin",
     "Panel",
     "Parity",
     "Point",
@@ -50,10 +53,12 @@ __all__ = [
     "PointSummary",
     "PointTotals",
     "PointWindow",
+    "Provenance",
     "Reference",
     "Report",
     "Resolution",
     "Rows",
+    "Signature",
     "Site",
     "Span",
     "State",
@@ -63,5 +68,6 @@ __all__ = [
     "Training",
     "Usage",
     "Verdict",
+    "Weights",
     "Window",
 ]

@@ -10,6 +10,7 @@ import numpy.typing as npt
 
 from geluwatch.records.names import Floats, PointKey
 from geluwatch.records.observed import Histogram, Site, Window
+from geluwatch.records.provenance import Provenance, Signature
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,3 +100,9 @@ class Baseline:
     histograms: Mapping[PointKey, Histogram] = field(default_factory=dict)
     """All windows' values together."""
     calm: Calm | None = None
+    traffic: str = ""
+    """Which slice of the traffic it is of; empty for all of it."""
+    provenance: Provenance | None = None
+    """What the model was and ran on; None where that was not recorded."""
+    signature: Signature | None = None
+    """Of everything above; None where nobody signed."""

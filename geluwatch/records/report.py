@@ -12,6 +12,7 @@ from geluwatch.records.baseline import Certificate
 from geluwatch.records.names import Alarm, Gross, Point, PointKey, State, Verdict
 from geluwatch.records.numerics import Headroom, Parity
 from geluwatch.records.observed import Nonfinite
+from geluwatch.records.provenance import Origin
 from geluwatch.records.traffic import Traffic, Usage
 from geluwatch.records.training import Training
 
@@ -165,6 +166,8 @@ class Report:
     baseline_created: float | None = None
     certificate: Certificate | None = None
     """Of the armed baseline."""
+    origin: Origin | None = None
+    """Where the armed baseline comes from."""
     totals: Totals = field(default_factory=Totals)
     disabled: tuple[str, ...] = ()
     """Parts of the agent that the breaker has switched off."""

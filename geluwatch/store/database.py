@@ -37,17 +37,17 @@ class Database:
 
     @contextmanager
     def _session(self, *, writing: bool = False) -> Iterator[Session]:
-        with self._transaction(Session(for_writing(self._engine) if writing else self._engine)) as session:
+        with self._begun(Session(for_writing(self._engine) if writing else self._engine)) as session:
             yield session
 
     @contextmanager
     def _snapshot(self) -> Iterator[Session]:
         """Give a transaction that sees the database as it is at its first query, whatever is written meanwhile."""
-        with self._transaction(Session(for_reading_at_length(self._engine))) as session:
+        with self._begun(Session(for_reading_at_length(self._engine))) as session:
             yield session
 
     @contextmanager
-    def _transaction(self, opened: Session) -> Iterator[Session]:
+    def _begun(self, opened: Session) -> Iterator[Session]:
         if self._closed:
             raise StoreError(f"{shown(self._engine.url)} has been closed by this process; open it again.")
         with reported(self._engine.url), opened as session, session.begin():

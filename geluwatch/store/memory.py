@@ -1,144 +1,86 @@
-"""The stores for those who have no database: what they hold lives as long as the process."""
+"""The baseline store for a watch without a database: baselines live as long as the process."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from itertools import count
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
 from threading import Lock
 
-from geluwatch.core.history import merge
-from geluwatch.core.thinning import Kept, Step, next_step
-from geluwatch.core.window import nbytes
-from geluwatch.records import Baseline, Resolution, Span
-from geluwatch.retention import Retention
-from geluwatch.store.rules import LATEST, BaselineInfo, HistoryInfo, check, in_order, taken, unknown
+from geluwatch.core import provenance
+from geluwatch.records import Activation, Baseline
+from geluwatch.store.audit import START, Entry, chained
+from geluwatch.store.governance import GovernedStore
+from geluwatch.store.promotion import Policy
+from geluwatch.store.rules import BaselineInfo, Key, info_of, key_of
+from geluwatch.store.signing import Keys
 
 
-class MemoryBaselines:
-    """A `geluwatch.ports.BaselineStore` in memory; any thread may use it."""
+class MemoryBaselines(GovernedStore):
+    """A `geluwatch.ports.BaselineStore` in memory; any thread may use it. Arguments are those of `StoreBase`."""
 
-    def __init__(self) -> None:
-        self._stored: dict[tuple[str, str, str], Baseline] = {}
+    def __init__(self, keys: Keys | None = None, actor: str | None = None) -> None:
+        super().__init__(keys, actor)
+        self._kept = _Kept()
         self._lock = Lock()
-
-    def save(self, baseline: Baseline) -> None:
-        """Keep a baseline.
-
-        Raises:
-            BaselineError: The name is taken for this model and version, or is no usable name.
-        """
-        check(baseline)
-        with self._lock:
-            if self._stored.setdefault(_key(baseline), baseline) is not baseline:
-                raise taken(baseline)
-
-    def load(self, model: str, model_version: str, name: str) -> Baseline:
-        """Return a baseline; the name "latest" means the newest.
-
-        Raises:
-            UnknownBaselineError: There is none; the message lists the names there are.
-        """
-        names = self.names(model, model_version)
-        key = (model, model_version, names[-1] if name == LATEST and names else name)
-        try:
-            return self._stored[key]
-        except KeyError:
-            raise unknown(*key, [_key(baseline) for baseline in self._oldest_first()]) from None
-
-    def names(self, model: str, model_version: str) -> tuple[str, ...]:
-        """Names stored for a model version, oldest first."""
-        return tuple(each.name for each in self._oldest_first() if (each.model, each.model_version) == (model, model_version))
-
-    def listing(self) -> tuple[BaselineInfo, ...]:
-        """Everything stored, by model and version, oldest first within each."""
-        ordered = sorted(self._oldest_first(), key=lambda each: (each.model, each.model_version))
-        return tuple(
-            BaselineInfo(*_key(each), each.created, each.certificate.windows, len(each.sites), each.certificate.armed) for each in ordered
-        )
 
     def close(self) -> None:
         """Do nothing: there is no connection to release."""
+
+    @contextmanager
+    def _transaction(self, *, writing: bool = False) -> Iterator[_Kept]:
+        with self._lock:
+            kept = self._kept.copy() if writing else self._kept
+            yield kept
+            self._kept = kept
+
+
+@dataclass(slots=True)
+class _Kept:
+    """All that is kept, and a `geluwatch.store.transaction.Transaction` over it."""
+
+    baselines: dict[Key, Baseline] = field(default_factory=dict)
+    log: list[Entry] = field(default_factory=list)
+    policies: dict[str, Policy] = field(default_factory=dict)
+
+    def copy(self) -> _Kept:
+        return _Kept(dict(self.baselines), list(self.log), dict(self.policies))
+
+    def find(self, key: Key) -> Baseline | None:
+        return self.baselines.get(key)
+
+    def keys(self, model: str | None = None, model_version: str | None = None) -> list[Key]:
+        found = map(key_of, self._oldest_first())
+        return [key for key in found if model in {None, key.model} and model_version in {None, key.model_version}]
+
+    def infos(self) -> list[BaselineInfo]:
+        return [info_of(each) for each in self._oldest_first()]
+
+    def newest_activations(self, model: str) -> tuple[Activation, ...] | None:
+        of_model = [each for each in self._oldest_first() if each.model == model]
+        return provenance.of_baseline(of_model[-1]) if of_model else None
+
+    def add(self, baseline: Baseline) -> None:
+        self.baselines[key_of(baseline)] = baseline
+
+    def put_signature(self, baseline: Baseline) -> None:
+        self.baselines[key_of(baseline)] = baseline
+
+    def entries(self, model: str | None = None, model_version: str | None = None, actions: Sequence[str] = ()) -> list[Entry]:
+        return [
+            entry
+            for entry in self.log
+            if model in {None, entry.model} and model_version in {None, entry.model_version} and (not actions or entry.action in actions)
+        ]
+
+    def append(self, entry: Entry) -> None:
+        self.log.append(chained(entry, self.log[-1].digest if self.log else START))
+
+    def policy(self, model: str) -> Policy:
+        return self.policies.get(model, Policy())
+
+    def put_policy(self, model: str, policy: Policy) -> None:
+        self.policies[model] = policy
 
     def _oldest_first(self) -> list[Baseline]:
-        with self._lock:
-            return sorted(self._stored.values(), key=lambda each: each.created)
-
-
-class MemoryHistory:
-    """A `geluwatch.ports.HistoryStore` in memory; any thread may use it. A span takes what its arrays take."""
-
-    def __init__(self) -> None:
-        self._kept: dict[int, Span] = {}
-        self._ids = count()
-        self._lock = Lock()
-
-    def append(self, span: Span) -> None:
-        """Keep a span; one that is there already, of the same source and moment, is not kept twice."""
-        with self._lock:
-            if _moment(span) not in map(_moment, self._kept.values()):
-                self._kept[next(self._ids)] = span
-
-    def spans(self, model: str, model_version: str | None, since: float, until: float) -> Iterator[Span]:
-        """Yield what is kept of a model's windows that ended after `since` and began before `until`, as of the first."""
-        within = [span for _, span in self._of(model, model_version) if span.window.ended > since and span.window.started < until]
-        yield from sorted(within, key=lambda span: span.window.ended)
-
-    def thin(self, model: str, retention: Retention, now: float) -> bool:
-        """Do the next piece of what age and size demand; return whether there may be more."""
-        with self._lock:
-            kept = [
-                Kept(number, span.model_version, span.resolution, span.window.ended, nbytes(span.window))
-                for number, span in self._kept.items()
-                if span.model == model
-            ]
-            step = next_step(kept, retention, now)
-            if step is not None:
-                self._do(step)
-        return step is not None
-
-    def size(self, model: str) -> int:
-        """Return the bytes that all versions of a model take."""
-        return sum(nbytes(span.window) for _, span in self._of(model, None))
-
-    def listing(self) -> tuple[HistoryInfo, ...]:
-        """Return what is kept by model, version and resolution, in this order."""
-        groups: dict[tuple[str, str, Resolution], list[Span]] = {}
-        for span in self._copy().values():
-            groups.setdefault((span.model, span.model_version, span.resolution), []).append(span)
-        return in_order(_info(*key, spans) for key, spans in groups.items())
-
-    def forget(self, model: str, before: float, model_version: str | None = None) -> int:
-        """Drop the spans of a model that had ended by a moment; return how many they were."""
-        gone = [number for number, span in self._of(model, model_version) if span.window.ended <= before]
-        with self._lock:
-            return sum(self._kept.pop(number, None) is not None for number in gone)
-
-    def close(self) -> None:
-        """Do nothing: there is no connection to release."""
-
-    def _do(self, step: Step) -> None:
-        taken = [self._kept.pop(number) for number in step.ids]
-        if step.into is not None:
-            self._kept[next(self._ids)] = merge(taken, step.into)
-
-    def _of(self, model: str, model_version: str | None) -> list[tuple[int, Span]]:
-        kept = self._copy().items()
-        return [(number, span) for number, span in kept if span.model == model and model_version in {None, span.model_version}]
-
-    def _copy(self) -> dict[int, Span]:
-        with self._lock:
-            return dict(self._kept)
-
-
-def _moment(span: Span) -> tuple[str, str, str, str, float]:
-    return span.model, span.model_version, span.resolution, span.source, span.window.ended
-
-
-def _info(model: str, model_version: str, resolution: Resolution, spans: list[Span]) -> HistoryInfo:
-    windows, size = sum(span.windows for span in spans), sum(nbytes(span.window) for span in spans)
-    began, ended = min(span.window.started for span in spans), max(span.window.ended for span in spans)
-    return HistoryInfo(model, model_version, resolution, len(spans), windows, size, began, ended)
-
-
-def _key(baseline: Baseline) -> tuple[str, str, str]:
-    return baseline.model, baseline.model_version, baseline.name
+        return sorted(self.baselines.values(), key=lambda each: each.created)

@@ -21,6 +21,7 @@ from geluwatch.records import Baseline, Site
 from geluwatch.store import codec
 from geluwatch.store.codec.archive import DAMAGE
 from geluwatch.store.rules import check
+from geluwatch.store.signing import Keys
 
 _MAGIC = b"geluwatch-baseline "
 _VERSION = 1
@@ -89,17 +90,24 @@ def write(baseline: Baseline, path: Path) -> None:
         raise BaselineError(f"{path} cannot be written ({failure.strerror}); give another place.") from None
 
 
-def read(path: Path) -> Baseline:
+def read(path: Path, keys: Keys | None = None) -> Baseline:
     """Return the baseline in a file.
+
+    Args:
+        path: The file.
+        keys: Whom to trust; None asks the environment (see `geluwatch.store.signing`).
 
     Raises:
         BaselineError: The file cannot be read, or `load` refuses it.
+        SignatureError: Keys are trusted, and none of them signed what the file holds.
     """
     try:
         content = path.read_bytes()
     except OSError as failure:
         raise BaselineError(f"{path} cannot be read ({failure.strerror}); name a file that `geluwatch baseline export` wrote.") from None
-    return load(content, str(path))
+    baseline = load(content, str(path))
+    (Keys.from_environment() if keys is None else keys).check(baseline, f"The baseline in {path}")
+    return baseline
 
 
 def _entries(baseline: Baseline) -> Iterator[tuple[str, bytes]]:
@@ -114,6 +122,7 @@ def _entries(baseline: Baseline) -> Iterator[tuple[str, bytes]]:
         "windows": len(baseline.windows),
         "calm": baseline.calm is not None,
     }
+    head |= _origin(baseline)
     yield "baseline.json", json.dumps(head, allow_nan=False, indent=1).encode()
     yield "references.npz", codec.encode_references(baseline.references)
     yield "histograms.npz", codec.encode_histograms(baseline.histograms)
@@ -121,6 +130,17 @@ def _entries(baseline: Baseline) -> Iterator[tuple[str, bytes]]:
         yield "calm.npz", codec.encode_calm(baseline.calm)
     for place, window in enumerate(baseline.windows):
         yield _window(place), codec.encode_window(window)
+
+
+def _origin(baseline: Baseline) -> dict[str, Any]:
+    """Return what a baseline may lack, where it has it: a file of an earlier release has none of it."""
+    origin, signature = baseline.provenance, baseline.signature
+    parts = {
+        "traffic": baseline.traffic,
+        "provenance": codec.encode_provenance(origin) if origin else None,
+        "signature": codec.encode_signature(signature) if signature else None,
+    }
+    return {name: part for name, part in parts.items() if part}
 
 
 def _read(archive: bytes, name: str) -> Baseline:
@@ -140,6 +160,9 @@ def _read(archive: bytes, name: str) -> Baseline:
             references=codec.decode_references(entries.read("references.npz"), "the references"),
             histograms=codec.decode_histograms(entries.read("histograms.npz"), "the histograms"),
             calm=codec.decode_calm(entries.read("calm.npz"), "the calm scores") if head["calm"] else None,
+            traffic=_text(head.get("traffic", "")),
+            provenance=codec.decode_provenance(head["provenance"]) if "provenance" in head else None,
+            signature=codec.decode_signature(head["signature"]) if "signature" in head else None,
         )
 
 

@@ -5,9 +5,10 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from geluwatch.errors import BaselineError, UnknownBaselineError
-from geluwatch.records import RESOLUTIONS, Baseline, Resolution
+from geluwatch.records import RESOLUTIONS, Baseline, Resolution, Weights
 
 LATEST = "latest"
 """Stands for the newest baseline of a model version, so no baseline can have it as its name."""
@@ -16,6 +17,27 @@ KEY_LENGTH = 255
 """Longest model, version or name; three of them in one index is the most that every common database takes."""
 
 _LISTED = 10
+
+
+class Key(NamedTuple):
+    """What a baseline is stored under."""
+
+    model: str
+    model_version: str
+    name: str
+
+    def __str__(self) -> str:
+        return f'baseline "{self.name}" of {_version(self.model, self.model_version)}'
+
+    @property
+    def called(self) -> str:
+        """How a sentence about it begins."""
+        return f"B{str(self)[1:]}"
+
+
+def key_of(baseline: Baseline) -> Key:
+    """Return what a baseline is stored under."""
+    return Key(baseline.model, baseline.model_version, baseline.name)
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,6 +54,31 @@ class BaselineInfo:
     sites: int
     armed: bool
     """Whether drift tickets can be armed on it."""
+    traffic: str = ""
+    dtype: str = ""
+    """Of most parameters; empty, like the next, where no provenance was recorded."""
+    device: str = ""
+    """Kind of device that most parameters lay on."""
+    signer: str = ""
+    """Which key signed it, in short; empty where none did."""
+    state: str = "recorded"
+    """"recorded", "promoted" or "retired"."""
+
+
+def info_of(baseline: Baseline) -> BaselineInfo:
+    """Return what a list shows of a baseline, without what the log tells."""
+    weights = baseline.provenance.weights if baseline.provenance else Weights()
+    return BaselineInfo(
+        *key_of(baseline),
+        baseline.created,
+        baseline.certificate.windows,
+        len(baseline.sites),
+        baseline.certificate.armed,
+        baseline.traffic,
+        next(iter(weights.dtypes), ""),
+        next(iter(weights.devices), ""),
+        baseline.signature.signer if baseline.signature else "",
+    )
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,6 +114,8 @@ def check(baseline: Baseline) -> None:
         value = getattr(baseline, field)
         if not 1 <= len(value) <= KEY_LENGTH or not value.isprintable():
             raise BaselineError(f"The {field} of a baseline must be 1 to {KEY_LENGTH} printable characters, got {_short(value)}.")
+    if len(baseline.traffic) > KEY_LENGTH or not baseline.traffic.isprintable():
+        raise BaselineError(f"The traffic of a baseline must be at most {KEY_LENGTH} printable characters, got {_short(baseline.traffic)}.")
     if baseline.name == LATEST:
         raise BaselineError(f'The name "{LATEST}" stands for the newest baseline; give another one.')
     times = (baseline.created, *(time for window in baseline.windows for time in (window.started, window.ended)))
@@ -83,17 +132,18 @@ def taken(baseline: Baseline) -> BaselineError:
     )
 
 
-def unknown(model: str, model_version: str, name: str, stored: Sequence[tuple[str, str, str]]) -> UnknownBaselineError:
+def unknown(key: Key, stored: Sequence[Key]) -> UnknownBaselineError:
     """Return the error for a baseline that is not there.
 
     Args:
-        model: The model asked for.
-        model_version: Its version.
-        name: The name asked for.
-        stored: (model, version, name) of all that there are, oldest first.
+        key: What was asked for.
+        stored: All that there are, oldest first.
     """
+    model, model_version, name = key
     asked = _version(model, model_version)
-    names = [f'"{entry[2]}"' for entry in stored if entry[:2] == (model, model_version)]
+    names = [f'"{entry.name}"' for entry in stored if entry[:2] == (model, model_version)]
+    if names and name == LATEST:
+        return UnknownBaselineError(f"All {len(names)} baselines of {asked} are retired; record another one.")
     if names:
         return UnknownBaselineError(f'No baseline "{name}" is stored for {asked}; there are {_list(names)}.')
     versions = [_version(*entry[:2]) for entry in dict.fromkeys(entry[:2] for entry in stored)]

@@ -2,7 +2,7 @@
 
 Every table carries the product's prefix, because the database may be one that others use too, and every constraint has a
 name that follows from its columns, so that a later migration can drop or change it on any database. Rows are written once
-and never changed, but policies: what becomes of a baseline (promoted, retired) is told by the audit log.
+and never changed, but policies and the signature of a baseline: what becomes of one (promoted, retired) is told by the audit log.
 
 What is queried is a column. What is only read back whole is a payload (see `geluwatch.store.codec`).
 """

@@ -14,8 +14,8 @@ from geluwatch.config import Config
 from geluwatch.core.totals import add_traffic
 from geluwatch.errors import AlreadyAttachedError, AttachError, NoGeluError
 from geluwatch.ports import Clock
-from geluwatch.records import Drained, Nonfinite, Point, Rows, Site, Totals
-from geluwatch.tap import padding, ranks, runtime, usage
+from geluwatch.records import Drained, Nonfinite, Point, Provenance, Rows, Site, Totals
+from geluwatch.tap import origin, padding, ranks, runtime, usage
 from geluwatch.tap._compat import compiled_before
 from geluwatch.tap.discover import discover
 from geluwatch.tap.meter import increase
@@ -165,6 +165,10 @@ class TorchSource:
     def gather(self, totals: Totals) -> list[Totals]:
         """Return the counters that every rank has given; a collective that all ranks have to call."""
         return ranks.gather(totals)
+
+    def provenance(self, *, digest: bool = True) -> Provenance:
+        """Return what the model is and runs on (see `origin.read`)."""
+        return origin.read(self._model(), digest=digest)
 
     def start_anew(self) -> None:
         """Forget what was seen, as a forked child has to: it was seen by the parent, which reports it."""

@@ -14,8 +14,9 @@ from geluwatch.cli.main import main
 from geluwatch.config import Config
 from geluwatch.core import histogram
 from geluwatch.core.recorder import Recorder
-from geluwatch.records import Baseline, Moments, PointWindow, Site, Window
+from geluwatch.records import Activation, Baseline, Moments, PointWindow, Provenance, Signature, Site, Weights, Window
 from geluwatch.store import SqlBaselines
+from geluwatch.store.audit import Entry
 
 SITES = (
     Site("encoder.0.act", 0, "module", "GELUActivation", "erf"),
@@ -42,9 +43,10 @@ def record(windows: int, seconds: float = MINUTE, left_out: int = 0) -> Baseline
 
 
 @pytest.fixture
-def show(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> Show:
+def show(tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Show:
     """Stores a baseline and returns the lines that `baseline show` prints of it."""
     url = f"sqlite:///{tmp_path}/store.db"
+    monkeypatch.setenv("GELUWATCH_ACTOR", "alice")
 
     def lines(baseline: Baseline) -> list[str]:
         store = SqlBaselines(url)
@@ -70,6 +72,7 @@ def test_a_baseline_of_an_hour_and_a_half(show: Show) -> None:
     *lines, verdict = show(baseline)
     assert [
         "v1: model minilm, version 1, recorded 2023-11-14 22:13:20Z",
+        "  standing  recorded by alice; not signed",
         "  windows   100 used, 2 left out (non-finite values, silent sites, dropped rows or too few of them)",
         "  sites     2, 1 of them blind",
         "  time      1 h 39 min from first to last; a rhythm longer than that, such as day and night, is not in it",
@@ -89,6 +92,7 @@ def test_a_baseline_that_is_too_small(show: Show) -> None:
     """What is missing is said once, and nothing is shown that was not calibrated."""
     baseline = record(9)
     assert [
+        "  standing  recorded by alice; not signed",
         "  windows   9 used, 0 left out",
         "  sites     2, 1 of them blind",
         "  time      8 min 0 s from first to last; a rhythm longer than that, such as day and night, is not in it",
@@ -148,6 +152,7 @@ def test_a_baseline_of_an_earlier_release(show: Show) -> None:
     baseline = record(100)
     certificate = replace(baseline.certificate, seconds=0.0, looks=0.0, ticket_limit=math.inf, replayed=0)
     assert [
+        "  standing  recorded by alice; not signed",
         "  windows   100 used, 0 left out",
         "  sites     2, 1 of them blind",
         f"  horizons  windows averaged: {', '.join(map(str, certificate.horizons))}",
@@ -167,8 +172,8 @@ def test_latest_is_shown_by_default(tmp_path: Path, capsys: pytest.CaptureFixtur
     assert capsys.readouterr().out.startswith("v2: model minilm, version 1, ")
     assert 0 == main(["baseline", "list", "--store", url])
     assert [
-        "minilm  1  v1  2023-11-14 22:13:20Z  9 windows  2 sites  too small to arm",
-        "minilm  1  v2  2023-11-14 22:13:21Z  200 windows  2 sites  armable",
+        "minilm  1  v1  2023-11-14 22:13:20Z  9 windows  2 sites  too small to arm  recorded",
+        "minilm  1  v2  2023-11-14 22:13:21Z  200 windows  2 sites  armable  recorded",
     ] == capsys.readouterr().out.splitlines()
 
 
@@ -179,6 +184,39 @@ def test_mistakes_are_one_sentence(tmp_path: Path, capsys: pytest.CaptureFixture
     assert "No baseline is stored there yet; Watch.record_baseline makes one.\n" == capsys.readouterr().out
     assert 1 == main(["baseline", "show", "minilm", "v9", "--store", url])
     assert capsys.readouterr().err.startswith('geluwatch: No baseline is stored for model "minilm" version "1"')
+
+
+def logged(url: str) -> tuple[Entry, ...]:
+    """Return the log of a store."""
+    store = SqlBaselines(url)
+    found = store.log()
+    store.close()
+    return found
+
+
+def test_where_it_comes_from(show: Show) -> None:
+    """Weights, formulas with how many layers have each, versions, machine and the slice of the traffic are shown."""
+    acts = tuple(Activation(f"layer.{place}", "module", "GELU", "erf", "erf", "float32", "float32") for place in range(6))
+    origin = Provenance(
+        Weights("ab" * 32, "", {"a": "1", "b": "2"}, 22_713_216, ("float32", "int8"), ("cuda", "cpu")),
+        (*acts, Activation("head", "functional", "Head", "tanh")),
+        {"torch": "2.13.0", "python": "3.11"},
+        {"platform": "Linux", "cpu": "AVX2"},
+    )
+    baseline = replace(record(9), provenance=origin, traffic="eu", signature=Signature("0a" * 32, "f0" * 64))
+    assert [
+        "  standing  recorded by alice; signed by key 0a0a0a0a0a0a0a0a",
+        "  traffic   eu",
+        "  weights   abababababababab over 2 tensors; 22,713,216 parameters in float32 and int8 on cuda and cpu",
+        "  formulas  6 declare erf, measured erf in float32; 1 declares tanh, not measured",
+        "  versions  python 3.11, torch 2.13.0",
+        "  machine   Linux, AVX2",
+    ] == show(baseline)[1:7]
+    unknown = replace(origin, weights=replace(origin.weights, digest="", tensors={}, reason="sharded"))
+    assert (
+        "  weights   unknown: sharded; 22,713,216 parameters in float32 and int8 on cuda and cpu"
+        == show(replace(baseline, name="v2", provenance=unknown))[3]
+    )
 
 
 def test_a_baseline_goes_from_store_to_store(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -199,6 +237,8 @@ def test_a_baseline_goes_from_store_to_store(tmp_path: Path, capsys: pytest.Capt
         assert 0 == main(["baseline", "show", "minilm", "--store", url])
         shown.append(capsys.readouterr().out)
     assert shown[0] == shown[1]
+    assert "exported" == logged(one)[-1].action
+    assert ("imported", str(path)) == (logged(other)[0].action, logged(other)[0].detail["from"])
     assert 1 == main(["baseline", "import", str(path), "--store", other])
     assert "is stored already" in capsys.readouterr().err
     assert 0 == main(["baseline", "import", str(path), "--store", other, "--name", "v1-eu"])

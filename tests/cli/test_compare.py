@@ -16,7 +16,7 @@ from geluwatch.cli.main import main
 from geluwatch.config import Config
 from geluwatch.core import histogram
 from geluwatch.core.recorder import Recorder
-from geluwatch.records import POINTS, Baseline, Moments, PointWindow, Site, Window
+from geluwatch.records import POINTS, Baseline, Moments, PointWindow, Provenance, Site, Weights, Window
 from geluwatch.store import SqlBaselines, portable
 
 LAYERS = ("encoder.0.act", "encoder.1.act", "encoder.2.act")
@@ -92,6 +92,24 @@ def test_another_formula_fails_and_says_which(compare: Compare) -> None:
     assert 1 == status
     assert "its formula was erf, and is tanh" in printed
     assert "The census differs at 1 of 3 layers, first at encoder.2.act." == printed.splitlines()[-1]
+
+
+def test_models_that_differ_are_told(kept: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Where both say what they were recorded of, weights, formulas and surroundings that differ are named; they decide nothing."""
+    origin = Provenance(Weights("ab" * 32, "", {"a": "1", "b": "2"}, 9, ("float32",), ("cpu",)), (), {"torch": "2.13.0"}, {"cpu": "AVX2"})
+    moved = replace(origin.weights, digest="cd" * 32, tensors={"a": "1", "b": "9"}, devices=("cuda",))
+    good = portable.read(kept / "good.baseline")
+    for name, found in (("one", origin), ("other", replace(origin, weights=moved, versions={"torch": "2.14.0"}))):
+        portable.write(replace(good, name=name, provenance=found), tmp_path / name)
+    assert 0 == main(["compare", str(tmp_path / "one"), str(tmp_path / "other"), "--json", str(tmp_path / "found.json")])
+    assert [
+        "Same: what the one holds, the other calls normal.",
+        "They were recorded of different models: the weights differ in 1 of 2 tensors, first b.",
+        "And elsewhere: device cpu became cuda; torch 2.13.0 became 2.14.0.",
+    ] == capsys.readouterr().out.splitlines()[-3:]
+    document = json.loads((tmp_path / "found.json").read_text())
+    assert ["the weights differ in 1 of 2 tensors, first b"] == document["differences"]
+    assert ["device cpu became cuda", "torch 2.13.0 became 2.14.0"] == document["surroundings"]
 
 
 def test_files_serve_as_well(compare: Compare, kept: Path, capsys: pytest.CaptureFixture[str]) -> None:

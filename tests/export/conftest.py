@@ -19,6 +19,7 @@ from geluwatch.records import (
     Headroom,
     Interval,
     Nonfinite,
+    Origin,
     Panel,
     Parity,
     Point,
@@ -170,6 +171,7 @@ def build(
         baseline="v1" if judged else None,
         baseline_created=time - 86_400.0 if judged else None,
         certificate=CERTIFICATE if judged else None,
+        origin=Origin("3f9a12c07be45d68", "float32", "cpu", "2.13.0", "8c1d5e0f22ab7734") if judged else None,
         totals=Totals(
             forwards=90_000,
             sampled_forwards=1_920,

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from geluwatch import catalog
 from geluwatch.catalog import EDGES, EXPOSITION_METRICS, KINDS, METRICS, MODEL_LABELS, PARTS, SIGNS, SUMMED, Metric
 from geluwatch.export.samples import REPORT_METRICS, Sample, samples, samples_of
-from geluwatch.records import POINTS, VERDICTS, Headroom, Interval, Nonfinite, Panel, Report, Totals, Training, Verdict
+from geluwatch.records import POINTS, VERDICTS, Headroom, Interval, Nonfinite, Origin, Panel, Report, Totals, Training, Verdict
 
 ReportBuilder = Callable[..., Report]
 
@@ -45,6 +45,7 @@ WAITING = {
     catalog.BASELINE_WINDOWS,
     catalog.BASELINE_LOOKS,
     catalog.BASELINE_INFO,
+    catalog.BASELINE_ORIGIN,
     catalog.BASELINE_TIME,
     catalog.WINDOW_MEAN,
     catalog.WINDOW_STD,
@@ -364,6 +365,17 @@ def test_build_info_names_both_versions(make_report: ReportBuilder) -> None:
 
     assert ("torch 2.13.0", 1.0) == (build.labels["framework"], build.value)
     assert build.labels["version"]
+
+
+def test_an_armed_baselines_origin_is_one_series(make_report: ReportBuilder) -> None:
+    """Whatever is known of where it comes from is in one series, and what is not is "unknown"."""
+    (found,) = samples_of(make_report("ok"), catalog.BASELINE_ORIGIN)
+    assert ("3f9a12c07be45d68", "float32", "8c1d5e0f22ab7734", "no") == tuple(
+        found.labels[name] for name in ("weights", "dtype", "signer", "promoted")
+    )
+    (bare,) = samples_of(replace(make_report("ok"), origin=Origin(promoted=True)), catalog.BASELINE_ORIGIN)
+    assert ("unknown", "none", "yes") == tuple(bare.labels[name] for name in ("torch", "signer", "promoted"))
+    assert [] == list(samples_of(make_report("warming"), catalog.BASELINE_ORIGIN))
 
 
 def test_a_baseline_is_named_only_when_armed(make_report: ReportBuilder) -> None:

@@ -19,7 +19,22 @@ import psycopg
 import pytest
 
 from geluwatch.ports import BaselineStore
-from geluwatch.records import Baseline, Calm, Certificate, Histogram, Moments, Nonfinite, PointWindow, Reference, Site, Window
+from geluwatch.records import (
+    Activation,
+    Baseline,
+    Calm,
+    Certificate,
+    Histogram,
+    Moments,
+    Nonfinite,
+    PointWindow,
+    Provenance,
+    Reference,
+    Signature,
+    Site,
+    Weights,
+    Window,
+)
 from geluwatch.store import MemoryBaselines, SqlBaselines
 
 PASSWORD = "p@ss/wörd"  # noqa: S105
@@ -153,6 +168,9 @@ def _baseline(
         "references": {("encoder.0.act", "pre"): _reference(0), ("encoder.0.act", "post"): _reference(1)},
         "histograms": {("encoder.0.act", "pre"): _histogram(2), ("encoder.0.act", "post"): _histogram(3)},
         "calm": _calm(),
+        "traffic": "eu – 界",
+        "provenance": _provenance(),
+        "signature": Signature("0a" * 32, "f0" * 64),
     }
     return Baseline(model, model_version, name, created, **parts | changed)
 
@@ -206,6 +224,19 @@ def _calm() -> Calm:
     scores[0, ..., 1:] = np.nan
     ended = np.array([1_700_000_000.1 + 60.0 * index for index in range(5)])
     return Calm((("encoder.0.act", "pre"), ("encoder.0.act", "post")), (1, 4, 16), ended, scores)
+
+
+def _provenance() -> Provenance:
+    return Provenance(
+        Weights("ab" * 32, "", {"b.weight": "0" * 16, "a.weight": "1" * 16}, 22_713_216, ("float32", "int8"), ("cuda", "cpu")),
+        (
+            Activation("encoder.0.act", "module", "GELUActivation", "erf", "erf", "float32", "bfloat16"),
+            Activation("encoder.1.act", "module", "GELUActivation", "tanh"),
+        ),
+        {"torch": "2.13.0", "python": "3.11.7"},
+        {"platform": "Linux", "cpu": "AVX2"},
+        {"horizons": "1, 4, 16"},
+    )
 
 
 def _certificate() -> Certificate:

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from typing import Any
 
 from geluwatch.records import Baseline
-from geluwatch.store import SqlBaselines
+from geluwatch.store import SqlBaselines, audit
 
 PREAMBLE = """
 import sys
@@ -37,6 +37,17 @@ try:
     print("saved")
 except BaselineError as refused:
     print(refused)
+"""
+APPEND = """
+from dataclasses import replace
+from geluwatch.store import audit
+
+store = SqlBaselines(url, actor=f"actor {number}")
+ready()
+for turn in range(8):
+    store.save(replace(baseline, name=f"{number}-{turn}", windows=()))
+    store.note_armed(replace(baseline, name=f"{number}-{turn}"))
+print(*audit.flaws(store.log()))
 """
 DIE_WITHIN_SAVE = """
 import os
@@ -87,6 +98,18 @@ def test_processes_save_one_name_at_once(url: str) -> None:
     assert 3 == sum('"shared" is stored already' in answer for answer in answers)
     windows = SqlBaselines(url).load("minilm", "1", "shared").windows
     assert [answers.index("saved")] * 50 == [window.forwards for window in windows]
+
+
+def test_processes_write_the_log_at_once(url: str) -> None:
+    """All of their entries are there, each once, in one chain; while others write it is whole at every moment."""
+    SqlBaselines(url).close()
+    assert [(0, "\n", "")] * 2 == race(APPEND, url, 2)
+    entries = SqlBaselines(url).log()
+    assert [] == list(audit.flaws(entries))
+    recorded = [(entry.actor, entry.name) for entry in entries if entry.action == "recorded"]
+    assert sorted((f"actor {number}", f"{number}-{turn}") for number in range(2) for turn in range(8)) == sorted(recorded)
+    turns = [int(name.split("-")[1]) for actor, name in recorded if actor == "actor 0"]
+    assert list(range(8)) == turns
 
 
 def test_a_process_killed_within_a_save_leaves_nothing(url: str) -> None:

@@ -11,7 +11,7 @@ import pytest
 
 from geluwatch.errors import BaselineError, UnknownBaselineError
 from geluwatch.ports import BaselineStore
-from geluwatch.records import Baseline, Calm, PointKey
+from geluwatch.records import Baseline, Calm, PointKey, Provenance
 from geluwatch.store import BaselineInfo, MemoryBaselines, SqlBaselines
 
 Make = Callable[..., Baseline]
@@ -31,9 +31,9 @@ def test_load_returns_what_was_saved(store: BaselineStore, baseline: Make, same:
 
 def test_keeps_a_baseline_of_nothing(store: BaselineStore, baseline: Make, same: Callable[..., bool]) -> None:
     """A baseline without sites, windows, horizons and all that is learnt from windows is stored like any other."""
-    saved = baseline(
-        sites=(), windows=(), certificate=replace(baseline().certificate, horizons=()), references={}, histograms={}, calm=None
-    )
+    learnt = {"sites": (), "windows": (), "references": {}, "histograms": {}, "calm": None}
+    origin = {"traffic": "", "provenance": Provenance(), "signature": None}
+    saved = baseline(certificate=replace(baseline().certificate, horizons=()), **learnt, **origin)
     store.save(saved)
     assert same(saved, store.load("minilm", "1", "v1"))
 
@@ -150,12 +150,30 @@ def test_listing(store: MemoryBaselines | SqlBaselines, baseline: Make) -> None:
     armed = replace(baseline().certificate, armed=True, windows=20_000)
     for model, name, created in (("b", "new", 2.0), ("B", "v1", 3.0), ("b", "old", 1.0)):
         store.save(baseline(model, "1", name, created, certificate=armed if name == "new" else baseline().certificate))
+    origin = {"traffic": "eu – 界", "dtype": "float32", "device": "cuda", "signer": "0a" * 8}
     expected = (
-        BaselineInfo("B", "1", "v1", 3.0, 100, 2, armed=False),
-        BaselineInfo("b", "1", "old", 1.0, 100, 2, armed=False),
-        BaselineInfo("b", "1", "new", 2.0, 20_000, 2, armed=True),
+        BaselineInfo("B", "1", "v1", 3.0, 100, 2, armed=False, **origin),
+        BaselineInfo("b", "1", "old", 1.0, 100, 2, armed=False, **origin),
+        BaselineInfo("b", "1", "new", 2.0, 20_000, 2, armed=True, **origin),
     )
     assert expected == store.listing()
+
+
+def test_listing_of_a_baseline_of_unknown_origin(store: MemoryBaselines | SqlBaselines, baseline: Make) -> None:
+    """Without provenance, or with one that tells nothing, the list leaves open what it does not know."""
+    for name, origin in (("none", None), ("empty", Provenance())):
+        store.save(baseline(name=name, provenance=origin, signature=None, traffic=""))
+    assert [("", "", "", "", "recorded")] * 2 == [
+        (info.traffic, info.dtype, info.device, info.signer, info.state) for info in store.listing()
+    ]
+
+
+def test_refuses_traffic_that_a_database_could_not_keep(store: BaselineStore, baseline: Make) -> None:
+    """A slice of the traffic may be empty, and is printable and of the length of a key otherwise."""
+    for value in ("a" * 256, "two\nlines"):
+        with pytest.raises(BaselineError, match="traffic of a baseline must be at most 255 printable characters"):
+            store.save(baseline(traffic=value))
+    assert () == store.names("minilm", "1")
 
 
 def test_threads_share_a_store(store: BaselineStore, baseline: Make) -> None:

@@ -34,11 +34,24 @@ def unstamped(content: bytes) -> bytes:
 
 def test_a_baseline_comes_back_as_it_was(baseline: Callable[..., Baseline], same: Callable[[Any, Any], bool]) -> None:
     """Every part survives, odd numbers and letters included, with or without calm scores and windows; equal ones give equal bytes."""
-    for changed in ({}, {"calm": None}, {"windows": (), "histograms": {}, "references": {}}):
+    for changed in (
+        {},
+        {"traffic": "", "provenance": None, "signature": None},
+        {"calm": None},
+        {"windows": (), "histograms": {}, "references": {}},
+    ):
         before = baseline(**changed)
         content = portable.dump(before)
         assert same(before, portable.load(content, "the file"))
         assert content == portable.dump(portable.load(content, "the file"))
+
+
+def test_a_file_of_the_first_release_loads(baseline: Callable[..., Baseline], same: Callable[[Any, Any], bool]) -> None:
+    """A file written before there were provenance, signatures and slices is the baseline it was, and is written the same again."""
+    content = (Path(__file__).with_name("data") / "first.baseline").read_bytes()
+    before = baseline(histograms={}, windows=baseline().windows[:1], traffic="", provenance=None, signature=None)
+    assert same(before, portable.load(content, "the file"))
+    assert content == portable.dump(before)
 
 
 def test_the_file_is_what_its_page_says(baseline: Callable[..., Baseline]) -> None:

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from sqlalchemy import Engine, inspect, text
 
 from geluwatch.config import Config
@@ -18,8 +19,11 @@ from geluwatch.core.recorder import revived
 from geluwatch.errors import BaselineError
 from geluwatch.records import Baseline, Span, Summary, Window
 from geluwatch.store import SqlBaselines, SqlHistory
+from geluwatch.store.audit import flaws
 from geluwatch.store.engine import for_writing, make_engine
+from geluwatch.store.promotion import Policy, Standing
 from geluwatch.store.schema import HEAD, VERSION_TABLE, downgrade, upgrade
+from geluwatch.store.signing import Keys
 
 Make = Callable[..., Baseline]
 Rows = dict[str, list[dict[str, Any]]]
@@ -134,6 +138,38 @@ def test_old_and_new_are_listed_together(url: str, baseline: Make) -> None:
     assert [("few", 1, False), ("before", 23, True), ("after", 100, False)] == [
         (info.name, info.windows, info.armed) for info in sorted(store.listing(), key=lambda info: info.windows % 100 or 100)
     ]
+
+
+@pytest.mark.usefixtures("engine")
+def test_what_was_stored_before_is_governed_too(url: str, baseline: Make) -> None:
+    """Baselines from before there was a log are signed, approved, promoted and retired like others; nobody recorded them."""
+    store = SqlBaselines(url, Keys(Ed25519PrivateKey.generate()), "alice")
+    old = store.load("minilm", "1", "before")
+    assert ("", None, None) == (old.traffic, old.provenance, old.signature)
+    assert ((), Standing()) == (store.log(), store.standing(old))
+    store.set_policy("minilm", Policy(approvals=1))
+    store.approve("minilm", "1", "before")
+    store.promote("minilm", "1", "before")
+    store.save(baseline(name="after", created=old.created + 1.0))
+    assert "before" == store.load("minilm", "1", "latest").name
+    assert store.sign("minilm", "1", "before").signature == store.verify("minilm", "1", "before").signature
+    store.retire("minilm", "1", "before")
+    assert "after" == store.load("minilm", "1", "latest").name
+    assert [] == list(flaws(store.log()))
+
+
+def test_the_way_back_takes_the_log_along(url: str, engine: Engine, baseline: Make) -> None:
+    """Down to the schema before it and up again the log is empty, every baseline is there and none is promoted."""
+    store = SqlBaselines(url, actor="alice")
+    store.save(baseline(name="after"))
+    store.promote("minilm", "1", "before")
+    with for_writing(engine).begin() as connection:
+        downgrade(connection, "0002")
+    again = SqlBaselines(url)
+    assert () == again.log()
+    assert {"before", "few", "after"} == set(again.names("minilm", "1"))
+    assert {"recorded"} == {info.state for info in again.listing()}
+    assert ("", None, None) == tuple(getattr(again.load("minilm", "1", "after"), name) for name in ("traffic", "provenance", "signature"))
 
 
 def test_up_and_down_again_changes_nothing(url: str, engine: Engine) -> None:

@@ -61,17 +61,20 @@ def baselines(ask: Queries) -> Table:
     names = ("Windows", "Independent looks", "Ticket limit", "Page limit")
     return Table(
         "Baselines",
-        "What each agent's baseline rests on, and the surprise from which drift is a ticket or a page. Without a page limit it is "
-        "too short to page: that takes a hundred independent looks.",
+        "What each agent's baseline rests on, the surprise from which drift is a ticket or a page, and of what it was recorded. Without "
+        "a page limit it is too short to page: that takes a hundred independent looks.",
         [
             cells(largest(ask.gauge(catalog.BASELINE_INFO), *_AGENT, "baseline")),
             *(cells(largest(expr, *_AGENT)) for expr in read),
+            cells(largest(ask.gauge(catalog.BASELINE_ORIGIN), *_AGENT, *catalog.BASELINE_ORIGIN.labels)),
         ],
         size=(24, 6),
         unit="none",
         field={"decimals": 1, "noValue": "not armed"},
         transformations=[
             _MERGED,
-            columns(hide=("Time", "Value #A"), rename={f"Value #{letter}": name for letter, name in zip("BCDE", names, strict=True)}),
+            columns(
+                hide=("Time", "Value #A", "Value #F"), rename={f"Value #{letter}": name for letter, name in zip("BCDE", names, strict=True)}
+            ),
         ],
     )
