@@ -110,17 +110,13 @@ def compare_models(
         raise AttachError("Both models are the same object, which cannot differ from itself; pass a copy to compare with.")
     if not tolerance >= 0:
         raise ConfigError(f"tolerance must be a number of at least 0, got {tolerance!r}.")
-    given = config or Config()
-    whole = Config(
-        window_seconds=None, cost_budget=None, rows_per_forward=_WHOLE, rows_per_window=_WHOLE, pending_bytes=_WHOLE,
-        gelu_classes=given.gelu_classes, padding=given.padding,
-    )  # fmt: skip
-    run = call or _call
+    everything = whole(config or Config())
+    run = call or call_of
     pairs: dict[str, Paired] = {}
     passes = 0
-    one = TorchSource(known, whole, SystemClock())
+    one = TorchSource(known, everything, SystemClock())
     try:
-        two = TorchSource(other, whole, SystemClock())
+        two = TorchSource(other, everything, SystemClock())
         try:
             for item in inputs:
                 drained = [_passed(source, model, item, run) for source, model in ((one, known), (two, other))]
@@ -139,7 +135,16 @@ def compare_models(
     return ModelComparison(tuple(_layers(*sites, pairs)), tolerance)
 
 
-def _call(model: nn.Module, item: Any) -> object:
+def whole(config: Config) -> Config:
+    """Return settings of a watch to which every pass gives all its rows, with the classes and the padding of others."""
+    return Config(
+        window_seconds=None, cost_budget=None, rows_per_forward=_WHOLE, rows_per_window=_WHOLE, pending_bytes=_WHOLE,
+        gelu_classes=config.gelu_classes, padding=config.padding,
+    )  # fmt: skip
+
+
+def call_of(model: nn.Module, item: Any) -> Any:
+    """Return what a model gives for an input: a mapping is given as keyword arguments, a tuple as positional ones."""
     if isinstance(item, dict) or hasattr(item, "keys"):
         return model(**item)
     return model(*item) if isinstance(item, tuple) else model(item)
