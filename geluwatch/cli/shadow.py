@@ -19,8 +19,8 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
     parser = commands.add_parser(
         "shadow",
         help="what another form of GELU, a table or int8 weights would cost and save",
-        description="Send the same inputs through a model and through variants of it, and print what differs, what time is saved, and how many "
-        "inputs an A/B test would need. Functions of yours are named as package.module:function and are called without arguments.",
+        description="Send the same inputs through a model and through variants of it, and print what differs, what time is saved, and "
+        "how many inputs an A/B test would need. Functions of yours are named as package.module:function and are called without arguments.",
     )
     parser.add_argument("model", nargs="?", metavar=FORM.upper(), help="returns the model")
     parser.add_argument("--inputs", metavar=FORM.upper(), help="returns the inputs, one for each forward pass")

@@ -150,7 +150,9 @@ def median_interval(values: Sequence[float]) -> tuple[float, Span]:
     """
     ordered = np.sort(np.asarray(values, dtype=np.float64))
     if ordered.size < FEWEST_ROUNDS:
-        raise ConfigError(f"An interval of 95 % takes {FEWEST_ROUNDS} rounds of timing or more, got {ordered.size}; raise rounds, or give 0.")
+        raise ConfigError(
+            f"An interval of 95 % takes {FEWEST_ROUNDS} rounds of timing or more, got {ordered.size}; raise rounds, or give 0."
+        )
     cut = int(stats.binom.ppf((1 - LEVEL) / 2, ordered.size, 0.5))
     # Fewer than `cut` values lie below the true median with a probability under 2.5 %, so it lies above the value of that rank.
     return float(np.median(ordered)), Span(float(ordered[cut - 1]), float(ordered[ordered.size - cut]))

@@ -16,7 +16,6 @@ from geluwatch.core.experiment import Accuracy, median_interval
 from geluwatch.core.paired import Side
 from geluwatch.errors import ConfigError
 
-
 if TYPE_CHECKING:
     import torch
     from torch import nn
@@ -86,7 +85,8 @@ def _cosines(known: np.ndarray, other: np.ndarray) -> np.ndarray:
     with np.errstate(all="ignore"):
         norms = np.linalg.norm(known, axis=1) * np.linalg.norm(other, axis=1)
         found = np.where(norms > 0, (known * other).sum(axis=1) / norms, (known == other).all(axis=1))
-    return np.nan_to_num(found, nan=0.0, posinf=0.0, neginf=0.0)
+    cosines: np.ndarray = np.nan_to_num(found, nan=0.0, posinf=0.0, neginf=0.0)
+    return cosines
 
 
 def rows_of(output: Any, chosen: Callable[[Any], Any] | None) -> tuple[int, np.ndarray]:

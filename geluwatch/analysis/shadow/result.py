@@ -111,9 +111,9 @@ class Shadow:
         told: dict[str, Any] = _plain(asdict(self))
         told["cost_per_million"] = self.cost()
         for entry, variant in zip(told["variants"], self.variants, strict=True):
-            entry |= {"enters": variant.enters, "complete": variant.complete, "cost_per_million": variant.timing and self.cost(variant.timing)}
+            entry |= {"enters": variant.enters, "complete": variant.complete}
             if variant.timing is not None:
-                entry["timing"] |= {"resolved": variant.timing.resolved}
+                entry["timing"] |= {"resolved": variant.timing.resolved, "cost_per_million": self.cost(variant.timing)}
             if (found := variant.accuracy) is not None:
                 entry["accuracy"] |= {"change": found.change, "interval": list(found.interval), "probability": found.probability}
                 entry["accuracy"] |= {"samples_per_arm": found.per_arm, "sample_pairs": found.pairs}

@@ -6,7 +6,7 @@ import textwrap
 from collections.abc import Callable, Iterable, Iterator, Sequence
 
 from geluwatch.analysis.shadow.result import Shadow, Variant
-from geluwatch.core.experiment import Span
+from geluwatch.core.experiment import Accuracy, Span
 
 WIDTH = 100
 
@@ -36,23 +36,22 @@ def table(found: Shadow) -> str:
 
 
 def _outputs(found: Shadow) -> list[str]:
-    rows = [
-        [_name(each), _size(each.relative), _size(each.largest), f"{each.cosine:.6f}", "-" if each.agreement is None else _share(each.agreement)]
-        for each in found.variants
-    ]
-    return _grid(["variant", "output differs by", "at most", "cosine", "same answer"], rows)
+    def row(each: Variant) -> list[str]:
+        same = "-" if each.agreement is None else _share(each.agreement)
+        return [_name(each), _size(each.relative), _size(each.largest), f"{each.cosine:.6f}", same]
+
+    return _grid(["variant", "output differs by", "at most", "cosine", "same answer"], [row(each) for each in found.variants])
 
 
 def _accuracies(found: Shadow) -> list[str]:
-    rows = [[_AS_IT_IS, _share(found.accuracy or 0.0), *[""] * 6]]
-    for each in found.variants:
-        if (seen := each.accuracy) is not None:
-            rows.append([
-                _name(each), _share(seen.other), _signed(seen.change), _span(seen.interval, _signed), f"{seen.lost}/{seen.won}",
-                f"{seen.probability:.2g}", _count(seen.per_arm), _count(seen.pairs),
-            ])  # fmt: skip
     heads = ["variant", "accuracy", "change", "95 % interval", "lost/won", "p", "A/B, each arm", "A/B, paired"]
-    return _grid(heads, rows)
+    rows = [[_name(each), *_accuracy(each.accuracy)] for each in found.variants if each.accuracy is not None]
+    return _grid(heads, [[_AS_IT_IS, _share(found.accuracy or 0.0), *[""] * 6], *rows])
+
+
+def _accuracy(seen: Accuracy) -> list[str]:
+    changed = [f"{seen.lost}/{seen.won}", f"{seen.probability:.2g}"]
+    return [_share(seen.other), _signed(seen.change), _span(seen.interval, _signed), *changed, _count(seen.per_arm), _count(seen.pairs)]
 
 
 def _times(found: Shadow) -> list[str]:
@@ -123,8 +122,8 @@ def _notes(found: Shadow) -> Iterator[str]:
         yield _on_times(found)
     if found.accuracy is not None:
         yield (
-            f"Accuracy on {found.labelled:,} answers, paired: lost and won are those that only one gets right, p is McNemar's exact test. A/B: "
-            "inputs needed to see the change seen here, if it is the true one, at alpha .05 (two-sided) and power .8."
+            f"Accuracy on {found.labelled:,} answers, paired: lost and won are those that only one gets right, p is McNemar's exact test. "
+            "A/B: inputs needed to see the change seen here, if it is the true one, at alpha .05 (two-sided) and power .8."
         )
 
 

@@ -85,7 +85,7 @@ def _table(entries: int) -> Activation:
 
     def look_up(values: torch.Tensor) -> torch.Tensor:
         if values.device not in held:
-            held[values.device] = tuple(each.to(values.device, torch.float32) for each in (heights, slopes))
+            held[values.device] = heights.to(values.device, torch.float32), slopes.to(values.device, torch.float32)
         height, slope = held[values.device]
         # A NaN has no place in the table: it takes the first, and comes out as what it is, by its distance from it.
         place = ((values.float() + REACH) * scale).clamp(0, entries - 1)
@@ -111,7 +111,7 @@ def quantised(model: nn.Module) -> tuple[str, nn.Module]:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # torch announces that its quantisation moves to a package of its own
         try:
-            made: Any = torch.ao.quantization.quantize_dynamic(model, {nn.Linear}, dtype=torch.qint8)
+            made = torch.ao.quantization.quantize_dynamic(model, {nn.Linear}, dtype=torch.qint8)  # type: ignore[no-untyped-call]
         except Exception as failure:
             raise ConfigError(f"this torch does not quantise the model: {type(failure).__name__}: {failure}") from failure
     for each in made.modules():
