@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pickle
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -57,6 +58,8 @@ def _state(path: Path) -> Mapping[str, Any]:
         found: Any = _safetensors(path) if path.suffix == ".safetensors" else torch.load(path, map_location="cpu", weights_only=True)
     except MissingPartError:
         raise
+    except pickle.UnpicklingError:
+        raise ConfigError(f"{path} holds more than tensors, and would have to run code to be read; save a state dictionary.") from None
     except Exception as failure:
         told = str(failure).strip().partition("\n")[0]
         raise ConfigError(f"{path} cannot be read as weights ({type(failure).__name__}: {told}); save a state dictionary.") from failure

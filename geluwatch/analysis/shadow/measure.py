@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from time import perf_counter
@@ -17,7 +17,6 @@ from geluwatch.core.paired import Side
 from geluwatch.errors import ConfigError
 
 if TYPE_CHECKING:
-    import torch
     from torch import nn
 
 _WARM_UP = 2
@@ -87,37 +86,6 @@ def _cosines(known: np.ndarray, other: np.ndarray) -> np.ndarray:
         found = np.where(norms > 0, (known * other).sum(axis=1) / norms, (known == other).all(axis=1))
     cosines: np.ndarray = np.nan_to_num(found, nan=0.0, posinf=0.0, neginf=0.0)
     return cosines
-
-
-def rows_of(output: Any, chosen: Callable[[Any], Any] | None) -> tuple[int, np.ndarray]:
-    """Return the number of inputs and the rows (n, entries), float64, of what a model gave.
-
-    Raises:
-        ConfigError: It holds no tensor.
-    """
-    tensor = _tensor(output if chosen is None else chosen(output))
-    inputs = tensor.shape[0] if tensor.dim() else 1
-    if tensor.dim() < 2:
-        tensor = tensor.reshape(-1, 1)
-    return inputs, tensor.detach().double().cpu().reshape(-1, tensor.shape[-1]).numpy()
-
-
-def _tensor(output: Any) -> torch.Tensor:
-    """Return the tensor that counts as the output: `logits` where there are some, else the first one."""
-    import torch
-
-    if isinstance(output, torch.Tensor):
-        return output
-    if isinstance(getattr(output, "logits", None), torch.Tensor):
-        found: torch.Tensor = output.logits
-        return found
-    if isinstance(output, Mapping):
-        output = [output["logits"]] if "logits" in output else list(output.values())
-    if isinstance(output, Sequence):
-        for each in output:
-            if isinstance(each, torch.Tensor):
-                return each
-    raise ConfigError(f"The model returns {type(output).__name__}, in which no tensor was found; say which it is with outputs=.")
 
 
 def labels_of(given: Any, rows: int, number: int) -> np.ndarray:

@@ -10,8 +10,9 @@ from statistics import median
 from typing import TYPE_CHECKING, Any
 
 from geluwatch.analysis.compare import LayerDifference, call_of, compare_models, whole
+from geluwatch.analysis.outputs import rows_of
 from geluwatch.analysis.shadow import variants as forms
-from geluwatch.analysis.shadow.measure import Candidate, Outputs, labels_of, rows_of, timings, turns
+from geluwatch.analysis.shadow.measure import Candidate, Outputs, labels_of, timings, turns
 from geluwatch.analysis.shadow.result import Shadow, Timing, Variant
 from geluwatch.config import Config
 from geluwatch.core.experiment import FEWEST_ROUNDS

@@ -37,7 +37,7 @@ def judge(arguments: argparse.Namespace) -> Outcome:
         group=type(other).__name__,
         lines=(f"{names[1]} against {names[0]}: {len(inputs)} inputs, tolerance {tolerance:g}", "", *_table(found), "", _sentence(found)),
         document=_document(found, names, len(inputs)),
-        cases=tuple(_case(layer, found) for layer in found.layers),
+        cases=(*(_case(layer, found) for layer in found.layers), _output(found)),
         passed=found.same,
     )
 
@@ -62,7 +62,8 @@ def _table(found: ModelComparison) -> list[str]:
         [
             (each.layer, _outcome(each, found), str(each.rows), *map(_size, (each.before, each.after, each.largest)), each.difference)
             for each in found.layers
-        ],
+        ]
+        + [("output", "same" if found.output <= found.tolerance else "apart", "", "", _size(found.output), "", "")],
     )
 
 
@@ -79,6 +80,12 @@ def _case(layer: LayerDifference, found: ModelComparison) -> Case:
     sizes = f"before the GELU by {layer.before:.2g} of its size, after it by {layer.after:.2g}, {layer.largest:.2g} at most"
     said = "; ".join(part for part in (layer.difference, f"values differ {sizes}" if outcome == "apart" else "") if part)
     return Case(layer.layer, outcome, said, _sentence(found))
+
+
+def _output(found: ModelComparison) -> Case:
+    if found.output <= found.tolerance:
+        return Case("output")
+    return Case("output", "apart", f"what the models return differs by {found.output:.2g} of its size", _sentence(found))
 
 
 def _sentence(found: ModelComparison) -> str:
@@ -99,7 +106,8 @@ def _document(found: ModelComparison, names: tuple[str, str], passes: int) -> di
         "passes": passes,
         "tolerance": found.tolerance,
         "first_layer": "" if first is None else first.layer,
-        "cause": "" if first is None else str(found),
+        "output": _plain(found.output),
+        "cause": "" if found.same else str(found),
         "layers": [
             {
                 "layer": each.layer,
