@@ -73,11 +73,8 @@ class ModelComparison:
             silent = sum(not each.rows for each in self.layers)
             rest = f"; {silent} more give no rows in either" if silent else ""
             same = f"the same at {len(self.layers) - silent} GELUs, within {self.tolerance:g}{rest}"
-            return (
-                same
-                if self.same
-                else f"{same}; behind the last of them the models part: what they return differs by {self.output:.2g} of its size"
-            )
+            behind = f"; behind the last of them the models part: what they return differs by {self.output:.2g} of its size"
+            return same if self.same else f"{same}{behind}"
         if first.before > self.tolerance:
             where = f"what goes into that GELU differs by {first.before:.2g} of its size"
         elif first.after > self.tolerance:
@@ -97,7 +94,7 @@ def compare_models(
     tolerance: float = TOLERANCE,
     config: Config | None = None,
 ) -> ModelComparison:
-    """Send the same inputs through two models and compare what goes into each GELU and what comes out.
+    """Send the same inputs through two models and compare what goes into each GELU, what comes out, and what the models return.
 
     Both are left as they were. Put them in evaluation mode: with dropout no two passes are the same.
 

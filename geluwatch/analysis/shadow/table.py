@@ -122,7 +122,7 @@ def _notes(found: Shadow) -> Iterator[str]:
         yield _on_times(found)
     if found.accuracy is not None:
         yield (
-            f"Accuracy on {found.labelled:,} answers, paired: lost and won are those that only one gets right, p is McNemar's exact test. "
+            f"Accuracy on {found.labelled:,} answers, paired: lost and won are those that only one gets right, p is McNemar's test, mid-p. "
             "A/B: inputs needed to see the change seen here, if it is the true one, at alpha .05 (two-sided) and power .8."
         )
 
