@@ -92,16 +92,16 @@ def _samples(arguments: argparse.Namespace) -> int:
 
     if arguments.baseline_accuracy is None or arguments.delta is None:
         raise ConfigError("--samples needs --baseline-accuracy and --delta, for example --baseline-accuracy .95 --delta -.005.")
-    known = arguments.baseline_accuracy
-    other = known + arguments.delta
-    print(f"To see an accuracy of {100 * other:g} % beside {100 * known:g} %, at alpha .05 (two-sided) and power .8:")
-    print(f"  A/B test, each input to one of the two:  {samples_unpaired(known, other):>9,} inputs in each arm")
+    known, delta = arguments.baseline_accuracy, arguments.delta
+    arms = samples_unpaired(known, known + delta)
     shares = {"": arguments.disagreement}
     if arguments.disagreement is None:
-        shares = {"as few as can be": abs(arguments.delta), "errors unrelated": independent_disagreement(known, other)}
-    for meaning, share in shares.items():
-        told = f"only one is right on {100 * share:.3g} %{f', {meaning}' if meaning else ''}"
-        print(f"  Paired, each input through both:         {samples_paired(arguments.delta, share):>9,} inputs ({told})")
+        shares = {", as few as can be": abs(delta), ", errors unrelated": independent_disagreement(known, known + delta)}
+    pairs = [(samples_paired(delta, share), f"only one is right on {100 * share:.3g} %{meaning}") for meaning, share in shares.items()]
+    print(f"To see an accuracy of {100 * (known + delta):g} % beside {100 * known:g} %, at alpha .05 (two-sided) and power .8:")
+    print(f"  A/B test, each input to one of the two:  {arms:>9,} inputs in each arm")
+    for inputs, meaning in pairs:
+        print(f"  Paired, each input through both:         {inputs:>9,} inputs ({meaning})")
     return 0
 
 

@@ -27,7 +27,7 @@ ROUNDS = 30
 
 TABLE_ENTRIES = 256
 
-_TRACED = 4
+_TRACED = 2
 """Passes in which every layer is compared; more would say the same, and each holds all values of a pass in memory."""
 
 
