@@ -53,8 +53,8 @@ def test_the_gates_page_runs() -> None:
     assert (0, "") == (run.returncode, run.stderr)
     assert [line.split("# ", 1)[1] for line in block.splitlines() if line.startswith("print(")] == run.stdout.splitlines()
     commands = re.findall(r"geluwatch (compare .*?)'?$", page, re.MULTILINE)
-    assert 4 == len(commands)
+    assert 9 == len(commands)
     for command in commands:
         assert "compare" == parser().parse_args(shlex.split(command)).func.__module__.rpartition(".")[2]
     (steps,) = re.findall(r"```yaml\n(.*?)```", page, re.DOTALL)
-    assert ["name", "name"] == [next(iter(step)) for step in yaml.safe_load(steps)]
+    assert ["name"] * 3 == [next(iter(step)) for step in yaml.safe_load(steps)]
