@@ -208,6 +208,29 @@ def test_what_int8_cannot_do_is_left_out_with_the_reason() -> None:
     assert "Left out: int8, for the model has no nn.Linear" in " ".join(str(found).split())
 
 
+class Tied(nn.Module):
+    """Reads the weight of a layer, which an int8 layer gives only when called."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.up, self.act = nn.Linear(16, 16), nn.GELU()
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """Go through the layer and back."""
+        return self.act(self.up(x)) @ self.up.weight
+
+
+def test_an_int8_copy_that_does_not_run_is_left_out() -> None:
+    """The experiment goes on without it, with what its pass raised as the reason; torch's own fused encoder does run in int8."""
+    found = shadow(Tied(), inputs(), rounds=0)
+    ((name, reason),) = found.left_out
+    assert ("int8", True) == (name, reason.startswith("a pass of it fails: TypeError: "))
+    encoder = nn.TransformerEncoderLayer(16, 2, 16, activation="gelu", batch_first=True)
+    found = shadow(nn.Sequential(encoder), [torch.randn(2, 3, 16)], rounds=0)
+    assert ((), "int8") == (found.left_out, found.variants[-1].name)
+    assert [(1, 1)] * 4 == [(each.calls, each.expected) for each in found.variants[:-1]]
+
+
 @pytest.mark.parametrize(
     ("given", "error", "sentence"),
     [

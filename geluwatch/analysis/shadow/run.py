@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, field
@@ -117,25 +118,22 @@ class _Experiment:
         self._candidate = Candidate(self._known.running, run)
         self._shadowed: list[_Shadowed] = []
         self._left_out: dict[str, str] = {}
-        self._inputs = self._rows = 0
         self._samples: list[int] = []
-        self._sites = self._heard()
+        self._sites, self._declared = self._heard()
 
-    def _heard(self) -> Mapping[str, int]:
-        """Return how often each GELU of the census is called in a pass of the first input, as far as it is heard."""
+    def _heard(self) -> tuple[Mapping[str, int], frozenset[str]]:
+        """Return how often each GELU of the census is called in a pass of the first input, as far as it is heard, and all formulas."""
         from geluwatch.agent import SystemClock
         from geluwatch.tap.source import TorchSource
 
         source = TorchSource(self._known.model, self._config, SystemClock())
         try:
             self._candidate(self._items[0])
-            calls = dict.fromkeys((site.layer for site in source.sites), 0)
-            self._declared = {site.variant for site in source.sites}
-            for rows in source.drain().rows:
-                calls[rows.layer] += 1
+            calls = Counter(rows.layer for rows in source.drain().rows)
+            sites = source.sites
         finally:
             source.close()
-        return calls
+        return {site.layer: calls[site.layer] for site in sites}, frozenset(site.variant for site in sites)
 
     def prepare(self, own: Mapping[str, Callable[..., Any]], entries: int) -> None:
         """Make the variants."""
@@ -145,10 +143,7 @@ class _Experiment:
             self._add(name, about, function)
         if self._declared != {"erf"}:
             self._add("exact", *forms.exact())
-        try:
-            self._add_model("int8", *forms.quantised(self._known.model))
-        except ConfigError as refused:
-            self._left_out["int8"] = str(refused)
+        self._add_int8()
         for name, given in own.items():
             variant = forms.check_variant(name, given)
             if name in {each.name for each in self._shadowed}:
@@ -157,6 +152,20 @@ class _Experiment:
                 self._add_model(name, f"a model of its own, {type(variant).__name__}", variant)
             else:
                 self._add(name, f"{_called(variant)} in place of GELU", variant)
+
+    def _add_int8(self) -> None:
+        """Add the model in int8 where there is such a copy, and it runs."""
+        try:
+            self._add_model("int8", *forms.quantised(self._known.model))
+        except ConfigError as refused:
+            self._left_out["int8"] = str(refused)
+            return
+        try:
+            self._shadowed[-1].candidate(self._items[0])
+        except Exception as failure:  # noqa: BLE001  # whatever its kernels raise: the model itself has run
+            del self._shadowed[-1]
+            told = " ".join(str(failure).split())
+            self._left_out["int8"] = f"a pass of it fails: {type(failure).__name__}: {told}"
 
     def _add(self, name: str, about: str, function: Activation) -> None:
         """Add the model with a function in place of its GELUs; the calls of the first pass that it answers are counted."""
