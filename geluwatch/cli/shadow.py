@@ -20,14 +20,14 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
         "shadow",
         help="what another form of GELU, a table or int8 weights would cost and save",
         description="Send the same inputs through a model and through variants of it, and print what differs, what time is saved, and "
-        "how many inputs an A/B test would need. Functions of yours are named as package.module:function and are called without arguments.",
+        "how many inputs an A/B test would need. Functions of yours are named as package.module:function and called without arguments.",
     )
-    parser.add_argument("model", nargs="?", metavar=FORM.upper(), help="returns the model")
-    parser.add_argument("--inputs", metavar=FORM.upper(), help="returns the inputs, one for each forward pass")
-    parser.add_argument("--labels", metavar=FORM.upper(), help="returns the right answers, for each pass as many as its output has rows")
-    parser.add_argument("--outputs", metavar=FORM.upper(), help="takes the tensor to compare from what the model returns")
+    parser.add_argument("model", nargs="?", metavar="FUNCTION", help="returns the model")
+    parser.add_argument("--inputs", metavar="FUNCTION", help="returns the inputs, one for each forward pass")
+    parser.add_argument("--labels", metavar="FUNCTION", help="returns the right answers, for each pass as many as its output has rows")
+    parser.add_argument("--outputs", metavar="FUNCTION", help="takes the tensor to compare from what the model returns")
     parser.add_argument("--demo", action="store_true", help="a trained sentence encoder that tells which package a docstring is from")
-    parser.add_argument("--rounds", type=int, help="rounds of timing (default: 30; 0 takes no times)")
+    parser.add_argument("--rounds", type=int, metavar="N", help="rounds of timing (default: 30; 0 takes no times)")
     parser.add_argument("--table-entries", type=int, metavar="N", help="entries of the lookup table (default: 256)")
     parser.add_argument("--cost-per-hour", type=float, metavar="PRICE", help="of this machine, for the cost of a million inputs")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the result as JSON")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import textwrap
 from collections.abc import Callable, Iterable, Iterator, Sequence
 
+from geluwatch.analysis.compare import LayerDifference
 from geluwatch.analysis.shadow.result import Shadow, Variant
 from geluwatch.core.experiment import Accuracy, Span
 
@@ -76,12 +77,13 @@ def _layers(found: Shadow) -> Iterator[list[str]]:
     for start in range(0, len(traced), _BLOCK):
         block = traced[start : start + _BLOCK]
         pattern, names = _labels([layer.layer for layer in block[0].layers])
-        rows = [
-            [_shortened(names[place], _LONGEST_LAYER), *(_size(each.layers[place].after) for each in block)]
-            for place in _spread(len(names))
-        ]
+        rows = [[_shortened(names[place], _LONGEST_LAYER), *(_at(each.layers[place]) for each in block)] for place in _spread(len(names))]
         rows.append(["output", *(_size(each.relative) for each in block)])
         yield [*pattern, *_grid(["GELU output differs by", *(_name(each) for each in block)], rows)]
+
+
+def _at(layer: LayerDifference) -> str:
+    return _size(layer.after) if layer.rows else "-"
 
 
 def _labels(layers: Sequence[str]) -> tuple[list[str], list[str]]:
