@@ -21,10 +21,9 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
         "through two models; or hold the reports of two running processes against each other. Exit status 0: the same, or what "
         "KNOWN calls normal. 1: it is not.",
     )
+    sources = "an exported baseline or a name in --store, a function or a file of weights (see models), or an agent's address"
     for what, meaning in (("known", "the good one"), ("other", "the one in question")):
-        parser.add_argument(
-            what, metavar=what.upper(), help=f"{meaning}: an exported baseline or a name in --store; see models; or an agent's address"
-        )
+        parser.add_argument(what, metavar=what.upper(), help=f"{meaning}: {sources}")
     baselines = parser.add_argument_group("baselines")
     baselines.add_argument("--store", metavar="URL", help="where names are looked up, for example sqlite:///geluwatch.db")
     baselines.add_argument("--model", help="model name given to attach, for names")

@@ -125,6 +125,17 @@ def test_the_table_fits_a_terminal(found: Shadow) -> None:
     assert sum(not each.timing.resolved for each in found.variants if each.timing) == resolved
 
 
+def test_a_deep_model_and_many_variants_fit_as_well() -> None:
+    """Of many layers some are shown, the first and the last among them; what names share is said once; columns that do not fit go below."""
+    model = nn.Sequential(nn.Sequential(*[nn.Sequential(nn.Linear(4, 4), nn.GELU()) for _ in range(20)]))
+    own = {f"a variant of long name {number}": torch.relu for number in range(4)}
+    lines = str(shadow(model, [torch.randn(2, 4)], rounds=0, variants={**own, "none": nn.Sequential(nn.Linear(4, 4))})).splitlines()
+    assert max(map(len, lines)) <= 100
+    starts = [at for at, line in enumerate(lines) if line.startswith("GELU output differs by")]
+    assert ["0.*.1:"] * 2 == [lines[at - 1] for at in starts]
+    assert [str(layer) for layer in (0, 2, 3, 5, 7, 9, 10, 12, 14, 16, 17, 19)] == [line.split()[0] for line in lines[starts[0] + 1 :][:12]]
+
+
 def test_json_holds_everything_and_nothing_that_is_not_finite(found: Shadow) -> None:
     """The document is strict JSON; what is computed from the records is in it as well."""
     told = json.loads(json.dumps(found.document(), allow_nan=False))
