@@ -58,3 +58,14 @@ def test_the_gates_page_runs() -> None:
         assert "compare" == parser().parse_args(shlex.split(command)).func.__module__.rpartition(".")[2]
     (steps,) = re.findall(r"```yaml\n(.*?)```", page, re.DOTALL)
     assert ["name"] * 3 == [next(iter(step)) for step in yaml.safe_load(steps)]
+
+
+def test_the_shadow_pages_commands_are_the_command_lines() -> None:
+    """Every command of the page parses, and its tables fit a terminal of 100 columns."""
+    page = (ROOT / "docs" / "shadow.md").read_text()
+    commands = re.findall(r"^geluwatch (shadow .*)$", page, re.MULTILINE)
+    assert 3 == len(commands)
+    for command in commands:
+        assert "shadow" == parser().parse_args(shlex.split(command)).func.__module__.rpartition(".")[2]
+    blocks = re.findall(r"```\n(.*?)```", page, re.DOTALL)
+    assert max(len(line) for block in blocks for line in block.splitlines() if line.startswith(("variant", "int8"))) <= 100
