@@ -53,8 +53,18 @@ def test_the_gates_page_runs() -> None:
     assert (0, "") == (run.returncode, run.stderr)
     assert [line.split("# ", 1)[1] for line in block.splitlines() if line.startswith("print(")] == run.stdout.splitlines()
     commands = re.findall(r"geluwatch (compare .*?)'?$", page, re.MULTILINE)
-    assert 4 == len(commands)
+    assert 9 == len(commands)
     for command in commands:
         assert "compare" == parser().parse_args(shlex.split(command)).func.__module__.rpartition(".")[2]
     (steps,) = re.findall(r"```yaml\n(.*?)```", page, re.DOTALL)
-    assert ["name", "name"] == [next(iter(step)) for step in yaml.safe_load(steps)]
+    assert ["name"] * 3 == [next(iter(step)) for step in yaml.safe_load(steps)]
+
+
+def test_the_shadow_pages_commands_are_the_command_lines() -> None:
+    """Every command of the page parses, and its tables fit a terminal of 100 columns."""
+    page = (ROOT / "docs" / "shadow.md").read_text()
+    commands = re.findall(r"^geluwatch (shadow .*)$", page, re.MULTILINE)
+    assert 3 == len(commands)
+    for command in commands:
+        assert "shadow" == parser().parse_args(shlex.split(command)).func.__module__.rpartition(".")[2]
+    assert max(len(line) for line in page.splitlines() if line.startswith(("variant ", "int8", "GELU output"))) <= 100

@@ -63,3 +63,16 @@ def test_serving_example_serves_embeddings_and_metrics(tmp_path: Path) -> None:
         assert 0 == server.wait(timeout=20)
         if server.stdout is not None:
             server.stdout.close()
+
+
+def test_shadow_example_trains_to_real_accuracy_and_prints_the_table() -> None:
+    """The example's transformer tells more than 95 % of digits it has not seen, and each variant has accuracy, time and samples."""
+    command = [sys.executable, EXAMPLES / "shadow.py", "--rounds", "6"]
+    run = subprocess.run(command, capture_output=True, text=True, timeout=240, check=False, env={**os.environ, "OMP_NUM_THREADS": "1"})
+    assert (0, "") == (run.returncode, run.stderr)
+    (known,) = re.findall(r"^as it is +([\d.]+) %$", run.stdout, re.MULTILINE)
+    assert 95 < float(known) < 100
+    for name in ("tanh", "quick", "relu", "table", "int8", "silu"):
+        (changed,) = re.findall(rf"^{name} +([\d.]+) % +[+-][\d.]+ % ", run.stdout, re.MULTILINE)
+        assert float(known) - 5 < float(changed) <= 100
+    assert max(map(len, run.stdout.splitlines())) <= 100

@@ -7,16 +7,19 @@ the models part; where a GELU's input agrees and its output does not, it is the 
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from geluwatch.analysis.outputs import tensor_of
 from geluwatch.config import Config
-from geluwatch.core.paired import Paired
+from geluwatch.core.paired import Paired, Side
 from geluwatch.errors import AttachError, ConfigError
 from geluwatch.records import Drained, Rows, Site
 
 if TYPE_CHECKING:
+    import torch
     from torch import nn
 
 TOLERANCE = 1e-5
@@ -50,23 +53,28 @@ class ModelComparison:
     layers: tuple[LayerDifference, ...]
     """In the first model's order."""
     tolerance: float
+    output: float = 0.0
+    """Relative difference of what the models return: of the `logits`, or of the first tensor; infinite where the shapes differ, 0 where
+    there is no tensor."""
 
     @property
     def first(self) -> LayerDifference | None:
-        """The layer where the models part, None where they are the same."""
+        """The layer where the models part, None where they are the same at every GELU."""
         return next((each for each in self.layers if each.difference or max(each.before, each.after) > self.tolerance), None)
 
     @property
     def same(self) -> bool:
-        """Whether they are the same at every GELU, within the tolerance."""
-        return self.first is None
+        """Whether they are the same at every GELU and return the same, within the tolerance."""
+        return self.first is None and self.output <= self.tolerance
 
     def __str__(self) -> str:
         first = self.first
         if first is None:
             silent = sum(not each.rows for each in self.layers)
             rest = f"; {silent} more give no rows in either" if silent else ""
-            return f"the same at {len(self.layers) - silent} GELUs, within {self.tolerance:g}{rest}"
+            same = f"the same at {len(self.layers) - silent} GELUs, within {self.tolerance:g}{rest}"
+            behind = f"; behind the last of them the models part: what they return differs by {self.output:.2g} of its size"
+            return same if self.same else f"{same}{behind}"
         if first.before > self.tolerance:
             where = f"what goes into that GELU differs by {first.before:.2g} of its size"
         elif first.after > self.tolerance:
@@ -86,7 +94,7 @@ def compare_models(
     tolerance: float = TOLERANCE,
     config: Config | None = None,
 ) -> ModelComparison:
-    """Send the same inputs through two models and compare what goes into each GELU and what comes out.
+    """Send the same inputs through two models and compare what goes into each GELU, what comes out, and what the models return.
 
     Both are left as they were. Put them in evaluation mode: with dropout no two passes are the same.
 
@@ -110,21 +118,19 @@ def compare_models(
         raise AttachError("Both models are the same object, which cannot differ from itself; pass a copy to compare with.")
     if not tolerance >= 0:
         raise ConfigError(f"tolerance must be a number of at least 0, got {tolerance!r}.")
-    given = config or Config()
-    whole = Config(
-        window_seconds=None, cost_budget=None, rows_per_forward=_WHOLE, rows_per_window=_WHOLE, pending_bytes=_WHOLE,
-        gelu_classes=given.gelu_classes, padding=given.padding,
-    )  # fmt: skip
-    run = call or _call
+    everything = whole(config or Config())
+    run = call or call_of
     pairs: dict[str, Paired] = {}
+    output = Side()
     passes = 0
-    one = TorchSource(known, whole, SystemClock())
+    one = TorchSource(known, everything, SystemClock())
     try:
-        two = TorchSource(other, whole, SystemClock())
+        two = TorchSource(other, everything, SystemClock())
         try:
             for item in inputs:
-                drained = [_passed(source, model, item, run) for source, model in ((one, known), (two, other))]
+                drained, returned = zip(*[_passed(source, model, item, run) for source, model in ((one, known), (two, other))], strict=True)
                 _pair(pairs, *drained)
+                _pair_outputs(output, *map(tensor_of, returned))
                 passes += 1
             if not passes:
                 raise ConfigError("There is no input to compare the models on; give at least one.")
@@ -136,23 +142,39 @@ def compare_models(
             two.close()
     finally:
         one.close()
-    return ModelComparison(tuple(_layers(*sites, pairs)), tolerance)
+    return ModelComparison(tuple(_layers(*sites, pairs)), tolerance, output.relative)
 
 
-def _call(model: nn.Module, item: Any) -> object:
+def whole(config: Config) -> Config:
+    """Return settings of a watch to which every pass gives all its rows, with the classes and the padding of others."""
+    return Config(
+        window_seconds=None, cost_budget=None, rows_per_forward=_WHOLE, rows_per_window=_WHOLE, pending_bytes=_WHOLE,
+        gelu_classes=config.gelu_classes, padding=config.padding,
+    )  # fmt: skip
+
+
+def call_of(model: nn.Module, item: Any) -> Any:
+    """Return what a model gives for an input: a mapping is given as keyword arguments, a tuple as positional ones."""
     if isinstance(item, dict) or hasattr(item, "keys"):
         return model(**item)
     return model(*item) if isinstance(item, tuple) else model(item)
 
 
-def _passed(source: Any, model: nn.Module, item: Any, run: Callable[[nn.Module, Any], object]) -> Drained:
-    """Return what one pass left behind."""
+def _passed(source: Any, model: nn.Module, item: Any, run: Callable[[nn.Module, Any], object]) -> tuple[Drained, Any]:
+    """Return what one pass left behind, and what it returned."""
     import torch
 
     with torch.no_grad():
-        run(model, item)
-    drained: Drained = source.drain()
-    return drained
+        returned = run(model, item)
+    return source.drain(), returned
+
+
+def _pair_outputs(side: Side, known: torch.Tensor | None, other: torch.Tensor | None) -> None:
+    """Add what both models returned in a pass."""
+    if known is None or other is None or known.shape != other.shape:
+        side.differences += 0.0 if known is other else math.inf
+        return
+    side.add(*(each.detach().double().cpu().numpy() for each in (known, other)))
 
 
 def _pair(pairs: dict[str, Paired], known: Drained, other: Drained) -> None:

@@ -7,7 +7,7 @@ import sys
 from collections.abc import Sequence
 
 from geluwatch import __version__
-from geluwatch.cli import baseline, compare, history, incident, mixin, report, runbook
+from geluwatch.cli import baseline, compare, history, incident, mixin, report, runbook, shadow
 from geluwatch.cli import demo as demo_command
 from geluwatch.errors import GeluwatchError
 
@@ -20,7 +20,7 @@ def parser() -> argparse.ArgumentParser:
     )
     top.add_argument("--version", action="version", version=f"geluwatch {__version__}")
     commands = top.add_subparsers(title="commands", metavar="COMMAND", required=True)
-    for command in (demo_command, baseline, history, report, incident, compare, mixin, runbook):
+    for command in (demo_command, baseline, history, report, incident, compare, shadow, mixin, runbook):
         command.add_parser(commands)
     return top
 

@@ -51,7 +51,7 @@ _CLIPPING = frozenset({"ClippedGELUActivation"})
 
 _NO_KERNELS = "called as a function, which this release of torch has no way to observe"
 _INSIDE_FUSED = "inside nn.TransformerEncoderLayer, whose fused path a hook would switch off"
-_SPARSE = "the input of its GELU is thinned inside the module, where no hook reaches"
+SPARSE = "the input of its GELU is thinned inside the module, where no hook reaches"
 _SPELLED = "spelled out in {}, which is no module: put it into one, and name its class in Config(gelu_classes=...)"
 
 
@@ -168,7 +168,7 @@ def _of_module(layer: str, module: nn.Module, caller: nn.Module, extra: tuple[ty
     variant = variant_of(module, extra) or "other"
     reason = _INSIDE_FUSED if fused else ""
     if any(name in _UNREADABLE.get(package, ()) for package, name in _ancestry(module)):
-        reason = _SPARSE
+        reason = SPARSE
     site = Site(layer, 0, "gated" if gated(module) else "module", type(module).__name__, variant)
     clips = variant == "other" or any(name in _CLIPPING for _, name in _ancestry(module))
     return Found(_blind(site, reason), caller, module, clips=clips)

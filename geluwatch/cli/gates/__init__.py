@@ -1,0 +1,1 @@
+"""What `geluwatch compare` compares: baselines, models and their checkpoints, running processes."""
