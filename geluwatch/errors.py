@@ -8,6 +8,8 @@
     │   ├── NoGeluError         ... because no GELU was found in it
     │   └── AlreadyAttachedError ... because a watch is on it already
     ├── DetachedError           the watch has been detached
+    ├── ProbeError              a probe cannot be recorded or replayed
+    │   └── ProbeBusyError      ... at this moment
     ├── BaselineError           a baseline cannot be recorded, armed or read
     │   └── UnknownBaselineError
     ├── StoreError              the database cannot be reached or used
@@ -53,6 +55,14 @@ class BaselineError(GeluwatchError):
 
 class UnknownBaselineError(BaselineError):
     """No baseline of that name is stored for this model."""
+
+
+class ProbeError(GeluwatchError):
+    """A probe cannot be recorded or replayed."""
+
+
+class ProbeBusyError(ProbeError):
+    """A probe cannot be replayed at this moment, for what the model is doing elsewhere."""
 
 
 class StoreError(GeluwatchError):

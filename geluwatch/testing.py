@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from geluwatch.records import Drained, Report, Site, Totals
+from collections.abc import Sequence
+
+from geluwatch.errors import ProbeError
+from geluwatch.records import Drained, ProbeInput, Report, Rows, Site, Totals
 from geluwatch.store.memory import MemoryBaselines
 
 __all__ = ["FakeClock", "ListSource", "MemoryBaselines", "MemorySink"]
@@ -39,13 +42,16 @@ class MemorySink:
 
 
 class ListSource:
-    """A source that yields what the test puts into `queue`, one batch a drain."""
+    """A source that yields what the test puts into `queue`, one batch a drain, and into `replays`, one replay a call."""
 
     framework = "test 0"
+    parameters = "float32"
 
     def __init__(self, sites: tuple[Site, ...]) -> None:
         self.sites = sites
         self.queue: list[Drained] = []
+        self.replays: list[Sequence[tuple[Rows, ...]]] = []
+        self.inputs: list[ProbeInput] = []
         self.closed = False
 
     def drain(self) -> Drained:
@@ -62,6 +68,24 @@ class ListSource:
 
     def note_step(self, loss: object, scaler: object) -> None:
         """Do nothing; put a `Training` into the queue instead."""
+
+    def keep(self, item: object) -> ProbeInput:
+        """Return the input as it is."""
+        return ProbeInput((item,), {})
+
+    def captured_inputs(self) -> list[ProbeInput]:
+        """Return what the test put into `inputs`."""
+        return list(self.inputs)
+
+    def replay(self, given: Sequence[ProbeInput], values: int, parameters: str = "", *, gently: bool = False) -> Sequence[tuple[Rows, ...]]:  # noqa: ARG002  # as the port has it
+        """Return the next replay.
+
+        Raises:
+            ProbeError: There is none.
+        """
+        if not self.replays:
+            raise ProbeError("The test has put no replay into the source.")
+        return self.replays.pop(0)
 
     def close(self) -> None:
         """Note that the source was closed."""

@@ -6,7 +6,7 @@ import atexit
 import logging
 import math
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
 from dataclasses import replace
 from types import TracebackType
@@ -21,7 +21,8 @@ from geluwatch.core.totals import merged
 from geluwatch.errors import BaselineError, DetachedError
 from geluwatch.inbox import Inbox
 from geluwatch.ports import BaselineStore, Clock, Sink, Source, WindowSink
-from geluwatch.records import Certificate, Report, Site, Totals
+from geluwatch.probing import Probing
+from geluwatch.records import Certificate, ProbeInput, ProbeResult, Report, Site, Totals
 
 if TYPE_CHECKING:
     from geluwatch.export.listener import Listener
@@ -71,6 +72,7 @@ class Watch:
         self._batch = Batch(config.pending_bytes // 4)
         self._background = Background(self.tick, self._last_flush, min(config.flush_seconds, (config.window_seconds or math.inf) / 4.0))
         self._background.on_fork = self._forget_parent
+        self._probing = Probing(source, clock, config.probe_seconds, lambda: self._monitor.baseline, self._probed)
         self._gave_up = ""
         self._listener: Listener | None = None
         self._detached = False
@@ -118,21 +120,29 @@ class Watch:
             self._fold()
             return self._close()
 
-    def record_baseline(self, name: str, *, arm: bool = False) -> Certificate:
+    def record_baseline(self, name: str, *, arm: bool = False, probe: Iterable[object] | None = None) -> Certificate:
         """Store the windows closed so far as a baseline, calibrate it, and arm it if asked.
 
         Windows with non-finite values, silent sites, dropped rows or too few rows are left out and counted.
 
+        Args:
+            name: What it shall be called.
+            arm: Whether to arm it at once.
+            probe: Inputs of passes to keep with what the model makes of them, as `compare_models` takes them; None for `captured_inputs`.
+
         Raises:
             BaselineError: There is no window, over a tenth is unfit, the name is taken, or arming needs more windows.
+            ProbeError: The probe cannot be made; then nothing is stored.
             StoreError: The database cannot be used.
         """
+        self._refuse_if_detached()
+        made = self._probing.record(probe)
         with self._lock:
             self._refuse_if_detached()
             if name == "latest":
                 raise BaselineError('A baseline cannot be called "latest", which means the newest one; choose another name.')
             self._fold()
-            baseline = self._monitor.make_baseline(name, self._clock.time())
+            baseline = self._monitor.make_baseline(name, self._clock.time(), made)
             if arm and not baseline.certificate.armed:
                 raise BaselineError(f"Baseline {name!r} is neither stored nor armed: {baseline.certificate.reason}")
             self._baselines.save(baseline)
@@ -154,6 +164,22 @@ class Watch:
             certificate = self._monitor.arm(self._baselines.load(self._name, self._version, name))
             self._publish()
             return certificate
+
+    def probe(self) -> ProbeResult:
+        """Replay the armed baseline's probe now, in this thread, and say whether the model is the one that it was recorded on.
+
+        It costs a forward pass for each input of the probe. The passes are no traffic, and leave the model as it was.
+
+        Raises:
+            ProbeError: There is no probe, or it cannot be replayed (`ProbeBusyError`: not at this moment).
+            DetachedError: The watch has been detached.
+        """
+        self._refuse_if_detached()
+        return self._probing.replay()
+
+    def captured_inputs(self) -> tuple[ProbeInput, ...]:
+        """Return the inputs of passes sampled so far; none unless `Config.capture_inputs` asks for them."""
+        return tuple(self._source.captured_inputs())
 
     def note_step(self, loss: object = None, scaler: object = None) -> None:
         """Note that a step of the training loop is over; call it after `scaler.update()` where there is a scaler.
@@ -243,6 +269,7 @@ class Watch:
 
     def detach(self) -> None:
         """Come off the model, totally: hooks, thread, listener and store connection; again does nothing."""
+        self._probing.stop()
         self._source.close()
         self._background.stop()
         with self._lock:
@@ -261,6 +288,7 @@ class Watch:
         self._background.start()
         if model is not None:
             self._background.follow(model)
+        self._probing.start(model)
         atexit.register(self.detach)
 
     def __enter__(self) -> Watch:
@@ -288,6 +316,15 @@ class Watch:
                 self._flush_failed(error)
             else:
                 self._failures = 0
+
+    def _probed(self, result: ProbeResult | None) -> None:
+        """Take what a replay showed, None where a scheduled one failed."""
+        with self._lock:
+            if result is None:
+                self._monitor.count("probe", errors=1)
+            else:
+                self._monitor.note_probe(result)
+            self._publish()
 
     def _flush_failed(self, error: Exception) -> None:
         """Count a failed flush; at the limit take the watch off the model, and say so in the census and the report."""

@@ -12,6 +12,7 @@ from geluwatch.records.history import RESOLUTIONS, PointSummary, Resolution, Spa
 from geluwatch.records.names import POINTS, STATISTICS, VERDICTS, Alarm, Cells, Floats, Gross, Ints, Point, PointKey, State, Verdict
 from geluwatch.records.numerics import Headroom, Parity
 from geluwatch.records.observed import Drained, Histogram, Moments, Nonfinite, PointWindow, Rows, Site, Window
+from geluwatch.records.probe import Bfloat16, LayerDifference, Origin, Probe, ProbeInput, ProbeResult, Tree
 from geluwatch.records.report import Interval, Panel, PointReport, PointTotals, Report, Totals
 from geluwatch.records.traffic import DeviceUsage, FirstPass, Traffic, Usage
 from geluwatch.records.training import Training
@@ -24,6 +25,7 @@ __all__ = [
     "Alarm",
     "Application",
     "Baseline",
+    "Bfloat16",
     "Calm",
     "Cells",
     "Certificate",
@@ -36,8 +38,10 @@ __all__ = [
     "Histogram",
     "Interval",
     "Ints",
+    "LayerDifference",
     "Moments",
     "Nonfinite",
+    "Origin",
     "Panel",
     "Parity",
     "Point",
@@ -46,6 +50,9 @@ __all__ = [
     "PointSummary",
     "PointTotals",
     "PointWindow",
+    "Probe",
+    "ProbeInput",
+    "ProbeResult",
     "Reference",
     "Report",
     "Resolution",
@@ -57,6 +64,7 @@ __all__ = [
     "Totals",
     "Traffic",
     "Training",
+    "Tree",
     "Usage",
     "Verdict",
     "Window",

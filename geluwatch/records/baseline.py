@@ -10,6 +10,7 @@ import numpy.typing as npt
 
 from geluwatch.records.names import Floats, PointKey
 from geluwatch.records.observed import Histogram, Site, Window
+from geluwatch.records.probe import Probe
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,3 +100,5 @@ class Baseline:
     histograms: Mapping[PointKey, Histogram] = field(default_factory=dict)
     """All windows' values together."""
     calm: Calm | None = None
+    probe: Probe | None = None
+    """Inputs with what the model made of them; None where it was recorded without."""

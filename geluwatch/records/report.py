@@ -12,6 +12,7 @@ from geluwatch.records.baseline import Certificate
 from geluwatch.records.names import Alarm, Gross, Point, PointKey, State, Verdict
 from geluwatch.records.numerics import Headroom, Parity
 from geluwatch.records.observed import Nonfinite
+from geluwatch.records.probe import Origin, ProbeResult
 from geluwatch.records.traffic import Traffic, Usage
 from geluwatch.records.training import Training
 
@@ -155,6 +156,12 @@ class Report:
     "unknown" when there is only one layer to look at; empty without drift."""
     cause: str = ""
     """What changed at the first drifting layer, in one sentence with the numbers; empty when nothing can be named."""
+    probe: ProbeResult | None = None
+    """What the last replay of the armed baseline's probe showed; None before there was one."""
+    origin: Origin = ""
+    """What has changed where there is drift, by the probe: unlike `scope`, which is read from the traffic, it is certain."""
+    attribution: str = ""
+    """The same in one sentence, with the first layer where the model changed; empty where there is nothing to tell."""
     labels: Mapping[str, str] = field(default_factory=dict)
     window_started: float | None = None
     window_ended: float | None = None

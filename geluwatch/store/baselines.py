@@ -125,6 +125,7 @@ def _to_row(baseline: Baseline) -> BaselineRow:
         reference_payload=codec.encode_references(baseline.references),
         histogram_payload=codec.encode_histograms(baseline.histograms),
         calm_payload=codec.encode_calm(baseline.calm) if baseline.calm else None,
+        probe_payload=codec.encode_probe(baseline.probe) if baseline.probe else None,
         sites=[_to_site_row(ordinal, site) for ordinal, site in enumerate(baseline.sites)],
         windows=[_to_window_row(position, window) for position, window in enumerate(baseline.windows)],
     )
@@ -169,6 +170,7 @@ def _to_baseline(row: BaselineRow) -> Baseline:
         references=_decoded(codec.decode_references, row.reference_payload, f"The references of {name}") or {},
         histograms=_decoded(codec.decode_histograms, row.histogram_payload, f"The pooled histograms of {name}") or {},
         calm=_decoded(codec.decode_calm, row.calm_payload, f"The calm scores of {name}"),
+        probe=_decoded(codec.decode_probe, row.probe_payload, f"The probe of {name}"),
     )
 
 

@@ -113,12 +113,15 @@ def _entries(baseline: Baseline) -> Iterator[tuple[str, bytes]]:
         "certificate": codec.encode_certificate(baseline.certificate),
         "windows": len(baseline.windows),
         "calm": baseline.calm is not None,
+        **({} if baseline.probe is None else {"probe": True}),  # left out elsewhere, so that those files are what they always were
     }
     yield "baseline.json", json.dumps(head, allow_nan=False, indent=1).encode()
     yield "references.npz", codec.encode_references(baseline.references)
     yield "histograms.npz", codec.encode_histograms(baseline.histograms)
     if baseline.calm is not None:
         yield "calm.npz", codec.encode_calm(baseline.calm)
+    if baseline.probe is not None:
+        yield "probe.npz", codec.encode_probe(baseline.probe)
     for place, window in enumerate(baseline.windows):
         yield _window(place), codec.encode_window(window)
 
@@ -140,6 +143,7 @@ def _read(archive: bytes, name: str) -> Baseline:
             references=codec.decode_references(entries.read("references.npz"), "the references"),
             histograms=codec.decode_histograms(entries.read("histograms.npz"), "the histograms"),
             calm=codec.decode_calm(entries.read("calm.npz"), "the calm scores") if head["calm"] else None,
+            probe=codec.decode_probe(entries.read("probe.npz"), "the probe") if head.get("probe") else None,
         )
 
 

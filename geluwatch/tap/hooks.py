@@ -75,6 +75,10 @@ class RootBegin(Hook):
         state.depth += 1
         if state.depth > 1:
             return
+        if state.replay is not None:
+            sampled = True
+        elif tap.inputs is not None and module is not None:
+            tap.offer(args, kwargs)
         state.begin(args, kwargs, sampled=tap.pacer.take(tap.clock.monotonic()) if sampled is None else sampled)
         state.meter.begin()
         # Asked in the order of what they cost: most passes end with the first two.
@@ -139,6 +143,10 @@ class RootEnd(Hook):
             tap.breaker.trip("root", error)
 
     def _end(self, tap: Tap, state: ThreadState, *, raised: bool) -> None:
+        if state.replay is not None:
+            functional.end(state, self.ear, wholly=True)
+            state.end()
+            return
         tap.measure(state, *state.call)
         try:
             if state.listening or state.mode is not None:
