@@ -34,6 +34,7 @@ _RUNBOOKS: Mapping[str, str] = {
     "gross": "GeluwatchGrossFault",
     "overflow": "GeluwatchOverflowAhead",
     "drift": "GeluwatchActivationDrift",
+    "model": "GeluwatchModelChanged",
     "kernel": "GeluwatchKernelMismatch",
     "warming": "GeluwatchBaselineMissing",
     "blind": "GeluwatchSitesBlind",

@@ -93,5 +93,7 @@ class ProbeResult:
 
     @property
     def size(self) -> float:
-        """Relative difference at the first layer that moved, on the side where it shows; 0 where none did or no value says how far."""
-        return 0.0 if self.first is None else self.first.after if self.within else self.first.before
+        """Relative difference at the first layer that moved, on the side where it shows; 0 without one, infinite where it has no values."""
+        if self.first is None:
+            return 0.0
+        return (self.first.after if self.within else self.first.before) if self.first.rows else float("inf")

@@ -71,11 +71,12 @@ class Listener:
 
     def before(self, values: torch.Tensor) -> Kept | None:
         """Return the rows of an input that is about to be overwritten."""
-        kept = None
-        with self._noting():
+        try:
             indices = self._chosen(values, values)
-            kept = None if indices is None else Kept(rows_of(values, indices), indices)
-        return kept
+            return None if indices is None else Kept(rows_of(values, indices), indices)
+        except Exception as error:  # noqa: BLE001  # as in `_noting`
+            self._failure = error
+            return None
 
     def see_overwritten(self, site: int, output: torch.Tensor, kept: Kept | None) -> None:
         """Take the rows of a call that wrote its output over its input."""
