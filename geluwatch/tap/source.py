@@ -198,7 +198,7 @@ class TorchSource:
         """Return the rows of each input's pass through the model in evaluation mode; these passes are no traffic (see `ports.Source`)."""
         model = self._model()
         if model is None or self._tap.closed or not self._tap.config.enabled:
-            raise ProbeError("The model is not watched (any more), so no probe can be replayed through it.")
+            raise ProbeError("The model is gone or no longer watched, so no probe can be replayed through it; attach to it again.")
         rows = self._replayer.replay(model, given, values, parameters, gently=gently)
         if self._take_in_strays(model):  # calls that no code showed; the hooks that tell whose they are were not on yet
             rows = self._replayer.replay(model, given, values, parameters, gently=gently)

@@ -32,7 +32,7 @@ def test_load_returns_what_was_saved(store: BaselineStore, baseline: Make, same:
 def test_keeps_a_baseline_of_nothing(store: BaselineStore, baseline: Make, same: Callable[..., bool]) -> None:
     """A baseline without sites, windows, horizons and all that is learnt from windows is stored like any other."""
     saved = baseline(
-        sites=(), windows=(), certificate=replace(baseline().certificate, horizons=()), references={}, histograms={}, calm=None
+        sites=(), windows=(), certificate=replace(baseline().certificate, horizons=()), references={}, histograms={}, calm=None, probe=None
     )
     store.save(saved)
     assert same(saved, store.load("minilm", "1", "v1"))

@@ -34,7 +34,7 @@ def unstamped(content: bytes) -> bytes:
 
 def test_a_baseline_comes_back_as_it_was(baseline: Callable[..., Baseline], same: Callable[[Any, Any], bool]) -> None:
     """Every part survives, odd numbers and letters included, with or without calm scores and windows; equal ones give equal bytes."""
-    for changed in ({}, {"calm": None}, {"windows": (), "histograms": {}, "references": {}}):
+    for changed in ({}, {"calm": None}, {"probe": None}, {"windows": (), "histograms": {}, "references": {}}):
         before = baseline(**changed)
         content = portable.dump(before)
         assert same(before, portable.load(content, "the file"))
@@ -47,7 +47,7 @@ def test_the_file_is_what_its_page_says(baseline: Callable[..., Baseline]) -> No
     assert (b"geluwatch-baseline 1", hashlib.sha256(archive).hexdigest()) == (magic, digest.decode())
     with zipfile.ZipFile(io.BytesIO(archive)) as entries:
         assert entries.testzip() is None
-        names = ["baseline.json", "references.npz", "histograms.npz", "calm.npz", "windows/00000.npz", "windows/00001.npz"]
+        names = ["baseline.json", "references.npz", "histograms.npz", "calm.npz", "probe.npz", "windows/00000.npz", "windows/00001.npz"]
         assert names == entries.namelist()
         assert {(1980, 1, 1, 0, 0, 0)} == {entry.date_time for entry in entries.infolist()}
         assert baseline().model == json.loads(entries.read("baseline.json"))["model"]
