@@ -102,7 +102,7 @@ function driftReason(report, observed) {
 }
 
 function modelReason(probe) {
-  return ["The model is not the one that the baseline was recorded on. It parts from it at layer ", code(probe.first), "."];
+  return ["The model is not the one that the baseline was recorded on, from layer ", code(probe.first), " on."];
 }
 
 function reason(report) {
