@@ -170,6 +170,12 @@ OVERFLOW = Metric("geluwatch_overflow_alarm", "gauge", "1 while an overflow lies
 BASELINE_CDF = Metric("geluwatch_baseline_cdf_ratio", "gauge", "The armed baseline's cumulative share at each edge of geluwatch_activation_value; in the lean profile at +Inf alone, which tells that the baseline has the layer.", "1", ("layer", "point", "le"))
 VERDICT = Metric("geluwatch_verdict", "gauge", "1 for the verdict that holds now, 0 for the others.", "1", ("verdict",))
 
+# The last replay of the armed baseline's probe; absent until there is one
+PROBE_MOVED = Metric("geluwatch_probe_moved", "gauge", "1 where the probe gave other values than when the baseline was recorded, so that the model has changed; 0 where it gave the same; absent until it is replayed.", "1")
+PROBE_FIRST = Metric("geluwatch_probe_first_difference_ratio", "gauge", "Relative difference at the first layer that the probe has moved: before its GELU (pre), or at the GELU itself (post); +Inf where there are no values to compare.", "1", _POINT)
+PROBE_DIFFERENCE = Metric("geluwatch_probe_difference_ratio", "gauge", "Root mean squared difference of the probe's values from those stored, over their root mean square.", "1", _POINT, profile="standard")
+PROBE_TIME = Metric("geluwatch_probe_timestamp_seconds", "gauge", "When the probe was last replayed.", "s")
+
 # Census and baseline
 LAYER_INDEX = Metric("geluwatch_layer_index", "gauge", "Place of the layer in the model's order, from 0.", "1", ("layer",))
 SITE_OBSERVED = Metric("geluwatch_site_observed", "gauge", "1 where the GELU is observed, 0 where it is blind.", "1", ("layer",))

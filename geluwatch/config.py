@@ -85,6 +85,14 @@ class Config:
     profile: Profile = "standard"
     """How much is exported: "lean", only what alerts decide on; "standard"; or "full", with histograms cut twice as fine."""
 
+    capture_inputs: int = 0
+    """Forward passes whose inputs are kept, as a sample in which each pass has the same chance to be, for `Watch.record_baseline` to make a
+    probe of: copies in memory, 16 MiB at most. They are what users sent; 0 keeps none."""
+
+    probe_seconds: float | None = None
+    """Seconds between two replays of the armed baseline's probe in the background, each of which costs a forward pass for each of its
+    inputs; None leaves them to `Watch.probe`. Not for models in training, nor while passes are recorded into CUDA graphs."""
+
     breaker_limit: int = 5
     """Failures of one part of the agent (guard, rows, ...) after which that part is switched off."""
 
@@ -118,6 +126,10 @@ class Config:
         _positive("pages_per_quarter", self.pages_per_quarter)
         for name in ("rows_per_window", "rows_per_forward", "minimum_rows", "breaker_limit", "pending_bytes", "incidents_kept"):
             _at_least_one(name, getattr(self, name))
+        if isinstance(self.capture_inputs, bool) or not isinstance(self.capture_inputs, int) or self.capture_inputs < 0:
+            raise ConfigError(f"capture_inputs must be a whole number of at least 0, got {self.capture_inputs!r}.")
+        if self.probe_seconds is not None:
+            _positive("probe_seconds", self.probe_seconds)
         if self.tolerance != 0:
             _positive("tolerance", self.tolerance)
         if self.cost_budget is not None:

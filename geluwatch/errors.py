@@ -8,6 +8,8 @@
     │   ├── NoGeluError         ... because no GELU was found in it
     │   └── AlreadyAttachedError ... because a watch is on it already
     ├── DetachedError           the watch has been detached
+    ├── ProbeError              a probe cannot be recorded or replayed
+    │   └── ProbeBusyError      ... at this moment
     ├── BaselineError           a baseline cannot be recorded, armed or read
     │   ├── UnknownBaselineError
     │   ├── SignatureError      ... because it is unsigned, signed by another key, or changed
@@ -65,6 +67,14 @@ class SignatureError(BaselineError):
 
 class PromotionError(BaselineError):
     """A baseline cannot be promoted, approved, retired or armed as it stands."""
+
+
+class ProbeError(GeluwatchError):
+    """A probe cannot be recorded or replayed."""
+
+
+class ProbeBusyError(ProbeError):
+    """A probe cannot be replayed at this moment, for what the model is doing elsewhere."""
 
 
 class StoreError(GeluwatchError):

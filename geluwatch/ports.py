@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Protocol, runtime_checkable
 
-from geluwatch.records import Baseline, Drained, Provenance, Report, Site, Span, Totals, Window
+from geluwatch.records import Baseline, Drained, ProbeInput, Provenance, Report, Rows, Site, Span, Totals, Window
 from geluwatch.retention import Retention
 
 
@@ -54,6 +54,44 @@ class Source(Protocol):
 
     def runtime(self) -> Mapping[str, object]:
         """Return under what the model runs, as JSON values: versions, seed, flags, threads, dtypes and devices of its parameters."""
+        ...
+
+    @property
+    def parameters(self) -> str:
+        """The dtype of the model's first floating-point parameter, "" where it has none."""
+        ...
+
+    def keep(self, item: object) -> ProbeInput:
+        """Return what a pass is sent as a record: a mapping is its keyword arguments, a tuple its positional ones.
+
+        Raises:
+            ProbeError: It holds what a probe cannot keep.
+        """
+        ...
+
+    def captured_inputs(self) -> Sequence[ProbeInput]:
+        """Return the sample of the passes' inputs; empty where none is taken."""
+        ...
+
+    def replay(self, given: Sequence[ProbeInput], values: int, parameters: str = "", *, gently: bool = False) -> Sequence[tuple[Rows, ...]]:
+        """Return what the model makes of inputs, in evaluation mode, in the thread that calls; the passes are no traffic.
+
+        They count nowhere, whatever other threads do meanwhile, and leave the model, its flags and the framework's random
+        generators as they were, whether they succeed or not.
+
+        Args:
+            given: The inputs, one pass each; they are moved to the model's device.
+            values: Most values taken of each call of a GELU on each side (see `records.Probe.values`); 0 takes rows of no length.
+            parameters: dtype of the model's parameters that the inputs were made for; "" for the present one.
+            gently: Whether to refuse where the model's own passes could suffer: from a thread that knows nothing of them.
+
+        Returns:
+            For each input the rows of each call, in the order of the calls.
+
+        Raises:
+            ProbeBusyError: What the model is doing does not allow it now.
+            ProbeError: A pass raised, or the model is not watched.
+        """
         ...
 
     def close(self) -> None:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 
-from geluwatch.records import Drained, Provenance, Report, Site, Totals
+from geluwatch.errors import ProbeError
+from geluwatch.records import Drained, ProbeInput, Provenance, Report, Rows, Site, Totals
 from geluwatch.store.memory import MemoryBaselines
 
 __all__ = ["FakeClock", "ListSource", "MemoryBaselines", "MemorySink"]
@@ -41,14 +43,17 @@ class MemorySink:
 
 
 class ListSource:
-    """A source that yields what the test puts into `queue`, one batch a drain."""
+    """A source that yields what the test puts into `queue`, one batch a drain, and into `replays`, one replay a call."""
 
     framework = "test 0"
+    parameters = "float32"
 
     def __init__(self, sites: tuple[Site, ...]) -> None:
         self.sites = sites
         self.queue: list[Drained] = []
         self.origin = Provenance()
+        self.replays: list[Sequence[tuple[Rows, ...]]] = []
+        self.inputs: list[ProbeInput] = []
         self.closed = False
 
     def drain(self) -> Drained:
@@ -76,6 +81,24 @@ class ListSource:
     def runtime(self) -> dict[str, object]:
         """Return nothing: there is no framework."""
         return {}
+
+    def keep(self, item: object) -> ProbeInput:
+        """Return the input as it is."""
+        return ProbeInput((item,), {})
+
+    def captured_inputs(self) -> list[ProbeInput]:
+        """Return what the test put into `inputs`."""
+        return list(self.inputs)
+
+    def replay(self, given: Sequence[ProbeInput], values: int, parameters: str = "", *, gently: bool = False) -> Sequence[tuple[Rows, ...]]:  # noqa: ARG002  # as the port has it
+        """Return the next replay.
+
+        Raises:
+            ProbeError: There is none.
+        """
+        if not self.replays:
+            raise ProbeError("The test has put no replay into the source.")
+        return self.replays.pop(0)
 
     def close(self) -> None:
         """Note that the source was closed."""

@@ -7,7 +7,7 @@ import logging
 import math
 import os
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
@@ -25,7 +25,8 @@ from geluwatch.errors import BaselineError, DetachedError, StoreError
 from geluwatch.inbox import Inbox
 from geluwatch.origins import Origins
 from geluwatch.ports import BaselineStore, Clock, Sink, Source, WindowSink
-from geluwatch.records import Baseline, Certificate, Provenance, Report, Site, Totals
+from geluwatch.probing import Probing
+from geluwatch.records import Baseline, Certificate, ProbeInput, ProbeResult, Provenance, Report, Site, Totals
 
 if TYPE_CHECKING:
     from geluwatch.export.listener import Listener
@@ -67,6 +68,7 @@ class Watch:
         self._background = Background(self.tick, self._last_flush, min(config.flush_seconds, (config.window_seconds or math.inf) / 4.0))
         self._background.on_fork = self._forget_parent
         self._incidents = Recorder(config, clock, lambda: self.sites, source.runtime)
+        self._probing = Probing(source, clock, config.probe_seconds, lambda: self._monitor.baseline, self._probed)
         self._gave_up = ""
         self._listener: Listener | None = None
         self._detached = False
@@ -125,7 +127,7 @@ class Watch:
         self._refuse_if_detached()
         return self._origins.read(self.sites, self._report)
 
-    def record_baseline(self, name: str, *, arm: bool = False, traffic: str = "") -> Certificate:
+    def record_baseline(self, name: str, *, arm: bool = False, traffic: str = "", probe: Iterable[object] | None = None) -> Certificate:
         """Store the windows closed so far as a baseline, with the model's provenance, calibrate it, and arm it if asked.
 
         Windows with non-finite values, silent sites, dropped rows or too few rows are left out and counted.
@@ -134,19 +136,23 @@ class Watch:
             name: What to call it.
             arm: Whether to arm it as well.
             traffic: Which slice of the traffic it is of, for example "eu"; for people, nothing is judged by it.
+            probe: Inputs of passes to keep with what the model makes of them, as `compare_models` takes them; None for `captured_inputs`.
 
         Raises:
             BaselineError: There is no window, over a tenth is unfit, the name is taken, or arming needs more windows.
             SignatureError: It is stored but not armed, for keys are trusted and none of them signed it.
+            ProbeError: The probe cannot be made; then nothing is stored.
             StoreError: The database cannot be used.
         """
         if name == "latest":
             raise BaselineError('A baseline cannot be called "latest", which means the newest one; choose another name.')
-        origin = self.provenance()  # not under the lock, for it may take seconds
+        # Neither under the lock, for each may take seconds.
+        origin = self.provenance()
+        made = self._probing.record(probe)
         with self._lock:
             self._refuse_if_detached()
             self._fold()
-            baseline = self._monitor.make_baseline(name, self._clock.time())
+            baseline = self._monitor.make_baseline(name, self._clock.time(), made)
             if arm and not baseline.certificate.armed:
                 raise BaselineError(f"Baseline {name!r} is neither stored nor armed: {baseline.certificate.reason}")
             self._baselines.save(replace(baseline, provenance=origin, traffic=traffic))
@@ -170,6 +176,22 @@ class Watch:
             self._publish()
             self._say_armed(baseline)
             return certificate
+
+    def probe(self) -> ProbeResult:
+        """Replay the armed baseline's probe now, in this thread, and say whether the model is the one that it was recorded on.
+
+        It costs a forward pass for each input of the probe. The passes are no traffic, and leave the model as it was.
+
+        Raises:
+            ProbeError: There is no probe, or it cannot be replayed (`ProbeBusyError`: not at this moment).
+            DetachedError: The watch has been detached.
+        """
+        self._refuse_if_detached()
+        return self._probing.replay()
+
+    def captured_inputs(self) -> tuple[ProbeInput, ...]:
+        """Return the inputs of passes sampled so far; none unless `Config.capture_inputs` asks for them."""
+        return tuple(self._source.captured_inputs())
 
     def note_step(self, loss: object = None, scaler: object = None) -> None:
         """Note that a step of the training loop is over; call it after `scaler.update()` where there is a scaler.
@@ -282,6 +304,7 @@ class Watch:
 
     def detach(self) -> None:
         """Come off the model, totally: hooks, thread, listener and store connection; again does nothing."""
+        self._probing.stop()
         self._source.close()
         self._background.stop()
         with self._lock:
@@ -301,6 +324,7 @@ class Watch:
         self._background.start()
         if model is not None:
             self._background.follow(model)
+        self._probing.start(model)
         atexit.register(self.detach)
 
     def __enter__(self) -> Watch:
@@ -330,6 +354,15 @@ class Watch:
                 self._failures = 0
         if self._incidents.ready():
             self._tell("incident", self._incidents.save)
+
+    def _probed(self, result: ProbeResult | None) -> None:
+        """Take what a replay showed, None where a scheduled one failed."""
+        with self._lock:
+            if result is None:
+                self._monitor.count("probe", errors=1)
+            else:
+                self._monitor.note_probe(result)
+            self._publish()
 
     def _flush_failed(self, error: Exception) -> None:
         """Count a failed flush; at the limit take the watch off the model, and say so in the census and the report."""

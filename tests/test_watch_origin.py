@@ -72,20 +72,20 @@ def test_a_baseline_holds_where_it_comes_from(bench: Bench) -> None:
 
 def test_an_armed_baseline_tells_readers(bench: Bench) -> None:
     """The report has the origin of what is armed, and whether it stood promoted; a forked child tells the same."""
-    assert bench.watch.report.origin is None
+    assert bench.watch.report.baseline_origin is None
     bench.watch.record_baseline("v1", arm=True)
     bench.store.promote("model", "1", "v1")
-    seen = [bench.watch.report.origin]
+    seen = [bench.watch.report.baseline_origin]
     bench.watch.arm()
     bench.watch._forget_parent()
     for _ in range(2):
-        seen.append(bench.watch.report.origin)
+        seen.append(bench.watch.report.baseline_origin)
         bench.watch.flush()
     assert [False, True, True] == [origin is not None and origin.promoted for origin in seen]
     assert {("ab" * 8, "2.13.0", "none")} == {(origin.weights, origin.torch, origin.signer) for origin in seen if origin}
     assert ["recorded", "armed", "promoted", "armed"] == [entry.action for entry in bench.store.log()]
     bench.watch.follow_training()
-    assert bench.watch.report.origin is None
+    assert bench.watch.report.baseline_origin is None
 
 
 def warned(caplog: pytest.LogCaptureFixture) -> list[str]:
@@ -140,7 +140,7 @@ def test_only_what_a_trusted_key_signed_is_armed() -> None:
     bench.store._keys = Keys(private, trusted)
     bench.store.sign("model", "1", "v1")
     bench.watch.arm()
-    assert next(iter(trusted))[:16] == (bench.watch.report.origin.signer if bench.watch.report.origin else "")
+    assert next(iter(trusted))[:16] == (bench.watch.report.baseline_origin.signer if bench.watch.report.baseline_origin else "")
     bench.watch.detach()
 
 

@@ -14,9 +14,9 @@ from typing import TYPE_CHECKING, Any
 
 from geluwatch.analysis.outputs import tensor_of
 from geluwatch.config import Config
-from geluwatch.core.paired import Paired, Side
+from geluwatch.core.paired import Paired, Side, where
 from geluwatch.errors import AttachError, ConfigError
-from geluwatch.records import Drained, Rows, Site
+from geluwatch.records import Drained, LayerDifference, Rows, Site
 
 if TYPE_CHECKING:
     import torch
@@ -27,23 +27,6 @@ TOLERANCE = 1e-5
 
 _WHOLE = 1 << 40
 """More rows, and more bytes, than any pass has: everything is captured."""
-
-
-@dataclass(frozen=True, slots=True)
-class LayerDifference:
-    """How far two models are apart at one GELU."""
-
-    layer: str
-    rows: int
-    """Rows compared; 0 where neither model gave any."""
-    before: float
-    """Relative difference of the GELU's inputs: root mean squared difference over the root mean square of the first model's."""
-    after: float
-    """The same of its outputs."""
-    largest: float
-    """Largest absolute difference of its outputs."""
-    difference: str
-    """What differs in the census, or an empty string."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,14 +58,8 @@ class ModelComparison:
             same = f"the same at {len(self.layers) - silent} GELUs, within {self.tolerance:g}{rest}"
             behind = f"; behind the last of them the models part: what they return differs by {self.output:.2g} of its size"
             return same if self.same else f"{same}{behind}"
-        if first.before > self.tolerance:
-            where = f"what goes into that GELU differs by {first.before:.2g} of its size"
-        elif first.after > self.tolerance:
-            where = f"the same goes in, and what comes out differs by {first.after:.2g} of its size, {first.largest:.2g} at most"
-        else:
-            where = "its values agree"
         census = f" ({first.difference})" if first.difference else ""
-        return f"the models part at {first.layer}{census}: {where}"
+        return f"the models part at {first.layer}{census}: {where(first, self.tolerance)}"
 
 
 def compare_models(

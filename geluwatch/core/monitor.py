@@ -15,6 +15,7 @@ from geluwatch.core.follow import Follower
 from geluwatch.core.headroom import Headrooms
 from geluwatch.core.judge import Judge, Judged
 from geluwatch.core.kernels import Kernels
+from geluwatch.core.probe import attribute
 from geluwatch.core.totals import add_counts, add_drained, add_point
 from geluwatch.core.window import WindowBuilder, observe_rows
 from geluwatch.errors import BaselineError
@@ -22,15 +23,17 @@ from geluwatch.records import (
     POINTS,
     Application,
     Baseline,
+    BaselineOrigin,
     Certificate,
     Drained,
     Gross,
     Histogram,
-    Origin,
     Parity,
     PointKey,
     PointReport,
     PointTotals,
+    Probe,
+    ProbeResult,
     Report,
     Site,
     Totals,
@@ -64,7 +67,7 @@ class Monitor:
         self._totals = Totals()
         self._points: dict[PointKey, PointTotals] = {}
         self._judge: Judge | None = None
-        self._origin: Origin | None = None
+        self._origin: BaselineOrigin | None = None
         self._follower: Follower | None = None
         self._judged = Judged()
         self._gross: Mapping[PointKey, Gross] = {}
@@ -72,6 +75,7 @@ class Monitor:
         self._kernels = Kernels()
         self._parity: Mapping[str, Parity] = {}
         self._headrooms = Headrooms()
+        self._probed: ProbeResult | None = None
         self._baseline_cdf: dict[PointKey, tuple[float, ...]] = {}
         self._last_forward: float | None = None
         self._disabled: tuple[str, ...] = ()
@@ -147,16 +151,27 @@ class Monitor:
             self._judged = self._follower.judge(window, {site.layer: site.position for site in self._sites})
         return window
 
-    def make_baseline(self, name: str, now: float) -> Baseline:
-        """Return a baseline of the closed windows, calibrated but neither stored nor armed.
+    @property
+    def baseline(self) -> Baseline | None:
+        """The armed baseline, without its windows."""
+        return self._judge.baseline if self._judge else None
+
+    def note_probe(self, result: ProbeResult) -> None:
+        """Take what a replay of the armed baseline's probe showed; that of another one is let go."""
+        if self._judge and self._judge.baseline.name == result.baseline:
+            self._probed = result
+
+    def make_baseline(self, name: str, now: float, probe: Probe | None = None) -> Baseline:
+        """Return a baseline of the closed windows with a probe, calibrated but neither stored nor armed.
 
         Raises:
             BaselineError: There is no window, or more than a tenth of them is unfit.
         """
         identity = self._identity
-        return self._recorder.baseline(
+        baseline = self._recorder.baseline(
             model=identity.model, model_version=identity.model_version, name=name, created=now, sites=self._sites
         )
+        return replace(baseline, probe=probe)
 
     def arm(self, baseline: Baseline, *, promoted: bool = False) -> Certificate:
         """Judge windows against a baseline from now on; `promoted` is told to readers.
@@ -174,7 +189,7 @@ class Monitor:
                 "record one for this model."
             )
         judge = Judge(replace(baseline, windows=()), self._config)  # which are up to 256 MiB, and judge nothing
-        self._judge, self._judged, self._follower = judge, Judged(), None
+        self._judge, self._judged, self._follower, self._probed = judge, Judged(), None, None
         self._origin = provenance.origin(baseline, promoted=promoted)
         self._recorder = recorder.Recorder(self._config)
         self._baseline_cdf = {}
@@ -190,7 +205,7 @@ class Monitor:
             ConfigError: The stretch is too short, or there is no lag.
         """
         self._follower = Follower(self._config, windows, lag)
-        self._judge, self._judged, self._baseline_cdf = None, Judged(), {}
+        self._judge, self._judged, self._probed, self._baseline_cdf = None, Judged(), None, {}
         self._origin = None
 
     def report(self, now: float) -> Report:
@@ -198,7 +213,9 @@ class Monitor:
         last = self._last
         first = (last.first_nonfinite if last else None) or self._builder.first_nonfinite
         sites = {(site.layer, point): self._point(site, (site.layer, point), last) for site in self._sites for point in POINTS}
-        baseline = self._judge.baseline if self._judge else None
+        baseline = self.baseline
+        onset = min(self._judged.onset.times.values(), default=None)
+        told = attribute(onset, self._probed, has_probe=baseline is not None and baseline.probe is not None)
         since = self._follower.since if self._follower else None
         return Report(
             model=self._identity.model,
@@ -210,6 +227,9 @@ class Monitor:
             drifting=self._judged.onset.layers,
             scope=self._judged.onset.scope,
             cause=self._judged.cause,
+            probe=self._probed,
+            origin=told.origin,
+            attribution=told.sentence if baseline else "",
             labels=self._identity.labels,
             window_started=last.started if last else None,
             window_ended=last.ended if last else None,
@@ -218,7 +238,7 @@ class Monitor:
             baseline=baseline.name if baseline else follow.NAME if since is not None else None,
             baseline_created=baseline.created if baseline else since,
             certificate=baseline.certificate if baseline else None,
-            origin=self._origin,
+            baseline_origin=self._origin,
             totals=self._totals,
             disabled=self._disabled,
             usage=self._usage,
@@ -236,7 +256,7 @@ class Monitor:
         alarms = {seen.alarm for seen in self._judged.points.values()} | self._headrooms.alarms()
         if "page" in alarms or self._gross:
             return "page"
-        if "ticket" in alarms or any(seen.fault for seen in self._parity.values()):
+        if "ticket" in alarms or (self._probed is not None and self._probed.moved) or any(seen.fault for seen in self._parity.values()):
             return "ticket"
         return "ok" if self._judged.points else "warming"
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from geluwatch.records import Rows
+from geluwatch.records import LayerDifference, Rows
 
 
 @dataclass(slots=True)
@@ -49,21 +49,33 @@ class Paired:
     rows: int = 0
     unlike: str = ""
     """Why some rows have no pair, or what differs in kind; empty where nothing does."""
+    one: str = "in one"
+    other: str = "in the other"
+    """What the two sides are called in that."""
 
     def add(self, known: Sequence[Rows], other: Sequence[Rows]) -> None:
         """Take the rows of one pass of both, call by call; they are of the same inputs in the same order."""
         if len(known) != len(other):
-            self.unlike = f"a pass calls it {len(known)} times in one and {len(other)} times in the other"
+            self.unlike = f"a pass calls it {len(known)} times {self.one} and {len(other)} times {self.other}"
         for one, two in zip(known, other, strict=False):
             if one.pre.shape != two.pre.shape:
                 shapes = (" x ".join(map(str, each.pre.shape)) for each in (one, two))
-                self.unlike = "it has {} values in one and {} in the other".format(*shapes)
+                self.unlike = f"it has {next(shapes)} values {self.one} and {next(shapes)} {self.other}"
                 continue
             if one.dtype != two.dtype:
-                self.unlike = f"its values are {one.dtype} in one and {two.dtype} in the other"
+                self.unlike = f"its values are {one.dtype} {self.one} and {two.dtype} {self.other}"
             self._pair(one, two)
 
     def _pair(self, known: Rows, other: Rows) -> None:
         self.before.add(known.pre, other.pre)
         self.after.add(known.post, other.post)
         self.rows += len(known.pre)
+
+
+def where(first: LayerDifference, tolerance: float) -> str:
+    """Return in words how the values differ at the first layer that does, before its GELU or in it."""
+    if first.before > tolerance:
+        return f"what goes into that GELU differs by {first.before:.2g} of its size"
+    if first.after > tolerance:
+        return f"the same goes in, and what comes out differs by {first.after:.2g} of its size, {first.largest:.2g} at most"
+    return "its values agree" if first.rows else "it gave no values"

@@ -7,7 +7,7 @@ from dataclasses import fields, replace
 from typing import Any
 
 from geluwatch.config import Config
-from geluwatch.records import Activation, Baseline, Origin, Parity, Provenance, Report, Site, Weights
+from geluwatch.records import Activation, Baseline, BaselineOrigin, Parity, Provenance, Report, Site, Weights
 
 _NAMED = 3
 """Layers named in one sentence; the others are counted."""
@@ -105,12 +105,12 @@ def _of_weights(known: Weights, other: Weights) -> Iterator[str]:
         yield f"the weights differ in {len(differing)} of {len(names)} tensors, first {differing[0]}" if differing else "the weights differ"
 
 
-def origin(baseline: Baseline, *, promoted: bool) -> Origin:
+def origin(baseline: Baseline, *, promoted: bool) -> BaselineOrigin:
     """Return what readers are shown of a baseline's origin."""
     signer = baseline.signature.signer if baseline.signature else "none"
     found = baseline.provenance
     if found is None:
-        return Origin(signer=signer, promoted=promoted)
+        return BaselineOrigin(signer=signer, promoted=promoted)
     weights = found.weights
     dtype, device = (next(iter(kinds), "unknown") for kinds in (weights.dtypes, weights.devices))
-    return Origin(weights.digest[:16] or "unknown", dtype, device, found.versions.get("torch", "unknown"), signer, promoted)
+    return BaselineOrigin(weights.digest[:16] or "unknown", dtype, device, found.versions.get("torch", "unknown"), signer, promoted)

@@ -9,6 +9,11 @@ Every number is finite or null; times are seconds since the epoch. The keys::
     drifting                        layers, the one where drift began first
     scope                           "traffic" when most layers moved alike, "model" when drift enters at the first of them, or ""
     cause                           what changed at the first of them, in one sentence, or ""
+    origin                          what changed by the probe: "data", "model", "unknown", or "" without drift
+    attribution                     what the probe says, in one sentence, or ""
+    probe                           null before a probe was replayed, or {time, recorded, moved, first, within, size, layers}: first is
+                                    the first layer that moved, or null, within whether it moved at the GELU itself, size by how much
+                                    of its values; each of layers has layer, rows, and the relative differences before and after
     gross                           what is grossly wrong, each: layer, point, fault ("dead" or "impossible")
     kernels                         layers whose kernel is not the declared one, each: layer, fault (a sentence)
     overflow                        where an overflow lies ahead, each: layer, point, bits, windows, seconds, alarm ("ticket" or "page")
@@ -38,7 +43,7 @@ import math
 from typing import Any
 
 from geluwatch.export.samples import layers, package_version
-from geluwatch.records import Nonfinite, PointReport, Report
+from geluwatch.records import Nonfinite, PointReport, ProbeResult, Report
 
 _POINT_KEYS = (
     "rows",
@@ -60,6 +65,8 @@ _POINT_KEYS = (
 _PANEL_KEYS = ("location", "sign", "wasserstein", "mean_shift", "log_spread", "tails", "gate_closed", "gate_open", "zeros", "psi")
 _PARITY_KEYS = ("declared", "dtype", "variant", "precision", "typical", "most", "largest", "absolute", "values", "fault")
 _HEADROOM_KEYS = ("bits", "windows", "seconds", "alarm")
+_PROBE_KEYS = ("time", "recorded", "moved", "within", "size")
+_DIFFERENCE_KEYS = ("layer", "rows", "before", "after")
 _CERTIFICATE_KEYS = (
     "windows",
     "left_out",
@@ -103,6 +110,9 @@ def document(report: Report, runbook: str | None = None) -> dict[str, Any]:
         "drifting": list(report.drifting),
         "scope": report.scope,
         "cause": report.cause,
+        "origin": report.origin,
+        "attribution": report.attribution,
+        "probe": None if report.probe is None else _probe(report.probe),
         "gross": [{"layer": seen.layer, "point": seen.point, "fault": seen.gross} for seen in _points(report) if seen.gross],
         "kernels": [
             {"layer": seen.layer, "fault": seen.parity.fault} for seen in _points(report) if seen.parity is not None and seen.parity.fault
@@ -130,8 +140,16 @@ def _baseline(report: Report) -> dict[str, Any] | None:
         return None
     given = report.certificate
     certificate = None if given is None else _plain(given, _CERTIFICATE_KEYS)
-    origin = None if report.origin is None else _plain(report.origin, _ORIGIN_KEYS)
+    origin = None if report.baseline_origin is None else _plain(report.baseline_origin, _ORIGIN_KEYS)
     return {"name": report.baseline, "created": report.baseline_created, "certificate": certificate, "origin": origin}
+
+
+def _probe(result: ProbeResult) -> dict[str, Any]:
+    return {
+        **_plain(result, _PROBE_KEYS),
+        "first": None if result.first is None else result.first.layer,
+        "layers": [_plain(layer, _DIFFERENCE_KEYS) for layer in result.layers],
+    }
 
 
 def _layer(points: list[PointReport], nonfinite: Nonfinite) -> dict[str, Any]:

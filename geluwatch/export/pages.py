@@ -69,8 +69,8 @@ def routes(
 def trouble(report: Report) -> str:
     """Return what is wrong first of all, or "" where nothing is.
 
-    That is "nonfinite", "gross", "overflow", "drift", "kernel", "warming" or "blind"; an overflow ahead comes before drift of the
-    same tier, which it brings with it.
+    That is "nonfinite", "gross", "overflow", "drift", "model", "kernel", "warming" or "blind"; an overflow ahead comes before drift of
+    the same tier, which it brings with it.
     """
     if report.verdict == "ok":
         return ""
@@ -82,6 +82,8 @@ def trouble(report: Report) -> str:
         return report.verdict
     if any(seen.headroom.alarm == report.verdict for seen in report.sites.values()):
         return "overflow"
+    if report.probe is not None and report.probe.moved and not report.drifting:
+        return "model"
     faulty = any(seen.parity is not None and seen.parity.fault for seen in report.sites.values())
     return "kernel" if faulty and not report.drifting else "drift"
 

@@ -14,7 +14,7 @@ from typing import NamedTuple
 
 from geluwatch import catalog
 from geluwatch.catalog import EXPOSITION_METRICS, FAULTS, KINDS, METRICS, PARTS, SIGNS, TIERS, Metric
-from geluwatch.export import edges, kernels, traffic
+from geluwatch.export import edges, kernels, probes, traffic
 from geluwatch.export.traffic import Reader as _Reader
 from geluwatch.export.traffic import Reading as _Reading
 from geluwatch.profiles import within
@@ -242,7 +242,7 @@ def _baseline_info(report: Report) -> Iterator[_Reading]:
 
 
 def _baseline_origin(report: Report) -> Iterator[_Reading]:
-    if (origin := report.origin) is not None:
+    if (origin := report.baseline_origin) is not None:
         told = {
             "weights": origin.weights,
             "dtype": origin.dtype,
@@ -318,6 +318,10 @@ _READERS: Mapping[Metric, _Reader] = {
     catalog.OVERFLOW: _overflow,
     catalog.BASELINE_CDF: _baseline_cdf,
     catalog.VERDICT: _verdict,
+    catalog.PROBE_MOVED: probes.moved,
+    catalog.PROBE_FIRST: probes.first,
+    catalog.PROBE_DIFFERENCE: probes.difference,
+    catalog.PROBE_TIME: probes.time,
     catalog.LAYER_INDEX: _of_layer(lambda seen: seen.position),
     catalog.SITE_OBSERVED: _of_layer(lambda seen: seen.state == "observed"),
     catalog.BASELINE_ARMED: _of_model(lambda report: report.baseline is not None),

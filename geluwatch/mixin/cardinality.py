@@ -36,7 +36,7 @@ def series(metric: Metric, profile: Profile, layers: int, devices: int = 1) -> i
     """Return the most series that a metric has for a model of so many GELUs on so many devices."""
     if not within(metric.profile, profile):
         return 0
-    if metric is catalog.FIRST_DRIFT:  # only the first has it
+    if metric in (catalog.FIRST_DRIFT, catalog.PROBE_FIRST):  # only the first has it
         return min(layers, 1)
     if metric is catalog.FORWARD_SECONDS:
         return len(LATENCY_EDGES) + _SUM_COUNT_AND_INFINITY

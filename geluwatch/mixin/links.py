@@ -18,6 +18,7 @@ RUNBOOKS: Mapping[str, str] = {
     "gross": "GeluwatchGrossFault",
     "overflow": "GeluwatchOverflowAhead",
     "drift": "GeluwatchActivationDrift",
+    "model": "GeluwatchModelChanged",
     "kernel": "GeluwatchKernelMismatch",
     "warming": "GeluwatchBaselineMissing",
     "blind": "GeluwatchSitesBlind",

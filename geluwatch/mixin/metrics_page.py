@@ -23,6 +23,7 @@ _SECTIONS: Mapping[str, Metric] = {
     "Training": catalog.SITE_GRADIENTS,
     "Distribution since attach": catalog.VALUES,
     "The last closed window": catalog.WINDOW_MEAN,
+    "The last replay of the probe": catalog.PROBE_MOVED,
     "Census and baseline": catalog.LAYER_INDEX,
     "The agent itself": catalog.ATTACHED,
 }

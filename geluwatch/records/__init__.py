@@ -13,7 +13,8 @@ from geluwatch.records.history import RESOLUTIONS, PointSummary, Resolution, Spa
 from geluwatch.records.names import POINTS, STATISTICS, VERDICTS, Alarm, Cells, Floats, Gross, Ints, Point, PointKey, State, Verdict
 from geluwatch.records.numerics import Headroom, Parity
 from geluwatch.records.observed import Drained, Histogram, Moments, Nonfinite, PointWindow, Rows, Site, Window
-from geluwatch.records.provenance import Activation, Origin, Provenance, Signature, Weights
+from geluwatch.records.probe import Bfloat16, LayerDifference, Origin, Probe, ProbeInput, ProbeResult, Tree
+from geluwatch.records.provenance import Activation, BaselineOrigin, Provenance, Signature, Weights
 from geluwatch.records.report import Interval, Panel, PointReport, PointTotals, Report, Totals
 from geluwatch.records.traffic import DeviceUsage, FirstPass, Traffic, Usage
 from geluwatch.records.training import Training
@@ -27,6 +28,8 @@ __all__ = [
     "Alarm",
     "Application",
     "Baseline",
+    "BaselineOrigin",
+    "Bfloat16",
     "Called",
     "Calm",
     "Cells",
@@ -42,6 +45,7 @@ __all__ = [
     "Interval",
     "Ints",
     "KeptRows",
+    "LayerDifference",
     "Moments",
     "Nonfinite",
     "Origin",
@@ -53,6 +57,9 @@ __all__ = [
     "PointSummary",
     "PointTotals",
     "PointWindow",
+    "Probe",
+    "ProbeInput",
+    "ProbeResult",
     "Provenance",
     "Reference",
     "Report",
@@ -66,6 +73,7 @@ __all__ = [
     "Totals",
     "Traffic",
     "Training",
+    "Tree",
     "Usage",
     "Verdict",
     "Weights",

@@ -10,6 +10,7 @@ import numpy.typing as npt
 
 from geluwatch.records.names import Floats, PointKey
 from geluwatch.records.observed import Histogram, Site, Window
+from geluwatch.records.probe import Probe
 from geluwatch.records.provenance import Provenance, Signature
 
 
@@ -100,6 +101,8 @@ class Baseline:
     histograms: Mapping[PointKey, Histogram] = field(default_factory=dict)
     """All windows' values together."""
     calm: Calm | None = None
+    probe: Probe | None = None
+    """Inputs with what the model made of them; None where it was recorded without."""
     traffic: str = ""
     """Which slice of the traffic it is of; empty for all of it."""
     provenance: Provenance | None = None

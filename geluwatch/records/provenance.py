@@ -72,7 +72,7 @@ class Signature:
 
 
 @dataclass(frozen=True, slots=True)
-class Origin:
+class BaselineOrigin:
     """What readers are shown of where an armed baseline comes from; each "unknown" where the baseline does not tell."""
 
     weights: str = "unknown"

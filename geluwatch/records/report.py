@@ -12,7 +12,8 @@ from geluwatch.records.baseline import Certificate
 from geluwatch.records.names import Alarm, Gross, Point, PointKey, State, Verdict
 from geluwatch.records.numerics import Headroom, Parity
 from geluwatch.records.observed import Nonfinite
-from geluwatch.records.provenance import Origin
+from geluwatch.records.probe import Origin, ProbeResult
+from geluwatch.records.provenance import BaselineOrigin
 from geluwatch.records.traffic import Traffic, Usage
 from geluwatch.records.training import Training
 
@@ -156,6 +157,12 @@ class Report:
     "unknown" when there is only one layer to look at; empty without drift."""
     cause: str = ""
     """What changed at the first drifting layer, in one sentence with the numbers; empty when nothing can be named."""
+    probe: ProbeResult | None = None
+    """What the last replay of the armed baseline's probe showed; None before there was one."""
+    origin: Origin = ""
+    """What has changed where there is drift, by the probe: unlike `scope`, which is read from the traffic, it is certain."""
+    attribution: str = ""
+    """The same in one sentence, with the first layer where the model changed; empty where there is nothing to tell."""
     labels: Mapping[str, str] = field(default_factory=dict)
     window_started: float | None = None
     window_ended: float | None = None
@@ -166,7 +173,7 @@ class Report:
     baseline_created: float | None = None
     certificate: Certificate | None = None
     """Of the armed baseline."""
-    origin: Origin | None = None
+    baseline_origin: BaselineOrigin | None = None
     """Where the armed baseline comes from."""
     totals: Totals = field(default_factory=Totals)
     disabled: tuple[str, ...] = ()

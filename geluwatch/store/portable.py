@@ -121,6 +121,7 @@ def _entries(baseline: Baseline) -> Iterator[tuple[str, bytes]]:
         "certificate": codec.encode_certificate(baseline.certificate),
         "windows": len(baseline.windows),
         "calm": baseline.calm is not None,
+        **({} if baseline.probe is None else {"probe": True}),  # left out elsewhere, so that those files are what they always were
     }
     head |= _origin(baseline)
     yield "baseline.json", json.dumps(head, allow_nan=False, indent=1).encode()
@@ -128,6 +129,8 @@ def _entries(baseline: Baseline) -> Iterator[tuple[str, bytes]]:
     yield "histograms.npz", codec.encode_histograms(baseline.histograms)
     if baseline.calm is not None:
         yield "calm.npz", codec.encode_calm(baseline.calm)
+    if baseline.probe is not None:
+        yield "probe.npz", codec.encode_probe(baseline.probe)
     for place, window in enumerate(baseline.windows):
         yield _window(place), codec.encode_window(window)
 
@@ -163,6 +166,7 @@ def _read(archive: bytes, name: str) -> Baseline:
             traffic=_text(head.get("traffic", "")),
             provenance=codec.decode_provenance(head["provenance"]) if "provenance" in head else None,
             signature=codec.decode_signature(head["signature"]) if "signature" in head else None,
+            probe=codec.decode_probe(entries.read("probe.npz"), "the probe") if head.get("probe") else None,
         )
 
 

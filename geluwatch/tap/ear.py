@@ -17,6 +17,7 @@ from torch import nn
 from geluwatch.tap import dispatch, look
 from geluwatch.tap._compat import FUSED_CODE, between, local_of, of_torchs_modules, offset_of, rerun, runs_module
 from geluwatch.tap.owner import Owner, Place, identity
+from geluwatch.tap.rows import Kept
 from geluwatch.tap.shared import MOST_STRAYS, Tap
 from geluwatch.tap.state import ThreadState
 
@@ -54,7 +55,7 @@ class Ear:
         self._offsets: dict[tuple[int, int], tuple[int, CodeType]] = {}
         """Where calls begin, by (id of code, last instruction), and the code, so that its id stays its."""
 
-    def before(self, frame: FrameType, values: torch.Tensor) -> look.Kept | None:
+    def before(self, frame: FrameType, values: torch.Tensor) -> Kept | None:
         """Take the rows of an input that will be overwritten."""
         try:
             if self._tap.closed:

@@ -75,6 +75,10 @@ class RootBegin(Hook):
         state.depth += 1
         if state.depth > 1:
             return
+        if state.replay is not None:
+            sampled = True
+        elif tap.inputs is not None and module is not None:
+            tap.offer(args, kwargs)
         state.begin(args, kwargs, sampled=tap.pacer.take(tap.clock.monotonic()) if sampled is None else sampled)
         if tap.profiling.wanted:
             tap.profiling.begin(state)
@@ -141,6 +145,10 @@ class RootEnd(Hook):
             tap.breaker.trip("root", error)
 
     def _end(self, tap: Tap, state: ThreadState, *, raised: bool) -> None:
+        if state.replay is not None:
+            functional.end(state, self.ear, wholly=True)
+            state.end()
+            return
         tap.measure(state, *state.call)
         if state.profile is not None:
             tap.profiling.end(state)

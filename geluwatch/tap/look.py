@@ -7,7 +7,6 @@ instead of all of them. Where that layer does not come, the output is looked at 
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from time import perf_counter
 from typing import Any, TypeGuard
 
@@ -17,20 +16,12 @@ from torch import nn
 from geluwatch.tap import guard
 from geluwatch.tap._compat import capturing, dispatch_modes, function_modes, transformed, unreadable, unseen
 from geluwatch.tap.deferred import Choice
-from geluwatch.tap.rows import DTYPES, Captured, Formula, capture, rows_of, watchable
+from geluwatch.tap.rows import DTYPES, Captured, Formula, Kept, capture, rows_of, watchable
 from geluwatch.tap.shared import Tap
 from geluwatch.tap.state import Latest, Pending, ThreadState
 
 LARGE = 1 << 18
 """Elements from which an output is left to its consumer; below, a second hook costs more than reading it all."""
-
-
-@dataclass(frozen=True, slots=True)
-class Kept:
-    """Rows of an input that is about to be overwritten, and their numbers; `rows` (k, C), `indices` (k,) int64."""
-
-    rows: torch.Tensor
-    indices: torch.Tensor
 
 
 def see(tap: Tap, state: ThreadState, site: int, args: tuple[Any, ...], output: Any, *, training: bool, relay: bool = True) -> None:
@@ -47,6 +38,9 @@ def see(tap: Tap, state: ThreadState, site: int, args: tuple[Any, ...], output: 
     """
     try:
         with unseen():
+            if state.replay is not None:
+                state.replay.see(site, args, output)
+                return
             if (site not in tap.called or type(output) is not torch.Tensor) and not admit(tap, site, args, output):
                 return
             if tap.compiled:
@@ -86,6 +80,9 @@ def see_overwritten(tap: Tap, state: ThreadState, site: int, output: torch.Tenso
     A GELU of finite values is finite, so what is non-finite in the output was so in the input.
     """
     try:
+        if state.replay is not None:
+            state.replay.see_overwritten(site, output, kept)
+            return
         if site not in tap.called and not admit(tap, site, (output,), output):
             return
         if tap.compiled:
@@ -107,6 +104,9 @@ def see_gate(tap: Tap, state: ThreadState, site: int, gate: torch.Tensor, formul
     anew from those of the input.
     """
     try:
+        if state.replay is not None:
+            state.replay.see_gate(site, gate, formula)
+            return
         if site not in tap.called and not admit(tap, site, (gate,), gate):
             return
         if tap.compiled:
@@ -126,6 +126,8 @@ def see_gate(tap: Tap, state: ThreadState, site: int, gate: torch.Tensor, formul
 def rows_before(tap: Tap, state: ThreadState, site: int, values: torch.Tensor) -> Kept | None:
     """Return the rows of an input that is about to be overwritten; None where none are wanted."""
     try:
+        if state.replay is not None:
+            return state.replay.before(values)
         if not state.sampled or not tap.breaker.allows("rows") or not values.is_cpu or not admit(tap, site, (values,), values):
             return None
         with unseen():

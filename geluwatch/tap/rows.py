@@ -32,6 +32,14 @@ class Captured:
         return self.pre.nbytes + self.post.nbytes
 
 
+@dataclass(frozen=True, slots=True)
+class Kept:
+    """Rows of an input that is about to be overwritten, and their numbers; `rows` (k, C), `indices` (k,) int64."""
+
+    rows: torch.Tensor
+    indices: torch.Tensor
+
+
 class RowPicker:
     """Draws row numbers evenly from the valid rows, without repeats, ascending."""
 

@@ -23,6 +23,7 @@ from geluwatch.tap.calls import Chain
 from geluwatch.tap.deferred import Choice, DeviceGuard, DeviceRows
 from geluwatch.tap.evidence import Waiting
 from geluwatch.tap.gradients import Gradients
+from geluwatch.tap.inputs import Reservoir
 from geluwatch.tap.pacer import LEAST_ROWS, Pacer
 from geluwatch.tap.profiling import Profiling
 from geluwatch.tap.rows import Captured, RowPicker
@@ -56,6 +57,7 @@ class Tap:
         self.gradients = Gradients(len(sites) + MOST_STRAYS, self.state, self.breaker) if config.gradients else None
         self.evidence = Waiting()
         self.profiling = Profiling(self.breaker)
+        self.inputs = Reservoir(config.capture_inputs) if config.capture_inputs else None
         self.learning = True
         self.consumers: WeakValueDictionary[int, nn.Linear] = WeakValueDictionary()
         """The dense layer that takes a site's output as it is, by site."""
@@ -126,6 +128,14 @@ class Tap:
         except Exception as error:  # noqa: BLE001  # nothing may leave a hook
             self.breaker.trip("meter", error)
 
+    def offer(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        """Offer the inputs of a pass that begins to the sample of them."""
+        try:
+            if self.inputs is not None and self.breaker.allows("probe"):
+                self.inputs.offer(args, kwargs)
+        except Exception as error:  # noqa: BLE001  # nothing may leave a hook
+            self.breaker.trip("probe", error)
+
     def enter_caller(self, group: int, site: int) -> None:
         """Note that the next calls of a shared GELU belong to a site."""
         try:
@@ -154,6 +164,7 @@ class Tap:
         self.local = threading.local()
         self.states = []
         self.evidence, self.profiling = Waiting(), Profiling(self.breaker)
+        self.inputs = Reservoir(self.config.capture_inputs) if self.config.capture_inputs else None
         self.device_guard = DeviceGuard(self.device_guard.sites)
         self.gradients = Gradients(self.device_guard.sites, self.state, self.breaker) if self.config.gradients else None
 

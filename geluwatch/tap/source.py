@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import threading
 import weakref
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -11,14 +12,15 @@ import torch
 from torch import nn
 
 from geluwatch.config import Config
-from geluwatch.core.totals import add_traffic
-from geluwatch.errors import AlreadyAttachedError, AttachError, NoGeluError
+from geluwatch.errors import AlreadyAttachedError, AttachError, NoGeluError, ProbeError
 from geluwatch.ports import Clock
-from geluwatch.records import Drained, Nonfinite, Point, Provenance, Rows, Site, Totals
-from geluwatch.tap import origin, padding, ranks, runtime, usage
+from geluwatch.records import Drained, Nonfinite, ProbeInput, Provenance, Rows, Site, Totals
+from geluwatch.tap import inputs, origin, padding, ranks, runtime, usage
 from geluwatch.tap._compat import compiled_before
+from geluwatch.tap.adding import add, add_sites, at, increase_of, nonfinite_delta
 from geluwatch.tap.discover import discover
 from geluwatch.tap.meter import increase
+from geluwatch.tap.replay import Replayer, parameters_of
 from geluwatch.tap.rows import Captured
 from geluwatch.tap.shared import Tap
 from geluwatch.tap.state import Counters, SiteCounters
@@ -69,6 +71,9 @@ class TorchSource:
         self._gaps: frozenset[int] = frozenset()
         """Sites that passes of compiled code did not show lately."""
         self._wiring = Wiring(self._tap, model, found)
+        self._replayer = Replayer(self._tap, self._wiring.ear)
+        self._settling = threading.Lock()
+        """Held by whoever changes which calls the census has: the drain, and a replay."""
         self._steps = Steps(self._tap.breaker)
         _attached.add(model)
 
@@ -126,7 +131,7 @@ class TorchSource:
         by_site = {
             site.layer: delta
             for site in tap.sites
-            if (delta := _nonfinite_delta(_at(before.sites, site.position), _at(after.sites, site.position))) is not None
+            if (delta := nonfinite_delta(at(before.sites, site.position), at(after.sites, site.position))) is not None
         }
         return Drained(
             forwards=after.total.forwards - before.total.forwards,
@@ -142,10 +147,10 @@ class TorchSource:
             op_seconds={
                 site.layer: spent
                 for site in tap.sites
-                if (spent := _at(after.sites, site.position).op_seconds - _at(before.sites, site.position).op_seconds)
+                if (spent := at(after.sites, site.position).op_seconds - at(before.sites, site.position).op_seconds)
             },
             last_forward=after.total.last_forward,
-            errors=_increase(before.failures, after.failures),
+            errors=increase_of(before.failures, after.failures),
             disabled=tap.breaker.disabled,
             traffic=increase(before.total.traffic, after.total.traffic),
             usage=usage.read(),
@@ -173,6 +178,7 @@ class TorchSource:
     def start_anew(self) -> None:
         """Forget what was seen, as a forked child has to: it was seen by the parent, which reports it."""
         self._tap.forget()
+        self._settling = threading.Lock()
         self._seen, self._firsts, self._steps = _Seen(), [], Steps(self._tap.breaker)
 
     def note_step(self, loss: Any, scaler: Any) -> None:
@@ -183,6 +189,36 @@ class TorchSource:
         """
         if not self._tap.closed:
             self._steps.note(loss, scaler)
+
+    @property
+    def parameters(self) -> str:
+        """The dtype of the model's first floating-point parameter, "" where it has none."""
+        model = self._model()
+        return "" if model is None else parameters_of(model)
+
+    def keep(self, item: object) -> ProbeInput:
+        """Return what a pass is sent as a record.
+
+        Raises:
+            ProbeError: It holds what a probe cannot keep.
+        """
+        return inputs.kept(item)
+
+    def captured_inputs(self) -> tuple[ProbeInput, ...]:
+        """Return the sample of the passes' inputs; empty where none is taken."""
+        return self._tap.inputs.sample() if self._tap.inputs is not None else ()
+
+    def replay(self, given: Sequence[ProbeInput], values: int, parameters: str = "", *, gently: bool = False) -> list[tuple[Rows, ...]]:
+        """Return the rows of each input's pass through the model in evaluation mode; these passes are no traffic (see `ports.Source`)."""
+        model = self._model()
+        if model is None or self._tap.closed or not self._tap.config.enabled:
+            raise ProbeError("The model is gone or no longer watched, so no probe can be replayed through it; attach to it again.")
+        rows = self._replayer.replay(model, given, values, parameters, gently=gently)
+        if self._take_in_strays(model):  # calls that no code showed; the hooks that tell whose they are were not on yet
+            rows = self._replayer.replay(model, given, values, parameters, gently=gently)
+        if self._tap.closed:
+            raise ProbeError("The watch came off the model while the probe was replayed.")
+        return rows
 
     def close(self) -> None:
         """Take every hook off."""
@@ -202,8 +238,15 @@ class TorchSource:
         if not tap.learning:
             tap.follow_traces()
             self._wiring.settle_learning()
-        if not all(tuple(tap.strays.values())):
-            self._wiring.take_in_strays(model)
+        self._take_in_strays(model)
+
+    def _take_in_strays(self, model: nn.Module) -> bool:
+        """Take calls that were heard but not known into the census; return whether there were any."""
+        with self._settling:
+            found = not all(tuple(self._tap.strays.values()))
+            if found:
+                self._wiring.take_in_strays(model)
+            return found
 
     def _take_rows(self) -> Iterator[Rows]:
         tap = self._tap
@@ -222,16 +265,16 @@ class TorchSource:
         gone, gone_sites = self._seen.gone, self._seen.gone_sites
         for state in [state for state in tap.states if state.ended and not state.rows]:
             tap.states.remove(state)
-            gone, gone_sites = _add(gone, state.counted()), _add_sites(gone_sites, state.sites)
+            gone, gone_sites = add(gone, state.counted()), add_sites(gone_sites, state.sites)
             self._firsts += state.firsts
         total, sites = gone, gone_sites
         for state in tuple(tap.states):
             if self._tap.closed and state.depth:
                 state.end()  # its end hook has been taken off under way
-            total, sites = _add(total, state.counted()), _add_sites(sites, state.sites)
+            total, sites = add(total, state.counted()), add_sites(sites, state.sites)
         forwards, firsts, passes = tap.device_guard.counts(final=tap.closed)
         sites = tuple(
-            replace(_at(sites, position), forwards=_at(sites, position).forwards + more, first=_at(sites, position).first + first)
+            replace(at(sites, position), forwards=at(sites, position).forwards + more, first=at(sites, position).first + first)
             for position, (more, first) in enumerate(zip(forwards, firsts, strict=True))
         )
         if tap.gradients is not None:
@@ -280,70 +323,9 @@ def _gaps(before: _Seen, after: _Seen, known: frozenset[int]) -> frozenset[int]:
     whole, others = after.total.whole - before.total.whole, after.total.completed - before.total.completed
     if not (whole or others):
         return known
-    met = {position: site.passes - _at(before.sites, position).passes for position, site in enumerate(after.sites)}
+    met = {position: site.passes - at(before.sites, position).passes for position, site in enumerate(after.sites)}
     return frozenset(position for position, passes in met.items() if passes < whole or (others and not passes))
-
-
-def _at(sites: Sequence[SiteCounters], position: int) -> SiteCounters:
-    """Return a site's counters; one found after they were taken had none."""
-    return sites[position] if position < len(sites) else SiteCounters()
 
 
 def _arrays(captured: Captured) -> Rows:
     return Rows(captured.layer, captured.dtype, captured.pre.float().numpy(), captured.post.float().numpy(), captured.derived)
-
-
-def _add(left: Counters, right: Counters) -> Counters:
-    last = max((t for t in (left.last_forward, right.last_forward) if t is not None), default=None)
-    return Counters(
-        left.forwards + right.forwards,
-        left.sampled_forwards + right.sampled_forwards,
-        left.nonfinite_forwards + right.nonfinite_forwards,
-        left.samples + right.samples,
-        left.dropped_rows + right.dropped_rows,
-        left.hook_seconds + right.hook_seconds,
-        left.timed_seconds + right.timed_seconds,
-        left.completed + right.completed,
-        left.whole + right.whole,
-        last,
-        add_traffic(left.traffic, right.traffic),
-    )
-
-
-def _add_sites(left: Sequence[SiteCounters], right: Sequence[SiteCounters]) -> tuple[SiteCounters, ...]:
-    return tuple(_add_site(_at(left, position), _at(right, position)) for position in range(max(len(left), len(right))))
-
-
-def _add_site(left: SiteCounters, right: SiteCounters) -> SiteCounters:
-    return SiteCounters(
-        forwards=left.forwards + right.forwards,
-        first=left.first + right.first,
-        padding_forwards=left.padding_forwards + right.padding_forwards,
-        elements=_combine(left.elements, right.elements, lambda x, y: x + y),
-        op_seconds=left.op_seconds + right.op_seconds,
-        passes=left.passes + right.passes,
-        backwards=left.backwards + right.backwards,
-        first_backward=left.first_backward + right.first_backward,
-    )
-
-
-def _nonfinite_delta(before: SiteCounters, after: SiteCounters) -> Nonfinite | None:
-    """Return the increase of a site's counters, or None where nothing changed."""
-    elements = {key: count for key, count in _combine(after.elements, before.elements, lambda x, y: x - y).items() if count}
-    forwards, padding = after.forwards - before.forwards, after.padding_forwards - before.padding_forwards
-    backwards = after.backwards - before.backwards
-    if not (forwards or padding or elements or backwards):
-        return None
-    return Nonfinite(forwards, after.first - before.first, padding, elements, backwards, after.first_backward - before.first_backward)
-
-
-def _combine(
-    left: dict[tuple[Point, str], int], right: dict[tuple[Point, str], int], operation: Callable[[int, int], int]
-) -> dict[tuple[Point, str], int]:
-    # Copied first: the model's thread may be adding a key.
-    left, right = dict(left), dict(right)
-    return {key: operation(left.get(key, 0), right.get(key, 0)) for key in {**left, **right}}
-
-
-def _increase(before: dict[str, int], after: dict[str, int]) -> dict[str, int]:
-    return {part: count - before.get(part, 0) for part, count in after.items() if count > before.get(part, 0)}

@@ -9,7 +9,7 @@ import weakref
 from collections import deque
 from dataclasses import dataclass, field, replace
 from time import perf_counter
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 
@@ -18,6 +18,9 @@ from geluwatch.tap.deferred import Choice
 from geluwatch.tap.meter import Meter
 from geluwatch.tap.rows import Captured
 from geluwatch.tap.token import Token
+
+if TYPE_CHECKING:
+    from geluwatch.tap.replay import Listener
 
 
 @dataclass(slots=True)
@@ -81,8 +84,10 @@ class Latest:
 class ThreadState:
     """State of one thread; the fields up to `hits` describe the forward pass under way."""
 
-    def __init__(self, sites: int, token: Token) -> None:
+    def __init__(self, sites: int, token: Token, replay: Listener | None = None) -> None:
         self._token = weakref.ref(token)
+        self.replay = replay
+        """What sees the passes in place of all else, where they are those of a replay."""
         self.away = False
         """Whether this thread has met tensors on an accelerator."""
         self.depth = 0

@@ -61,7 +61,7 @@ class Wiring:
         self._calls = bool(calls)
         fused = {identity(item.caller): item.site.position for item in observed if item.site.form == "fused"}
         hooked = _identities(observed)
-        self._ear = Ear(tap, fused, hooked, _identities(found) - hooked)
+        self.ear = Ear(tap, fused, hooked, _identities(found) - hooked)
         if observed:
             self._put_on(model, observed, calls)
 
@@ -69,7 +69,7 @@ class Wiring:
         tap, keep = self._tap, self._handles.append
         # Replicas of DataParallel carry the hooks of what it wraps, and each makes a pass of its own.
         root = model.module if isinstance(model, nn.DataParallel) else model
-        keep(root.register_forward_pre_hook(RootBegin(tap, self._ear), with_kwargs=True, prepend=True))
+        keep(root.register_forward_pre_hook(RootBegin(tap, self.ear), with_kwargs=True, prepend=True))
         by_module: dict[nn.Module, list[Found]] = {}
         for item in observed:
             if item.module is not None:
@@ -77,11 +77,11 @@ class Wiring:
         for module, items in by_module.items():
             self._put_on_module(module, items)
         # Only with `SiteBegin` on every module: in compiled code a module's own call would be taken for its owner's.
-        self._ear.mode = CallMode(tap) if calls else None
+        self.ear.mode = CallMode(tap) if calls else None
         for module, items in calls.items():
             self._put_on_owner(module, owner_of(module, items))
         # After all others, for the model may be the GELU itself.
-        keep(root.register_forward_hook(RootEnd(tap, self._ear), with_kwargs=True, always_call=True))
+        keep(root.register_forward_hook(RootEnd(tap, self.ear), with_kwargs=True, always_call=True))
         fused = fused_parts(model)
         for module in model.modules():
             if dense(module) and module not in fused:
@@ -111,8 +111,8 @@ class Wiring:
 
     def _put_on_owner(self, module: nn.Module, owner: Owner) -> None:
         self._owners[module] = owner
-        self._handles.append(module.register_forward_pre_hook(OwnerBegin(self._tap, self._ear, owner)))
-        self._handles.append(module.register_forward_hook(OwnerEnd(self._tap, self._ear, owner)))
+        self._handles.append(module.register_forward_pre_hook(OwnerBegin(self._tap, self.ear, owner)))
+        self._handles.append(module.register_forward_hook(OwnerEnd(self._tap, self.ear, owner)))
 
     def settle_learning(self) -> None:
         """After the first pass, take the learning hooks off and look at large outputs through their consumers."""

@@ -20,6 +20,8 @@ function drawVerdict(report) {
   const cause = report.first_nonfinite ? "" : report.cause.replace(`${report.drifting[0]}: `, "");
   byId("cause").hidden = !cause;
   write(byId("cause"), cause);
+  byId("attribution").hidden = !report.attribution;
+  write(byId("attribution"), report.attribution);
   byId("runbook").hidden = !report.runbook;
   if (report.runbook) byId("runbook").href = report.runbook;
   document.title = `${WORDS[report.verdict]} · ${report.model} · geluwatch`;

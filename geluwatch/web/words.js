@@ -101,6 +101,10 @@ function driftReason(report, observed) {
   ];
 }
 
+function modelReason(probe) {
+  return ["The model is not the one that the baseline was recorded on, from layer ", code(probe.first), " on."];
+}
+
 function reason(report) {
   const observed = report.layers.filter((layer) => layer.state === "observed").length;
   const blind = report.layers.length - observed;
@@ -111,7 +115,8 @@ function reason(report) {
     // fall through
     case "ticket":
       if (report.overflow.some((ahead) => ahead.alarm === report.verdict)) return overflowReason(report.overflow);
-      return report.drifting.length ? driftReason(report, observed) : kernelReason(report.kernels);
+      if (report.drifting.length) return driftReason(report, observed);
+      return report.probe?.moved ? modelReason(report.probe) : kernelReason(report.kernels);
     case "ok":
       return [`${plural(observed, "layer")} within baseline ${report.baseline.name}.`, blind ? ` ${plural(blind, "layer")} cannot be observed.` : ""];
     case "warming":

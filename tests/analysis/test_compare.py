@@ -12,8 +12,9 @@ from torch import nn
 from torch.nn import functional
 
 import geluwatch
-from geluwatch.analysis.compare import LayerDifference, compare_models
+from geluwatch.analysis.compare import compare_models
 from geluwatch.errors import AttachError, ConfigError
+from geluwatch.records import LayerDifference
 
 LAYERS = 4
 

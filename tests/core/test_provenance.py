@@ -8,7 +8,19 @@ import pytest
 
 from geluwatch.config import Config
 from geluwatch.core import provenance
-from geluwatch.records import Activation, Baseline, Certificate, Origin, Parity, PointReport, Provenance, Report, Signature, Site, Weights
+from geluwatch.records import (
+    Activation,
+    Baseline,
+    BaselineOrigin,
+    Certificate,
+    Parity,
+    PointReport,
+    Provenance,
+    Report,
+    Signature,
+    Site,
+    Weights,
+)
 
 LAYERS = [f"encoder.layer.{place}.act" for place in range(12)]
 ACTS = tuple(Activation(layer, "module", "GELU", "erf", "erf", "float32", "float32") for layer in LAYERS)
@@ -95,6 +107,6 @@ def test_what_the_core_adds() -> None:
 def test_what_readers_are_shown() -> None:
     """The short digest, what most parameters are, the signer; and "unknown" for what a baseline does not tell."""
     baseline = Baseline("m", "1", "v1", 0.0, (), (), CERTIFICATE, provenance=KNOWN, signature=Signature("0a" * 32, ""))
-    assert Origin("ab" * 8, "float32", "cpu", "2.13.0", "0a" * 8, promoted=True) == provenance.origin(baseline, promoted=True)
-    assert Origin() == provenance.origin(replace(baseline, provenance=None, signature=None), promoted=False)
-    assert Origin() == provenance.origin(replace(baseline, provenance=Provenance(), signature=None), promoted=False)
+    assert BaselineOrigin("ab" * 8, "float32", "cpu", "2.13.0", "0a" * 8, promoted=True) == provenance.origin(baseline, promoted=True)
+    assert BaselineOrigin() == provenance.origin(replace(baseline, provenance=None, signature=None), promoted=False)
+    assert BaselineOrigin() == provenance.origin(replace(baseline, provenance=Provenance(), signature=None), promoted=False)

@@ -13,19 +13,21 @@ from geluwatch.profiles import Profile
 from geluwatch.records import (
     POINTS,
     Application,
+    BaselineOrigin,
     Certificate,
     DeviceUsage,
     FirstPass,
     Headroom,
     Interval,
+    LayerDifference,
     Nonfinite,
-    Origin,
     Panel,
     Parity,
     Point,
     PointKey,
     PointReport,
     PointTotals,
+    ProbeResult,
     Report,
     Totals,
     Traffic,
@@ -71,6 +73,17 @@ TRAFFIC = Traffic(
 )
 
 CAUSE = "pre-GELU values moved by +0.40 standard deviations (mean -0.01, was -0.4); their spread is 1.08 times the baseline's."
+
+
+def probed(layers: int, moved: int | None, time: float) -> ProbeResult:
+    """What a probe showed: from the layer of that number on the model has changed."""
+    found = [
+        LayerDifference(LAYER.format(number), 112, *((2.5e-3, 3e-3, 0.5) if moved is not None and number >= moved else (3e-7,) * 3), "")
+        for number in range(layers)
+    ]
+    first = None if moved is None else found[moved]
+    said = "the model gives the same" if first is None else f"the model changed, first at layer {first.layer}"
+    return ProbeResult(time, "v1", time - 86_400.0, tuple(found), first, within=False, sentence=said)
 
 
 def shares(point: Point, shift: float) -> tuple[float, ...]:
@@ -163,6 +176,9 @@ def build(
         drifting=tuple(drifting),
         scope="model" if drifting else "",
         cause=f"{drifting[0]}: {CAUSE}" if drifting else "",
+        probe=probed(layers, layers // 2 if drifting else None, time - 300.0) if judged else None,
+        origin="model" if drifting else "",
+        attribution=f"The probe says: the model changed, first at layer {drifting[0]}." if drifting else "",
         labels={"region": "eu"} if labels is None else labels,
         window_started=time - 82.0 if windowed else None,
         window_ended=time - 22.0 if windowed else None,
@@ -171,7 +187,7 @@ def build(
         baseline="v1" if judged else None,
         baseline_created=time - 86_400.0 if judged else None,
         certificate=CERTIFICATE if judged else None,
-        origin=Origin("3f9a12c07be45d68", "float32", "cpu", "2.13.0", "8c1d5e0f22ab7734") if judged else None,
+        baseline_origin=BaselineOrigin("3f9a12c07be45d68", "float32", "cpu", "2.13.0", "8c1d5e0f22ab7734") if judged else None,
         totals=Totals(
             forwards=90_000,
             sampled_forwards=1_920,

@@ -128,3 +128,18 @@ def test_a_limit_that_is_not_armed_is_null(make_report: ReportBuilder) -> None:
 
     assert None is document(short)["baseline"]["certificate"]["page_limit"]
     assert None is document(replace(report, certificate=None))["baseline"]["certificate"]
+
+
+def test_a_probe_is_told_with_its_first_layer(make_report: ReportBuilder) -> None:
+    """What the last replay showed, and what follows from it; null before there was one, and where a size has no value."""
+    found = document(make_report("ticket", 2))
+    first = "encoder.layer.1.intermediate.intermediate_act_fn"
+    assert ("model", f"The probe says: the model changed, first at layer {first}.") == (found["origin"], found["attribution"])
+    assert (True, first, False, 2.5e-3) == tuple(found["probe"][key] for key in ("moved", "first", "within", "size"))
+    assert [3e-7, 2.5e-3] == [layer["before"] for layer in found["probe"]["layers"]]
+    assert ("", None) == (document(make_report("warming", 2))["origin"], document(make_report("warming", 2))["probe"])
+    report = make_report("ticket", 2)
+    assert report.probe is not None
+    assert report.probe.first is not None
+    gone = replace(report.probe, first=replace(report.probe.first, rows=0))
+    assert document(replace(report, probe=gone))["probe"]["size"] is None

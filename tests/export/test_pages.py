@@ -144,6 +144,8 @@ def test_an_overflow_ahead_comes_before_drift_and_a_wrong_kernel_after_it(make_r
 
     assert "overflow" == trouble(beside(replace(calm, verdict="page"), "page"))
     assert ["overflow", "overflow", "drift"] == [trouble(beside(found, "ticket")) for found in (calm, drift, strong)]
+    changed = replace(calm, probe=make_report("ticket").probe)
+    assert ["model", "drift"] == [trouble(found) for found in (changed, replace(changed, drifting=drift.drifting))]
     assert ["kernel", "drift"] == [trouble(beside(found, fault="declared erf, measured tanh")) for found in (calm, drift)]
 
 

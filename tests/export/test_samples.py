@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from geluwatch import catalog
 from geluwatch.catalog import EDGES, EXPOSITION_METRICS, KINDS, METRICS, MODEL_LABELS, PARTS, SIGNS, SUMMED, Metric
 from geluwatch.export.samples import REPORT_METRICS, Sample, samples, samples_of
-from geluwatch.records import POINTS, VERDICTS, Headroom, Interval, Nonfinite, Origin, Panel, Report, Totals, Training, Verdict
+from geluwatch.records import POINTS, VERDICTS, BaselineOrigin, Headroom, Interval, Nonfinite, Panel, Report, Totals, Training, Verdict
 
 ReportBuilder = Callable[..., Report]
 
@@ -41,6 +41,10 @@ WAITING = {
     catalog.HEADROOM,
     catalog.OVERFLOW_TIME,
     catalog.OVERFLOW,
+    catalog.PROBE_MOVED,
+    catalog.PROBE_FIRST,
+    catalog.PROBE_DIFFERENCE,
+    catalog.PROBE_TIME,
     catalog.BASELINE_CDF,
     catalog.BASELINE_WINDOWS,
     catalog.BASELINE_LOOKS,
@@ -373,7 +377,7 @@ def test_an_armed_baselines_origin_is_one_series(make_report: ReportBuilder) -> 
     assert ("3f9a12c07be45d68", "float32", "8c1d5e0f22ab7734", "no") == tuple(
         found.labels[name] for name in ("weights", "dtype", "signer", "promoted")
     )
-    (bare,) = samples_of(replace(make_report("ok"), origin=Origin(promoted=True)), catalog.BASELINE_ORIGIN)
+    (bare,) = samples_of(replace(make_report("ok"), baseline_origin=BaselineOrigin(promoted=True)), catalog.BASELINE_ORIGIN)
     assert ("unknown", "none", "yes") == tuple(bare.labels[name] for name in ("torch", "signer", "promoted"))
     assert [] == list(samples_of(make_report("warming"), catalog.BASELINE_ORIGIN))
 

@@ -22,14 +22,18 @@ from geluwatch.ports import BaselineStore
 from geluwatch.records import (
     Activation,
     Baseline,
+    Bfloat16,
     Calm,
     Certificate,
     Histogram,
     Moments,
     Nonfinite,
     PointWindow,
+    Probe,
+    ProbeInput,
     Provenance,
     Reference,
+    Rows,
     Signature,
     Site,
     Weights,
@@ -152,7 +156,7 @@ def _same(one: Any, other: Any) -> bool:
         return (one.dtype, one.shape, one.tobytes()) == (other.dtype, other.shape, other.tobytes())
     if isinstance(one, Mapping):
         return list(one) == list(other) and all(_same(one[key], other[key]) for key in one)
-    if isinstance(one, tuple):
+    if isinstance(one, (tuple, list)):
         return len(one) == len(other) and all(map(_same, one, other))
     # By their text, which tells -0.0 from 0.0 and takes NaN for NaN.
     return repr(one) == repr(other)
@@ -171,6 +175,7 @@ def _baseline(
         "traffic": "eu – 界",
         "provenance": _provenance(),
         "signature": Signature("0a" * 32, "f0" * 64),
+        "probe": _probe(),
     }
     return Baseline(model, model_version, name, created, **parts | changed)
 
@@ -237,6 +242,16 @@ def _provenance() -> Provenance:
         {"platform": "Linux", "cpu": "AVX2"},
         {"horizons": "1, 4, 16"},
     )
+
+
+def _probe() -> Probe:
+    odd = {"a": [True, 2**70, -0.0, float("nan"), float("-inf"), None, "界"], "b": ({}, [])}
+    empty, scalar = np.empty((0, 3), np.int16), np.array(2.5, np.float64)
+    one = ProbeInput((np.array([[1, 2], [3, 4]]), odd, empty), {"bits": Bfloat16(np.array([1, 65535], np.uint16)), "x": scalar})
+    two = ProbeInput((), {"input_ids": np.array([[True]]), "z": np.array([1 + 2j], np.complex64), "attention_mask": None})
+    values = np.array([[np.nan, -0.0, 1e-45], [np.inf, 2.0, 3.0]], np.float32)
+    pairs = (Rows("encoder.0.act", "bfloat16", values, -values), Rows("encoder.1.act", "float64", values[:0], values[:0], derived=True))
+    return Probe(1_700_000_000.25, (one, two), (pairs, pairs[:1]), 21_845, "bfloat16")
 
 
 def _certificate() -> Certificate:

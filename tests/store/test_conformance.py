@@ -31,7 +31,7 @@ def test_load_returns_what_was_saved(store: BaselineStore, baseline: Make, same:
 
 def test_keeps_a_baseline_of_nothing(store: BaselineStore, baseline: Make, same: Callable[..., bool]) -> None:
     """A baseline without sites, windows, horizons and all that is learnt from windows is stored like any other."""
-    learnt = {"sites": (), "windows": (), "references": {}, "histograms": {}, "calm": None}
+    learnt = {"sites": (), "windows": (), "references": {}, "histograms": {}, "calm": None, "probe": None}
     origin = {"traffic": "", "provenance": Provenance(), "signature": None}
     saved = baseline(certificate=replace(baseline().certificate, horizons=()), **learnt, **origin)
     store.save(saved)

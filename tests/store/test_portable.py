@@ -38,6 +38,7 @@ def test_a_baseline_comes_back_as_it_was(baseline: Callable[..., Baseline], same
         {},
         {"traffic": "", "provenance": None, "signature": None},
         {"calm": None},
+        {"probe": None},
         {"windows": (), "histograms": {}, "references": {}},
     ):
         before = baseline(**changed)
@@ -47,9 +48,9 @@ def test_a_baseline_comes_back_as_it_was(baseline: Callable[..., Baseline], same
 
 
 def test_a_file_of_the_first_release_loads(baseline: Callable[..., Baseline], same: Callable[[Any, Any], bool]) -> None:
-    """A file written before there were provenance, signatures and slices is the baseline it was, and is written the same again."""
+    """A file written before there were provenance, signatures, slices and probes is the baseline it was, and is written the same again."""
     content = (Path(__file__).with_name("data") / "first.baseline").read_bytes()
-    before = baseline(histograms={}, windows=baseline().windows[:1], traffic="", provenance=None, signature=None)
+    before = baseline(histograms={}, windows=baseline().windows[:1], traffic="", provenance=None, signature=None, probe=None)
     assert same(before, portable.load(content, "the file"))
     assert content == portable.dump(before)
 
@@ -60,7 +61,7 @@ def test_the_file_is_what_its_page_says(baseline: Callable[..., Baseline]) -> No
     assert (b"geluwatch-baseline 1", hashlib.sha256(archive).hexdigest()) == (magic, digest.decode())
     with zipfile.ZipFile(io.BytesIO(archive)) as entries:
         assert entries.testzip() is None
-        names = ["baseline.json", "references.npz", "histograms.npz", "calm.npz", "windows/00000.npz", "windows/00001.npz"]
+        names = ["baseline.json", "references.npz", "histograms.npz", "calm.npz", "probe.npz", "windows/00000.npz", "windows/00001.npz"]
         assert names == entries.namelist()
         assert {(1980, 1, 1, 0, 0, 0)} == {entry.date_time for entry in entries.infolist()}
         assert baseline().model == json.loads(entries.read("baseline.json"))["model"]

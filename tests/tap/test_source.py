@@ -168,7 +168,7 @@ def test_hooks_bear_to_be_called_without_their_flag(attach: Callable[..., Any]) 
     """A pass that runs while hooks come on or off calls them without keyword arguments, and nothing is raised."""
     model = nn.Sequential(nn.GELU())
     source = attach(model)._source
-    tap, ear = source._tap, source._wiring._ear
+    tap, ear = source._tap, source._wiring.ear
     begin, end = RootBegin(tap, ear), RootEnd(tap, ear)
     begin(model, (BAD,))
     end(model, (BAD,), BAD)
@@ -290,7 +290,7 @@ def test_waiting_bytes_are_exact_under_many_writers(attach: Callable[..., Any]) 
 def test_copies_of_every_hook_do_nothing(attach: Callable[..., Any]) -> None:
     """Whatever a hook is called with, its copy returns None and knows no tap."""
     source = attach(nn.Sequential(nn.GELU()))._source
-    tap, ear = source._tap, source._wiring._ear
+    tap, ear = source._tap, source._wiring.ear
     for hook in (RootBegin(tap, ear), RootEnd(tap, ear), SiteHook(tap, 0), CallerBegin(tap, 0, 0), CallerEnd(tap, 0)):
         for twin in (copy.deepcopy(hook), pickle.loads(pickle.dumps(hook))):
             assert twin(nn.GELU(), (BAD,), {}, BAD) is None

@@ -6,8 +6,9 @@ import math
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from geluwatch.analysis.compare import TOLERANCE, LayerDifference
+from geluwatch.analysis.compare import TOLERANCE
 from geluwatch.core.experiment import Accuracy, Span
+from geluwatch.records import LayerDifference
 
 MILLION = 1_000_000
 

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from statistics import median
 from typing import TYPE_CHECKING, Any
 
-from geluwatch.analysis.compare import LayerDifference, call_of, compare_models, whole
+from geluwatch.analysis.compare import call_of, compare_models, whole
 from geluwatch.analysis.outputs import rows_of
 from geluwatch.analysis.shadow import variants as forms
 from geluwatch.analysis.shadow.measure import Candidate, Outputs, labels_of, timings, turns
@@ -18,6 +18,7 @@ from geluwatch.analysis.shadow.result import Shadow, Timing, Variant
 from geluwatch.config import Config
 from geluwatch.core.experiment import FEWEST_ROUNDS
 from geluwatch.errors import AttachError, ConfigError
+from geluwatch.records import LayerDifference
 
 if TYPE_CHECKING:
     from torch import nn

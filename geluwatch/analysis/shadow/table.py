@@ -5,9 +5,9 @@ from __future__ import annotations
 import textwrap
 from collections.abc import Callable, Iterable, Iterator, Sequence
 
-from geluwatch.analysis.compare import LayerDifference
 from geluwatch.analysis.shadow.result import Shadow, Variant
 from geluwatch.core.experiment import Accuracy, Span
+from geluwatch.records import LayerDifference
 
 WIDTH = 100
 

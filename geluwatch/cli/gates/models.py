@@ -13,7 +13,8 @@ from geluwatch.errors import ConfigError
 if TYPE_CHECKING:
     from torch import nn
 
-    from geluwatch.analysis.compare import LayerDifference, ModelComparison
+    from geluwatch.analysis.compare import ModelComparison
+    from geluwatch.records import LayerDifference
 
 
 def judge(arguments: argparse.Namespace) -> Outcome:

@@ -66,7 +66,7 @@ def _latency(ask: Queries) -> Row:
 def _anomalies(ask: Queries) -> Row:
     """Return the row of what is odd about the activations, layer by layer."""
     tables = (numerics.faults(ask), numerics.overflows(ask), numerics.mismatches(ask))
-    return Row("Activations by layer", (drift.evidence(ask), pods.evidence(ask), *tables))
+    return Row("Activations by layer", (drift.evidence(ask), pods.evidence(ask), drift.probes(ask), drift.probed(ask), *tables))
 
 
 def _watching(ask: Queries) -> Row:

@@ -19,6 +19,7 @@ from geluwatch.mixin.rules import (
     nonfinite,
     numerics,
     objectives,
+    probe,
     quality,
     rollout,
     saturation,
@@ -40,7 +41,7 @@ class _Family(Protocol):
 
 GROUPS: Mapping[str, tuple[_Family, ...]] = {
     "geluwatch-numbers": (nonfinite, memory, numerics, training),
-    "geluwatch-drift": (drift, saturation),
+    "geluwatch-drift": (drift, probe, saturation),
     "geluwatch-agents": (agents, rollout),
     "geluwatch-fleet": (fleet, baselines),
     "geluwatch-service": (latency, quality, cost),

@@ -56,7 +56,7 @@ def _drift(settings: MixinSettings, tier: Tier, expr: str, hold: str) -> Alert:
     layers = f"sort(min by (layer) ({queries.series(catalog.LAYER_INDEX, '%[1]s')}) and on (layer) ({evidence}{{%[1]s}} >= 1))"
     strength = f"max(avg by (point) ({queries.known(catalog.EVIDENCE, '%s', 'layer=%q')}))"
     distance = f"max(avg by (point) ({queries.known(catalog.KS, '%s', 'layer=%q')}))"
-    drifted = f"{SUBJECT} has drifted from its baseline{_BEYOND[tier]}{_share_of_pods()}{_first_drift()}"
+    drifted = f"{SUBJECT} has drifted from its baseline{_BEYOND[tier]}{_share_of_pods()}{_first_drift()}{_probe()}"
     return Alert(
         name="GeluwatchActivationDrift",
         tier=tier,
@@ -95,6 +95,19 @@ def _first_drift() -> str:
     scope = f"{{{{ if eq .Labels.scope `traffic` }}}}{traffic}{{{{ else }}}}{model}{{{{ end }}}}"
     named = f", first at layer {{{{ .Labels.layer }}}}. {scope}"
     return f"{{{{ with {asked(first)} }}}}{{{{ with first . }}}}{named}{{{{ end }}}}{{{{ else }}}}.{{{{ end }}}}"
+
+
+def _probe() -> str:
+    """Return a template that says what probes tell of a drift: those of pods that replayed theirs since it began there."""
+    order = f"on (layer) group_left () min by (layer) ({queries.series(catalog.LAYER_INDEX, '%[1]s')}) / 1e6"
+    moved = f"sort_desc(count by (layer) ({queries.series(catalog.PROBE_FIRST, '%[1]s')}) - {order})"
+    times = f"max by (instance) ({queries.series(catalog.PROBE_TIME, '%[1]s')})"
+    since = f"{times} >= on (instance) min by (instance) ({queries.series(catalog.ONSET, '%[1]s')})"
+    model = "{{ with first . }} The probe says: the model changed, first at layer {{ .Labels.layer }}.{{ end }}"
+    data = " The probe says: the data changed, the model did not."
+    unknown = " No probe has been replayed since it began: watch.probe() tells whether the data changed or the model."
+    otherwise = f"{{{{ with {asked(since)} }}}}{data}{{{{ else }}}}{unknown}{{{{ end }}}}"
+    return f"{{{{ with {asked(moved)} }}}}{model}{{{{ else }}}}{otherwise}{{{{ end }}}}"
 
 
 def _pod_drift(settings: MixinSettings) -> Alert:

@@ -26,6 +26,7 @@ from geluwatch.mixin.ruletests.grammar import (
 from geluwatch.mixin.settings import Tier
 
 PAGE_LIMIT = 7.5
+_NO_PROBE = "No probe has been replayed since it began: watch.probe() tells whether the data changed or the model."
 _SCOPES = {
     "traffic": "Most layers moved alike, so the traffic is likelier to have changed than the model.",
     "model": "The other layers did not move alike, so the model is likelier to have changed than the traffic.",
@@ -44,6 +45,9 @@ def cases(_: Alert, scale: Scale) -> tuple[Case, ...]:
         stories.one_weak_pod_of_twenty(),
         stories.reading_missing(),
         stories.many_layers(),
+        stories.probe_the_same(),
+        stories.probe_before(),
+        stories.probe_moved(),
         stories.overflow(),
         stories.pages(),
         stories.page_resolves(),
@@ -59,6 +63,7 @@ class _Stories(Episode):
 
     def __init__(self, scale: Scale) -> None:
         super().__init__(scale, start=4, wait=scale.settings.drift_for)
+        self.step = scale.step
         self.paged = self.start + scale.steps(scale.settings.page_for)
 
     def reading(self, metric: catalog.Metric, calm: float, value: float, layer: str, pod: Labels) -> dict[str, str]:
@@ -78,10 +83,12 @@ class _Stories(Episode):
     def began(self, layer: str, scope: str, pod: Labels = POD) -> dict[str, str]:
         return {name(catalog.FIRST_DRIFT, **pod, layer=layer, scope=scope): flat(1, self.run)}
 
-    def says(self, *lines: str, where: str = "", count: int | None = None, first: str = "", tier: Tier = "ticket") -> Expected:
+    def says(
+        self, *lines: str, where: str = "", count: int | None = None, first: str = "", tier: Tier = "ticket", probe: str = _NO_PROBE
+    ) -> Expected:
         beyond = " far enough to page" if tier == "page" else ""
         drifted = f"Model minilm version 1 has drifted from its baseline{beyond}{where}"
-        head = f"{drifted}{first or '.'} It drifts in {len(lines) if count is None else count} of its layers, by the model's order:"
+        head = f"{drifted}{first or '.'} {probe} It drifts in {len(lines) if count is None else count} of its layers, by the model's order:"
         return Expected(INCIDENT, "\n".join([head, *lines]), FIRST_HOST, tier)
 
     def two_layers(self) -> dict[str, str]:
@@ -155,6 +162,31 @@ class _Stories(Episode):
         series = merged(self.drift(12, layer) for layer in LAYERS)
         lines = [f"{layer}: evidence 2, KS ?" for layer in LAYERS[:5]]
         return Case("lists five layers and counts the rest", {**self.agent, **series}, (Check(self.due, (self.says(*lines, count=7),)),))
+
+    def probed(self, ago: int, moved: str = "") -> dict[str, str]:
+        """Return the series of a drift that began two steps after the start, and of a probe replayed some steps after that."""
+        began = (self.start + 2.0) * self.step
+        first = {name(catalog.PROBE_FIRST, **POD, layer=moved, point="pre"): flat(0.25, self.run)} if moved else {}
+        return {
+            **self.agent,
+            **self.drift(9, LAYERS[1]),
+            name(catalog.ONSET, **POD, layer=LAYERS[1]): flat(began, self.run),
+            name(catalog.PROBE_TIME, **POD): flat(began + ago * self.step, self.run),
+            **first,
+        }
+
+    def probe_the_same(self) -> Case:
+        said = self.says(f"{LAYERS[1]}: evidence 1.5, KS ?", probe="The probe says: the data changed, the model did not.")
+        return Case("says that the data changed where a probe gave the same since", self.probed(1), (Check(self.due, (said,)),))
+
+    def probe_before(self) -> Case:
+        said = self.says(f"{LAYERS[1]}: evidence 1.5, KS ?")
+        return Case("does not believe a probe from before the drift", self.probed(-1), (Check(self.due, (said,)),))
+
+    def probe_moved(self) -> Case:
+        model = f"The probe says: the model changed, first at layer {LAYERS[0]}."
+        said = self.says(f"{LAYERS[1]}: evidence 1.5, KS ?", probe=model)
+        return Case("says that the model changed where the probe moved", self.probed(1, LAYERS[0]), (Check(self.due, (said,)),))
 
     def overflow(self) -> Case:
         said = self.says(f"{LAYERS[1]}: evidence 1e+75, KS ?")

@@ -1,4 +1,4 @@
-"""The stored form of windows, references, pooled histograms and calm scores: laws that all payloads keep."""
+"""The stored form of windows, references, pooled histograms, calm scores and probes: laws that all payloads keep."""
 
 from __future__ import annotations
 
@@ -17,7 +17,22 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 from geluwatch.errors import BaselineError, StoreError
-from geluwatch.records import POINTS, Baseline, Calm, Histogram, Moments, Nonfinite, PointKey, PointWindow, Reference, Window
+from geluwatch.records import (
+    POINTS,
+    Baseline,
+    Bfloat16,
+    Calm,
+    Histogram,
+    Moments,
+    Nonfinite,
+    PointKey,
+    PointWindow,
+    Probe,
+    ProbeInput,
+    Reference,
+    Rows,
+    Window,
+)
 from geluwatch.store import codec
 
 # A busy machine is no failure.
@@ -62,6 +77,41 @@ def calms(draw: st.DrawFn) -> Calm:
     ended = draw(hnp.arrays(np.float64, st.integers(0, 6), elements=floats))
     scores = draw(hnp.arrays(np.float32, (len(ended), 3, len(points), len(horizons)), elements=singles))
     return Calm(tuple(points), tuple(horizons), ended, scores)
+
+
+@st.composite
+def pairs(draw: st.DrawFn) -> Rows:
+    """Rows with any float32."""
+    shape = draw(st.tuples(st.integers(0, 3), st.integers(0, 3)))
+    pre, post = (draw(hnp.arrays(np.float32, shape, elements=singles)) for _ in range(2))
+    return Rows(draw(layers), draw(st.sampled_from(["float32", "float16", "bfloat16", "float64"])), pre, post, draw(st.booleans()))
+
+
+numbers = st.one_of(hnp.boolean_dtypes(), hnp.integer_dtypes(endianness="="), hnp.floating_dtypes(endianness="=", sizes=(16, 32, 64)))
+trees = st.recursive(
+    st.one_of(
+        st.none(),
+        st.booleans(),
+        st.integers(),
+        floats,
+        st.text(max_size=4),
+        hnp.arrays(numbers, hnp.array_shapes(min_dims=0, max_dims=3, min_side=0, max_side=3)),
+        st.builds(Bfloat16, hnp.arrays(np.uint16, hnp.array_shapes(max_dims=2, max_side=3))),
+    ),
+    lambda inner: st.one_of(
+        st.lists(inner, max_size=3), st.lists(inner, max_size=3).map(tuple), st.dictionaries(layers, inner, max_size=3)
+    ),
+    max_leaves=6,
+)
+
+
+@st.composite
+def probes(draw: st.DrawFn) -> Probe:
+    """Probes of any inputs."""
+    given_ = st.builds(ProbeInput, st.lists(trees, max_size=2).map(tuple), st.dictionaries(layers, trees, max_size=2))
+    inputs = tuple(draw(st.lists(given_, max_size=2)))
+    rows = tuple(tuple(draw(st.lists(pairs(), max_size=2))) for _ in inputs)
+    return Probe(draw(floats), inputs, rows, draw(counters), draw(layers))
 
 
 nonfinite = st.builds(
@@ -115,6 +165,7 @@ PARTS = (
         attrgetter("histograms"),
     ),
     Part("calm", codec.encode_calm, codec.decode_calm, calms(), attrgetter("calm")),
+    Part("probe", codec.encode_probe, codec.decode_probe, probes(), attrgetter("probe")),
 )
 
 
@@ -161,6 +212,8 @@ def arrays_in(value: Any) -> list[np.ndarray[Any, Any]]:
         return [value]
     if isinstance(value, dict):
         return [array for each in value.values() for array in arrays_in(each)]
+    if isinstance(value, (tuple, list)):
+        return [array for each in value for array in arrays_in(each)]
     return [array for name in getattr(value, "__slots__", ()) for array in arrays_in(getattr(value, name))]
 
 
@@ -244,6 +297,12 @@ def test_no_pickle_is_loaded(part: Part, payload: bytes) -> None:
         ("references", "variance.npy", lambda planes: planes[:, 1:]),
         ("histograms", "header.json", lambda header: {**header, "points": header["points"][:1]}),
         ("histograms", "counts.npy", lambda planes: planes[:4]),
+        ("probe", "header.json", lambda header: {**header, "inputs": header["inputs"][:1]}),
+        ("probe", "header.json", lambda header: {**header, "rows": header["rows"][:1]}),
+        ("probe", "header.json", lambda header: {**header, "inputs": [{"args": ["value", 1], "kwargs": ["dict", {}]}] * 2}),
+        ("probe", "header.json", lambda header: {**header, "inputs": [{"args": ["array", "O", [1]], "kwargs": ["dict", {}]}] * 2}),
+        ("probe", "bytes.npy", lambda planes: planes[:, 1:]),
+        ("probe", "pre.npy", lambda planes: planes[:, 1:]),
         ("calm", "header.json", lambda header: {**header, "horizons": header["horizons"][1:]}),
         ("calm", "header.json", lambda header: {**header, "keys": [["layer"]] * 2}),
         ("calm", "ended.npy", lambda planes: planes[:, 1:]),

@@ -13,8 +13,26 @@ from geluwatch.mixin.dashboards.parts import (
     ONLY_THIS_LAYER,
     Queries,
 )
-from geluwatch.mixin.panels import GREEN, LINE_AT_THRESHOLD, NEUTRAL, ORANGE, RED, Stat, TimeSeries, dashed, steps, target
-from geluwatch.mixin.queries import GROUP, largest, number, smallest
+from geluwatch.mixin.panels import (
+    GREEN,
+    LINE_AT_THRESHOLD,
+    NEUTRAL,
+    ORANGE,
+    RED,
+    Stat,
+    Table,
+    TimeSeries,
+    cells,
+    columns,
+    dashed,
+    override,
+    steps,
+    target,
+    texts,
+)
+from geluwatch.mixin.queries import GROUP, POD, largest, number, smallest
+
+_HIDDEN = ("Time", "cluster", "namespace", "job", "region")
 
 
 def began(ask: Queries) -> Stat:
@@ -58,6 +76,40 @@ def evidence(ask: Queries) -> TimeSeries:
         field={**LAYERS_FROM_ZERO, "thresholds": steps(NEUTRAL, (1, RED))},
         custom=LINE_AT_THRESHOLD,
         links=ask.runbook("ActivationDrift"),
+    )
+
+
+def probes(ask: Queries) -> TimeSeries:
+    """Return what the probes' replays differ by over time."""
+    return TimeSeries(
+        "Probe difference by layer",
+        "What the probe's values differ by from those stored with the baseline, over their size, on the pod where that is most: rounding, "
+        "below 0.00001 in float32, for the same model. The first layer above it is where the model changed.",
+        [target(largest(ask.gauge(catalog.PROBE_DIFFERENCE, LAYERS), *BY_LAYER), OF_LAYER)],
+        size=(12, 8),
+        unit="none",
+        field={**LAYERS_FROM_ZERO, "noValue": "No probe replayed"},
+        links=ask.runbook("ModelChanged"),
+    )
+
+
+def probed(ask: Queries) -> Table:
+    """Return the table of what the last probe of each pod said."""
+    names = {"Value #A": "Replayed", "Value #B": "Model", "model": "Model name", "instance": "Pod"}
+    words = texts({0: ("the same", GREEN), 1: ("changed", RED)})
+    return Table(
+        "Probes",
+        "When each pod last replayed its probe, and whether the model was still the one that the baseline was recorded on.",
+        [cells(largest(f"1000 * {ask.gauge(catalog.PROBE_TIME)}", *POD)), cells(largest(ask.gauge(catalog.PROBE_MOVED), *POD))],
+        size=(12, 8),
+        unit="string",
+        field={"noValue": "No probe replayed"},
+        overrides=[
+            override("byName", "Replayed", unit="dateTimeFromNow"),
+            override("byName", "Model", mappings=words, custom__cellOptions={"type": "color-text"}),
+        ],
+        transformations=[{"id": "merge", "options": {}}, columns(hide=_HIDDEN, rename=names)],
+        links=ask.runbook("ModelChanged"),
     )
 
 
