@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 
-.PHONY: help demo page test test-long test-full check render bench-overhead bench-calibration bench-real bench-scoring bench-history bench-scale screenshots build clean
+.PHONY: help demo page test ready test-incidents test-beside test-long test-full check render bench-overhead bench-calibration bench-real bench-scoring bench-history bench-scale screenshots build clean
 
 help: ## list what can be made
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | expand -t 18
@@ -38,12 +38,28 @@ demo: $(VENV)/.demo ## the main job, live: baseline, drift, NaN, alerts, runbook
 page: $(VENV)/.demo ## one drift page, from the baseline to its end
 	$(BIN)/geluwatch demo --page
 
-test: $(VENV)/.dev $(VENV)/.sdk tools/grafana/node_modules ## every test that belongs to each change
-	OMP_NUM_THREADS=1 $(BIN)/pytest -n 2 --dist loadfile -m "not e2e and not full"
-	$(BIN)/pytest -n 2 --dist loadfile -rP -m "e2e and not full" --ignore=tests/incidents
+ready: $(VENV)/.dev $(VENV)/.sdk tools/grafana/node_modules ## everything that the tests need and pip and npm install
+
+# Incidents wait, and leave a third of two cores idle. Beside them runs one process of tests that give way to them and do not
+# mind: they only compute, start no server and have no limits of time.
+BESIDE := tests/core tests/tap/test_faults.py
+
+# One thread of arithmetic to a process, for several that share the cores spin while they wait for each other; and less
+# collecting of garbage in promtool, which is a quarter of its time.
+test: export OMP_NUM_THREADS = 1
+test: export GOGC = 400
+test: ready ## every test that belongs to each change
+	$(BIN)/pytest -n 2 --dist loadfile -m "not e2e and not full" $(BESIDE:%=--ignore=%)
+	$(BIN)/pytest -n 2 --dist loadfile --no-loadscope-reorder -rP -m "e2e and not full" --ignore=tests/incidents
+	$(MAKE) --no-print-directory --jobs=2 $(if $(filter output-sync,$(.FEATURES)),--output-sync=target) test-incidents test-beside
+
+test-incidents:
 	$(BIN)/pytest -s tests/incidents
 
-test-long: $(VENV)/.dev $(VENV)/.sdk tools/grafana/node_modules ## the tests that are left out of every run
+test-beside:
+	nice -n 19 $(BIN)/pytest -m "not e2e and not full" $(BESIDE)
+
+test-long: ready ## the tests that are left out of every run
 	$(BIN)/pytest -m full
 
 test-full: test test-long bench-overhead bench-calibration bench-real bench-scoring bench-history bench-scale ## the tests, then what takes long

@@ -39,7 +39,6 @@ SCALED = replace(
     # for the machine may be busy.
     thresholds=Thresholds(memory_share=2**30 / (usage.memory_limit() or 2**40), latency_seconds=1.0, latency_factor=3.0),
 )
-STABLE = ("a1", "a2", "b1")
 TIMEOUT = 45.0
 
 
@@ -163,6 +162,9 @@ def begin(stage: Stage) -> None:
 
     def third() -> None:
         canary(stage, "c1", "2", record="v2")
+        stage.start("canary", "q1", model="reader", record="v1", labels={"region": "eu"})
+        stage.start("canary", "q2", model="reader", arm="v1", labels={"region": "eu"}, traffic=6)
+        stage.start("canary", "q3", model="reader", arm="v1", labels={"region": "eu"}, traffic=7)
 
     def fourth() -> None:
         # Memory is that of a process, so this one has its own.
@@ -218,15 +220,12 @@ def armed(stage: Stage) -> None:
 
 
 RANKER = (
-    Fault("nan", {"a1": "one"}, (("NonFiniteActivations", "critical", "ranker 1"),), "first at layer blocks.2.act"),
     Fault(
         "traffic",
         {"a1": "one", "a2": "one", "b1": "two", "c1": "canary"},
         (("ActivationDrift", "critical", "ranker 1"), ("ActivationDrift", "critical", "ranker 2")),
         "first at layer blocks.0.act. Most layers moved alike",
     ),
-    Fault("dead", {"b1": "two"}, (("GrossFault", "critical", "ranker 1"),), "blocks.1.act: dead"),
-    Fault("kernel", {"a2": "one"}, (("KernelMismatch", "warning", "ranker 1"),), "blocks.3.act: declared erf in float32, measured quick"),
     Fault("astray", {"a1": "one"}, (("PodDrift", "warning", "ranker 1"),), "not as a whole (3 pods)"),
     Fault(
         "saturated",
@@ -240,9 +239,15 @@ RANKER = (
         "first at layer blocks.1.act",
     ),
     Fault("canary", {}, (("CanaryDivergence", "warning", "ranker"),), "blocks.1.act", begin=worse, finish=better),
-    Fault("growth", {"a1": "one"}, (("OverflowAhead", "critical", "ranker 1"),), "blocks.2.act: ", lasts=5.0),
 )
-
+READER = (
+    Fault("nan", {"q1": "canary"}, (("NonFiniteActivations", "critical", "reader 1"),), "first at layer blocks.2.act"),
+    Fault("dead", {"q3": "canary"}, (("GrossFault", "critical", "reader 1"),), "blocks.1.act: dead"),
+    Fault(
+        "kernel", {"q2": "canary"}, (("KernelMismatch", "warning", "reader 1"),), "blocks.3.act: declared erf in float32, measured quick"
+    ),
+    Fault("growth", {"q1": "canary"}, (("OverflowAhead", "critical", "reader 1"),), "blocks.2.act: ", lasts=5.0),
+)
 TAGGER = (
     Fault("detached", {"d1": "one"}, (("AgentMissing", "warning", "tagger"),), "has lost an agent"),
     Fault("mixed", {"e1": "two"}, (("BaselineMixed", "warning", "tagger 1"),)),
@@ -304,6 +309,7 @@ TRAINER = (Fault("poisoned", {"t1": "two"}, (("TrainingFault", "warning", "train
 
 LANES: dict[str, tuple[tuple[str, ...], tuple[Fault, ...]]] = {
     "ranker": (("ranker",), RANKER),
+    "reader": (("reader",), READER),
     "tagger": (("tagger",), TAGGER),
     "hungry": (("hungry",), HUNGRY),
     "grader": (("grader",), GRADER),

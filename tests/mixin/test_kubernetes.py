@@ -18,7 +18,8 @@ import yaml
 
 from geluwatch import catalog
 from geluwatch.errors import ConfigError
-from geluwatch.mixin.build import check, render_all, write
+from geluwatch.mixin.build import check, write
+from geluwatch.mixin.dashboards import dashboards
 from geluwatch.mixin.kubernetes import KubernetesSettings, render_kubernetes
 from geluwatch.mixin.rulefile import groups
 from geluwatch.mixin.settings import MixinSettings
@@ -45,11 +46,15 @@ LARGEST_ANNOTATIONS = 1 << 18  # `kubectl apply` keeps a copy of the resource in
 TARGET_LABELS = {"cluster", "namespace", "job", "instance", "pod", "container", "endpoint"}
 
 
+def dashboards_of(settings: MixinSettings) -> dict[str, bytes]:
+    """Return the dashboards by path."""
+    return {f"dashboards/{uid}.json": content for uid, content in dashboards(settings).items()}
+
+
 def manifests(kubernetes: KubernetesSettings, settings: MixinSettings = SETTINGS) -> dict[str, Manifest]:
     """Return the resources by file name."""
-    dashboards = {path: content for path, content in render_all(settings).items() if path.startswith("dashboards/")}
-    rendered = render_kubernetes(settings, kubernetes, dashboards)
-    return {Path(path).stem: yaml.safe_load(content) for path, content in rendered.items()}
+    rendered = render_kubernetes(settings, kubernetes, dashboards_of(settings))
+    return {Path(path).stem: yaml.load(content, Loader=yaml.CSafeLoader) for path, content in rendered.items()}
 
 
 def told(*command: str | Path) -> str:
@@ -165,7 +170,7 @@ def test_rules_are_those_of_the_rule_file(plain: dict[str, Manifest], promtool: 
 
 def test_each_dashboard_is_a_config_map_for_the_sidecar(everything: dict[str, Manifest]) -> None:
     """Each dashboard is there whole, under its uid, with the sidecar's label and the folder's annotation."""
-    expected = {Path(path).stem: json.loads(content) for path, content in render_all(SETTINGS).items() if path.startswith("dashboards/")}
+    expected = {Path(path).stem: json.loads(content) for path, content in dashboards_of(SETTINGS).items()}
     found = {manifest["metadata"]["name"]: manifest for manifest in everything.values() if manifest["kind"] == "ConfigMap"}
     assert expected == {uid: json.loads(manifest["data"][f"{uid}.json"]) for uid, manifest in found.items()}
     for manifest in found.values():

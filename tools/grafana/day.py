@@ -307,7 +307,7 @@ def _targets_and_alerts() -> Iterator[str]:
 def _past() -> Iterator[str]:
     """Yield what was recorded before the day began: what is usual, and how values lay a week ago."""
     begun, settings = END - STEP * STEPS, MixinSettings()
-    earlier = [*range(begun - DAY - STEP, END - DAY, 4 * STEP), *range(begun - WEEK - STEP, END - WEEK, 4 * STEP)]
+    earlier = [*range(begun - WEEK - STEP, END - WEEK, 4 * STEP), *range(begun - DAY - STEP, END - DAY, 4 * STEP)]
     usual = sorted({*earlier, *(at // 1800 * 1800 for at in range(END - 2 * DAY - 2 * 3600, begun, 1800))})
     stable = {tuple(pod.labels[name] for name in GROUP): pod for pod in FLEET if pod.track == "stable"}
     levels = {
