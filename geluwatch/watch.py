@@ -1,95 +1,31 @@
-"""One watched model: wires a source to the core, the store and the readers, and runs the background thread."""
+"""One watched model, as its users have it: what they may ask of it, note, record, arm and serve."""
 
 from __future__ import annotations
 
-import atexit
 import logging
-import math
 import os
-import threading
-from collections.abc import Callable, Iterable, Mapping
-from contextlib import suppress
+from collections.abc import Iterable
 from dataclasses import replace
 from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING
 
-from geluwatch.background import Background
-from geluwatch.bundles.recorder import Recorder
-from geluwatch.config import Config
 from geluwatch.core import application
-from geluwatch.core.batch import Batch
-from geluwatch.core.monitor import Identity, Monitor
 from geluwatch.core.totals import merged
-from geluwatch.errors import BaselineError, DetachedError, StoreError
-from geluwatch.inbox import Inbox
-from geluwatch.origins import Origins
-from geluwatch.ports import BaselineStore, Clock, Sink, Source, WindowSink
-from geluwatch.probing import Probing
-from geluwatch.records import Baseline, Certificate, ProbeInput, ProbeResult, Provenance, Report, Site, Totals
-
-if TYPE_CHECKING:
-    from geluwatch.export.listener import Listener
+from geluwatch.cycle import Cycle
+from geluwatch.errors import BaselineError, StoreError
+from geluwatch.records import Baseline, Certificate, ProbeInput, ProbeResult, Provenance, Report, Totals
 
 log = logging.getLogger("geluwatch")
 
 
-class Watch:
+class Watch(Cycle):
     """One watched model. Made by `attach`; a context manager that detaches at the end."""
-
-    def __init__(
-        self,
-        source: Source,
-        baselines: BaselineStore,
-        clock: Clock,
-        config: Config,
-        *,
-        name: str,
-        version: str,
-        labels: Mapping[str, str],
-        sinks: tuple[Sink, ...] = (),
-        window_sinks: tuple[WindowSink, ...] = (),
-    ) -> None:
-        self._source = source
-        self._origins = Origins(source, config)
-        self._baselines = baselines
-        self._clock = clock
-        self._config = config
-        self._name, self._version = name, version
-        self._sinks, self._window_sinks = sinks, window_sinks
-        self._failing: set[str] = set()
-        self._monitor = Monitor(Identity(name, version, labels, source.framework), source.sites, config, clock.time())
-        self._window_began = clock.monotonic()
-        self._failures = 0
-        # Guards the monitor between the background thread and the caller's; the model's threads never take it.
-        self._lock = threading.RLock()
-        self._inbox = Inbox()
-        self._batch = Batch(config.pending_bytes // 4)
-        self._background = Background(self.tick, self._last_flush, min(config.flush_seconds, (config.window_seconds or math.inf) / 4.0))
-        self._background.on_fork = self._forget_parent
-        self._incidents = Recorder(config, clock, lambda: self.sites, source.runtime)
-        self._probing = Probing(source, clock, config.probe_seconds, lambda: self._monitor.baseline, self._probed)
-        self._gave_up = ""
-        self._listener: Listener | None = None
-        self._detached = False
-        self._report = self._monitor.report(clock.time())
-
-    @property
-    def sites(self) -> tuple[Site, ...]:
-        """The census: every GELU call site, "observed" or "blind" with the reason."""
-        sites = self._source.sites
-        return tuple(replace(site, state="blind", reason=self._gave_up) for site in sites) if self._gave_up else sites
 
     def census(self) -> str:
         """Return the census as a table of text: a line for each call site, with the reason where it is blind."""
         from geluwatch.export.census import table
 
         return table(self.sites)
-
-    @property
-    def report(self) -> Report:
-        """The last published report; a new one is published at every flush."""
-        return self._report
 
     def flush(self) -> Report:
         """Fold what the tap has seen into the open window now, and publish a report."""
@@ -302,31 +238,6 @@ class Watch:
                 self._listener = listener
             return self._listener.start()
 
-    def detach(self) -> None:
-        """Come off the model, totally: hooks, thread, listener and store connection; again does nothing."""
-        self._probing.stop()
-        self._source.close()
-        self._background.stop()
-        with self._lock:
-            if self._detached:
-                return
-            self._detached = True
-            self._last_flush()
-        if self._listener is not None:
-            self._listener.close()
-        for sink in self._window_sinks:
-            self._tell(sink.part, sink.close)
-        self._baselines.close()
-
-    def start(self, model: object = None) -> None:
-        """Start the background thread that flushes and closes timed windows; it ends with the model, where one is given."""
-        self._incidents.prepare()
-        self._background.start()
-        if model is not None:
-            self._background.follow(model)
-        self._probing.start(model)
-        atexit.register(self.detach)
-
     def __enter__(self) -> Watch:
         return self
 
@@ -337,116 +248,6 @@ class Watch:
         state = "detached" if self._detached else self._report.verdict
         return f"<geluwatch.Watch of {self._name!r} version {self._version!r}: {len(self.sites)} sites, {state}>"
 
-    def tick(self) -> None:
-        """Flush once, and close the window if its time is over; a failure is counted, repeated ones end the thread's work."""
-        with self._lock:
-            try:
-                length = self._config.window_seconds
-                due = length is not None and self._clock.monotonic() - self._window_began >= length
-                self._fold(rows_may_wait=not due)
-                if due and self._monitor.ready_to_close():
-                    self._close()
-                else:
-                    self._publish()
-            except Exception as error:  # noqa: BLE001  # the background thread must outlive any single failure
-                self._flush_failed(error)
-            else:
-                self._failures = 0
-        if self._incidents.ready():
-            self._tell("incident", self._incidents.save)
-
-    def _probed(self, result: ProbeResult | None) -> None:
-        """Take what a replay showed, None where a scheduled one failed."""
-        with self._lock:
-            if result is None:
-                self._monitor.count("probe", errors=1)
-            else:
-                self._monitor.note_probe(result)
-            self._publish()
-
-    def _flush_failed(self, error: Exception) -> None:
-        """Count a failed flush; at the limit take the watch off the model, and say so in the census and the report."""
-        self._failures += 1
-        self._monitor.count("flush", errors=1)
-        if self._failures == 1:
-            log.warning("geluwatch: a flush failed and will be tried again: %r", error)
-        if self._failures >= self._config.breaker_limit and not self._gave_up:
-            log.error("geluwatch: %d flushes failed in a row; the watch takes itself off: %r", self._failures, error)
-            self._gave_up = f"the watch took itself off after {self._failures} failed flushes: {error!r}"
-            self._source.close()
-            self._background.end_soon()
-        with suppress(Exception):  # what failed may be the very report
-            self._monitor.census(self.sites)
-            self._publish()
-
-    def _last_flush(self) -> None:
-        """Fold what is left, whatever happens, and let the interpreter forget this watch."""
-        atexit.unregister(self.detach)
-        with self._lock:
-            try:
-                self._fold()
-                self._publish()
-            except Exception as error:  # noqa: BLE001  # coming off must succeed
-                self._monitor.count("flush", errors=1)
-                log.warning("geluwatch: the last flush failed; what it held is lost: %r", error)
-        self._tell("incident", self._incidents.close)
-
-    def _forget_parent(self) -> None:
-        """Go on in a forked child, into which whoever held the lock has not come along, nor the listener's thread.
-
-        What was seen before belongs to the parent, which reports it.
-        """
-        self._lock = threading.RLock()
-        self._inbox = Inbox()
-        self._batch.take()
-        self._listener = None
-        self._incidents = self._incidents.restarted()
-        self._source.start_anew()
-        self._monitor = self._monitor.restarted(self._clock.time())
-        self._window_began = self._clock.monotonic()
-        self._report = self._monitor.report(self._clock.time())
-
-    def _fold(self, *, rows_may_wait: bool = False) -> None:
-        began = self._clock.monotonic()
-        drained = self._source.drain()
-        self._batch.add(drained.rows, began)
-        rows = () if rows_may_wait and not self._batch.is_due(began) else self._batch.take()
-        self._monitor.ingest(replace(drained, rows=rows))
-        self._tell("incident", self._incidents.see, drained)
-        self._monitor.census(self.sites)
-        self._monitor.count("flush", flush_seconds=self._clock.monotonic() - began)
-
-    def _close(self) -> Report:
-        window = self._monitor.close(self._clock.time())
-        self._window_began = self._clock.monotonic()
-        self._tell("incident", self._incidents.take, window)
-        report = self._publish()
-        for sink in self._window_sinks:
-            self._tell(sink.part, sink.take, window, report)
-        return report
-
-    def _publish(self) -> Report:
-        self._monitor.note(*self._inbox.take())
-        self._report = report = self._monitor.report(self._clock.time())
-        for sink in self._sinks:
-            self._tell("sink", sink.write, report)
-        self._tell("incident", self._incidents.write, report)
-        if self._incidents.ready():
-            self._background.soon()
-        return report
-
-    def _tell(self, part: str, listener: Callable[..., None], *what: object) -> None:
-        """Hand something on to whoever is told of it; a failure goes no further, is counted, and logged if it is the first in a row."""
-        try:
-            listener(*what)
-            self._failing.discard(part)
-        except Exception as error:  # noqa: BLE001  # sinks talk to disks and databases, and may be the user's
-            with self._lock:
-                self._monitor.count(part, errors=1)
-            if part not in self._failing:
-                log.warning("geluwatch: %s failed: %r", "a sink" if part == "sink" else f"the {part}", error)
-            self._failing.add(part)
-
     def _say_armed(self, baseline: Baseline) -> None:
         """Warn where an armed baseline is of another model than this one, and note in the store that it is armed."""
         for difference in self._origins.differences(baseline, self.sites, self._report):
@@ -455,7 +256,3 @@ class Watch:
             self._baselines.note_armed(baseline)
         except StoreError as error:  # a process that may only read its baselines is to judge by them all the same
             log.warning("geluwatch: baseline %r is armed, but the audit log does not say so: %s", baseline.name, error)
-
-    def _refuse_if_detached(self) -> None:
-        if self._detached:
-            raise DetachedError(f"The watch of {self._name!r} has been detached; attach again.")
