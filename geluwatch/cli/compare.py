@@ -6,7 +6,7 @@ import argparse
 import json
 from pathlib import Path
 
-from geluwatch.cli.imported import FORM
+from geluwatch.analysis.imported import FORM
 from geluwatch.errors import BaselineError, ConfigError
 
 _URLS = ("http://", "https://")

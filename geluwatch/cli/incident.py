@@ -59,12 +59,13 @@ def _show(arguments: argparse.Namespace) -> int:
 
 
 def _replay(arguments: argparse.Namespace) -> int:
+    from geluwatch.analysis import imported
     from geluwatch.analysis.incident import inputs, regression
     from geluwatch.analysis.incident.replay import replayed
     from geluwatch.bundles.bundle import read
 
     bundle = read(arguments.bundle)
-    model = None if arguments.model is None else inputs.model_of(arguments.model)
+    model = None if arguments.model is None else imported.model(arguments.model)
     outcome = replayed(bundle, model, None if arguments.inputs is None else inputs.from_text(arguments.inputs))
     _print(outcome)
     if arguments.write_test is not None:

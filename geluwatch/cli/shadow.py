@@ -7,7 +7,7 @@ import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from geluwatch.cli.imported import FORM
+from geluwatch.analysis.imported import FORM
 from geluwatch.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -51,7 +51,7 @@ def _shadow(arguments: argparse.Namespace) -> int:
 
 def _own(arguments: argparse.Namespace) -> Shadow:
     """Run the experiment on the user's model."""
-    from geluwatch.cli import imported
+    from geluwatch.analysis import imported
 
     if arguments.model is None or arguments.inputs is None:
         raise ConfigError(f"Name the function that returns the model and, with --inputs, the one that returns the inputs, each as {FORM}.")
@@ -75,8 +75,8 @@ def _demo(arguments: argparse.Namespace) -> Shadow:
 
 
 def _run(arguments: argparse.Namespace, model: Any, inputs: list[Any], labels: list[Any] | None, outputs: Any) -> Shadow:
+    from geluwatch.analysis import imported
     from geluwatch.analysis.shadow import shadow
-    from geluwatch.cli import imported
 
     given = {name: getattr(arguments, name) for name in ("rounds", "table_entries") if getattr(arguments, name) is not None}
     found: Shadow = imported.run(

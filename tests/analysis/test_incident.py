@@ -18,6 +18,7 @@ import torch
 from torch import nn
 
 import geluwatch
+from geluwatch.analysis import imported
 from geluwatch.analysis.incident import inputs, kinds, read, run_pass, run_rows, show
 from geluwatch.bundles.bundle import Bundle
 from geluwatch.cli.main import main
@@ -96,7 +97,7 @@ TOKENS = (918273645, 918273646, 918273647)
 
 def fail(factory: str, place: Path, scale: float = 1.0, **settings: object) -> Bundle:
     """Have a model of the user's meet its fault under a watch; return the bundle that this leaves."""
-    model = inputs.model_of(f"users_code:{factory}")
+    model = imported.model(f"users_code:{factory}")
     config = geluwatch.Config(window_seconds=None, flush_seconds=3600.0, cost_budget=None, incidents=place, **settings)
     with geluwatch.attach(model, name="net", config=config) as watch, torch.inference_mode():
         model(torch.tensor([[1, 2, 3]]), scale=1e-3)
@@ -250,7 +251,7 @@ def test_no_test_is_written_of_what_was_not_reproduced(whole: Bundle, tmp_path: 
     [
         ([], "give --model package.module:function"),
         (["--model", "users_code:broken_weights"], "set Config(incident_inputs=True)"),
-        (["--model", "users_code"], "write package.module:function"),
+        (["--model", "users_code"], "give it as package.module:function"),
         (["--model", "no_such_module:x"], "cannot be imported"),
         (["--model", "users_code:nothing"], "it has to return a torch.nn.Module"),
         (["--model", "users_code:raises"], "no weights here"),
@@ -270,7 +271,7 @@ def test_what_is_wanting_is_said_in_one_sentence(
 
 def test_a_replay_leaves_nothing_behind(whole: Bundle) -> None:
     """Hooks, training mode, seed, flags and threads are after it what they were before."""
-    model = inputs.model_of("users_code:broken_weights").train()
+    model = imported.model("users_code:broken_weights").train()
     state = torch.random.get_rng_state()
     before = (torch.get_num_threads(), torch.are_deterministic_algorithms_enabled(), torch.get_float32_matmul_precision())
     run_pass(whole, model)

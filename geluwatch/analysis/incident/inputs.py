@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import importlib
-import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from geluwatch.analysis import imported
 from geluwatch.bundles.bundle import Bundle
 from geluwatch.errors import IncidentError
 
@@ -59,9 +58,10 @@ def from_text(text: str) -> Inputs:
     (args, kwargs), a mapping of keyword arguments, or the only argument.
 
     Raises:
-        IncidentError: There are none of that name, or they cannot be read.
+        ConfigError: There is no such function, or it raises.
+        IncidentError: The file cannot be read.
     """
-    return from_file(Path(text)) if text.endswith(".npz") else from_value(load(text)())
+    return from_file(Path(text)) if text.endswith(".npz") else from_value(imported.result(text))
 
 
 def from_file(path: Path) -> Inputs:
@@ -86,43 +86,3 @@ def from_value(value: Any) -> Inputs:
     if isinstance(value, tuple) and len(value) == 2 and isinstance(value[0], (tuple, list)) and isinstance(value[1], Mapping):
         return tuple(value[0]), dict(value[1])
     return ((), dict(value)) if isinstance(value, Mapping) else ((value,), {})
-
-
-def load(name: str) -> Any:
-    """Return what `package.module:function` names; the working directory is looked in first.
-
-    Raises:
-        IncidentError: It cannot be imported.
-    """
-    module, _, attribute = name.partition(":")
-    if not module or not attribute:
-        raise IncidentError(f"{name!r} names no function; write package.module:function.")
-    sys.path.insert(0, str(Path.cwd()))
-    try:
-        found = getattr(importlib.import_module(module), attribute)
-    except (ImportError, AttributeError) as failure:
-        raise IncidentError(f"{name!r} cannot be imported ({failure}); write package.module:function.") from None
-    finally:
-        sys.path.remove(str(Path.cwd()))
-    if not callable(found):
-        raise IncidentError(f"{name!r} is no function; name one that takes nothing.")
-    return found
-
-
-def model_of(name: str) -> nn.Module:
-    """Return the model that a user's function makes.
-
-    Raises:
-        IncidentError: It cannot be imported, raised, or returned something else.
-    """
-    from torch import nn
-
-    try:
-        model = load(name)()
-    except IncidentError:
-        raise
-    except Exception as failure:  # it is the user's code, which may raise anything
-        raise IncidentError(f"{name!r} raised {failure!r}; it has to return the model.") from failure
-    if not isinstance(model, nn.Module):
-        raise IncidentError(f"{name!r} returned {type(model).__name__}; it has to return a torch.nn.Module.")
-    return model

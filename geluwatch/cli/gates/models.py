@@ -6,7 +6,7 @@ import argparse
 import math
 from typing import TYPE_CHECKING, Any
 
-from geluwatch.cli import imported
+from geluwatch.analysis import imported
 from geluwatch.cli.gates.outcome import Case, Outcome, table
 from geluwatch.errors import ConfigError
 
