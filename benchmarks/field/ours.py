@@ -73,8 +73,8 @@ class Seen:
     verdicts: list[str]
 
 
-def watch(windows: Halves, baseline: Baseline, layers: Sequence[str], began: float) -> Seen:
-    """Return what is said of windows (n, 2L, R, C), window by window."""
+def watch(windows: Iterable[Halves], baseline: Baseline, layers: Sequence[str], began: float, *, until_alarm: bool = False) -> Seen:
+    """Return what is said of windows (2L, R, C), one after the other."""
     monitor = Monitor(Identity("field", "1", {}, "torch"), sites(layers), Config(), began)
     monitor.arm(baseline)
     seen = Seen([], [], [], [], [], [])
@@ -82,6 +82,8 @@ def watch(windows: Halves, baseline: Baseline, layers: Sequence[str], began: flo
         monitor.ingest(Drained(forwards=1, sampled_forwards=1, rows=rows(window, layers)))
         monitor.close(began + MINUTE * number)
         _note(seen, monitor.report(began + MINUTE * number))
+        if until_alarm and seen.tickets[-1]:
+            break
     return seen
 
 

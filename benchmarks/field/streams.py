@@ -61,19 +61,19 @@ NULLS = (
 class Stream:
     """Calm windows of one model, without end; those of one `seed` are the same model's, each `part` at a time of its own."""
 
-    def __init__(self, null: Null, seed: int, part: int) -> None:
+    def __init__(self, null: Null, seed: int, part: int, channels: int = CHANNELS) -> None:
         self._null = null
         # A day has the same hour at the same minute in every part.
         self.minute = part * 60 * MINUTES_A_DAY
         model = np.random.default_rng([31, seed])
-        loads = model.normal(size=(_TOPICS + LAYERS, LAYERS, CHANNELS))
+        loads = model.normal(size=(_TOPICS + LAYERS, LAYERS, channels))
         if null.common:
             loads = np.ones_like(loads)
         for layer in range(LAYERS):  # a layer's own state moves no other
             loads[_TOPICS:, layer] *= (np.arange(LAYERS) == layer)[:, None]
         size = np.sqrt(np.square(loads).sum(axis=0).mean(axis=-1))
         self._loads = (null.jitter * loads / size[None, :, None]).astype(np.float32)
-        self._cycle = (null.daily * model.normal(size=(LAYERS, CHANNELS))).astype(np.float32)
+        self._cycle = (null.daily * model.normal(size=(LAYERS, channels))).astype(np.float32)
         self._rng = np.random.default_rng([32, seed, part])
         self._state = self._rng.normal(size=_TOPICS + LAYERS)
 
@@ -86,15 +86,20 @@ class Stream:
         """Return the next `count` windows (n, L, R, C)."""
         return np.concatenate(list(self.chunks(count)))
 
-    def _draw(self, count: int) -> Singles:
+    def offsets(self, count: int) -> Singles:
+        """Return by how much the next windows' means are off (n, L, C)."""
         rho = self._null.rho
         moves = self._rng.normal(size=(count, self._state.size)) * math.sqrt(1.0 - rho**2)
         states, _ = lfilter([1.0], [1.0, -rho], moves, axis=0, zi=rho * self._state[None])
         self._state = states[-1]
-        offsets: Singles = np.tensordot(states.astype(np.float32), self._loads, 1)
+        found: Singles = np.tensordot(states.astype(np.float32), self._loads, 1)
         phase = 2.0 * np.pi * (self.minute + np.arange(count)) / MINUTES_A_DAY
-        offsets += np.sin(phase).astype(np.float32)[:, None, None] * self._cycle
+        found += np.sin(phase).astype(np.float32)[:, None, None] * self._cycle
         self.minute += count
+        return found
+
+    def _draw(self, count: int) -> Singles:
+        offsets = self.offsets(count)
         values = self._rng.standard_normal((count, LAYERS, ROWS, CHANNELS), dtype=np.float32)
         values += offsets[:, :, None]
         return values
