@@ -1,7 +1,11 @@
-"""The book of results: a file for each part, written after every cell, so that a run can be broken off and taken up again."""
+"""The book of results: a file for each part, written after every cell, so that a run can be broken off and taken up again.
+
+Several processes may work on one part, each on cells of its own (`--only`).
+"""
 
 from __future__ import annotations
 
+import fcntl
 import hashlib
 import json
 import math
@@ -31,6 +35,7 @@ class Book:
         self._path = path
         self._head = {"source": source_hash(), "plan": plan}
         self.cells: dict[str, Any] = {}
+        self._written = not fresh
         if path.exists() and not fresh:
             found = json.loads(path.read_text())
             if {key: found[key] for key in self._head} != json.loads(json.dumps(self._head)):
@@ -38,12 +43,17 @@ class Book:
             self.cells = found["cells"]
 
     def write(self, name: str, cell: Any) -> None:
-        """Enter a cell and write the file."""
-        self.cells[name] = finite(cell)
+        """Enter a cell and write the file, with what other processes have entered since."""
         self._path.parent.mkdir(parents=True, exist_ok=True)
-        part = self._path.with_suffix(".part")
-        part.write_text(json.dumps({**self._head, "cells": self.cells}, indent=1) + "\n")
-        part.replace(self._path)
+        with self._path.with_suffix(".lock").open("w") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            if self._written and self._path.exists():
+                self.cells = json.loads(self._path.read_text())["cells"] | self.cells
+            self.cells[name] = finite(cell)
+            part = self._path.with_suffix(".part")
+            part.write_text(json.dumps({**self._head, "cells": self.cells}, indent=1) + "\n")
+            part.replace(self._path)
+        self._written = True
 
 
 def finite(value: Any) -> Any:

@@ -211,9 +211,7 @@ def main() -> int:
     size, scale = (QUICK, SMALL) if options.size == "quick" else (FULL, WHOLE)
     rivals = tuple(rival for rival in RIVALS if not options.rivals or rival.script in options.rivals.split(","))
     cache = options.cache / options.size
-    run = Run(
-        size, cache, Environments(options.cache / "environments"), options.only, rivals, (4, 1.0) if options.size == "quick" else (20, 7.5)
-    )
+    run = Run(size, cache, Environments(options.cache / "environments"), options.only, rivals, scale)
     for part in options.part or PARTS:
         book = Book(options.out / f"{part}.json", {**asdict(size), **asdict(scale)}, fresh=options.fresh)
         if not options.tables:
