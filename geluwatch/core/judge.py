@@ -18,8 +18,7 @@ from geluwatch.records import POINTS, STATISTICS, Alarm, Baseline, Floats, Panel
 # Channels are dead whose standard deviation is less than a hundredth of the baseline's, and lower than its noise explains.
 _DEAD_FALL = -np.log(100.0)
 _DEAD_DEVIATIONS = 8.0
-# So many of them, and so large a share of the channels, are drift for certain, which is more than any limit asks for.
-_DEAD_CHANNELS = 2
+# So large a share of the channels is drift for certain, which is more than any limit asks for; of narrow layers, one.
 _DEAD_SHARE = 0.005
 _CERTAIN = 30.0
 
@@ -138,7 +137,7 @@ class Judge:
         fallen = vector[width:] - reference.mean[width:]
         dead = np.flatnonzero(fallen < _DEAD_FALL)
         certain = fallen[dead] < -_DEAD_DEVIATIONS * np.sqrt(reference.variance[width:][dead])
-        return int(certain.sum()) >= max(_DEAD_CHANNELS, _DEAD_SHARE * width)
+        return int(certain.sum()) >= max(1.0, _DEAD_SHARE * width)
 
     def _rounded(self, key: PointKey, seen: PointWindow, vector: Floats) -> bool:
         """Return whether the values have fallen on a lower precision's grid: that moves no score, and is never chance."""
