@@ -207,6 +207,7 @@ def main() -> int:
     parser.add_argument("--out", type=Path, default=RESULTS)
     parser.add_argument("--fresh", action="store_true", help="forget what was measured before")
     parser.add_argument("--tables", action="store_true", help="measure nothing; show what is known")
+    parser.add_argument("--pictures", action="store_true", help="draw them as well; takes matplotlib")
     options = parser.parse_args()
     size, scale = (QUICK, SMALL) if options.size == "quick" else (FULL, WHOLE)
     rivals = tuple(rival for rival in RIVALS if not options.rivals or rival.script in options.rivals.split(","))
@@ -216,5 +217,11 @@ def main() -> int:
         book = Book(options.out / f"{part}.json", {**asdict(size), **asdict(scale)}, fresh=options.fresh)
         if not options.tables:
             PARTS[part](run, book)
-    print(tables.all_of(options.out))
+    said = tables.all_of(options.out)
+    print(said)
+    (options.out / "field.md").write_text(said)
+    if options.pictures:
+        from . import pictures
+
+        pictures.draw(options.out)
     return 0

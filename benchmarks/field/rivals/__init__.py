@@ -51,7 +51,7 @@ RIVALS = (
     Rival("whylogs", "whylogs_ks", "whylogs", "values", most=1_440, trials=8),
     Rival("DataSketches ks_test", "datasketches_ks", "datasketches", "values", ladder=True),
     Rival("driftfdr", "driftfdr_monitor", "driftfdr", "summaries", most=10_080),
-    Rival("driftdep, block permutation", "driftdep_blocks", "driftdep", "summaries", most=60, tuned=False),
+    Rival("driftdep, block permutation", "driftdep_blocks", "driftdep", "summaries", most=30, tuned=False),
     Rival("driftdep, effective sample", "driftdep_ess", "driftdep", "summaries", most=1_440, trials=8),
     Rival("always", "always", "scipy", "summaries", ladder=True),
     Rival("never", "never", "scipy", "summaries", ladder=True),
