@@ -48,10 +48,12 @@ class Scale:
     """Of each change of real traffic."""
     seeds: int
     """Of each fault in each layer."""
+    files: int | None
+    """Source files read for texts; None for all."""
 
 
-SMALL = Scale(baselines=2, months=0.5, steps=60, trials=2, seeds=2)
-WHOLE = Scale(baselines=20, months=7.5, steps=1_500, trials=5, seeds=20)
+SMALL = Scale(baselines=2, months=0.5, steps=60, trials=2, seeds=2, files=800)
+WHOLE = Scale(baselines=20, months=7.5, steps=1_500, trials=5, seeds=20, files=None)
 
 
 @dataclass(frozen=True)
@@ -108,7 +110,7 @@ def real(run: Run, book: Book) -> None:
     """Do the same on two real models."""
     from . import real as models
 
-    for subject, texts in models.subjects(run.cache, run.scale.steps):
+    for subject, texts in models.subjects(run.cache, run.scale.steps, run.scale.files):
         traffic = models.Real(subject, texts, replace(run.size, baselines=1, trials=run.scale.trials, after=16), run.cache)
         _calm(run, book, traffic)
         _all_delays(run, book, traffic)
@@ -156,7 +158,7 @@ def faults(run: Run, book: Book) -> None:
     from . import faults as planting
     from . import real as models
 
-    for subject, texts in models.subjects(run.cache, run.scale.steps):
+    for subject, texts in models.subjects(run.cache, run.scale.steps, run.scale.files):
         traffic = models.Real(subject, texts, run.size, run.cache)
         for kind in planting.FAULTS:
             for layer in range(len(traffic.layers)):

@@ -20,13 +20,13 @@ BASELINE = 100
 _CHUNK = 20
 
 
-def subjects(cache: Path, steps: int) -> list[tuple[Subject, corpus.Split]]:
+def subjects(cache: Path, steps: int, files: int | None) -> list[tuple[Subject, corpus.Split]]:
     """Return both models, and texts for a baseline, unseen ones and code, of which no file is in two parts.
 
-    The GPT learns from the baseline's, in so many steps.
+    The GPT learns from the baseline's, in so many steps; `files` are read at most.
     """
     torch.set_num_threads(1)
-    texts = corpus.split(corpus.load(), BASELINE * TEXTS, 0).shuffled(0)
+    texts = corpus.split(corpus.load(files), BASELINE * TEXTS, 0).shuffled(0)
     return [(gpt(texts.baseline, cache / "gpt.pt", steps), texts), (minilm(), texts)]
 
 

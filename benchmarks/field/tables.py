@@ -112,7 +112,8 @@ def calm(cells: dict[str, Cell]) -> str:
     rows = [
         [
             one["cell"], one["baseline_windows"], f"{one['looks']:.0f}", f"{one['armed']} of {one['baselines']}", one["tier"],
-            f"{one['months']:.0f}", f"{one['expected']:.0f}", one["observed"], f"{one['ratio']:.2f}", f"{one['upper']:.2f}", f"{one['worse']:.0%}",
+            f"{one['months']:.0f}", f"{one['expected']:.0f}", one["observed"], f"{one['ratio']:.2f}", f"{one['upper']:.2f}",
+            f"{one['worse']:.0%}",
         ]
         for cell in cells.values()
         for one in cell["outcomes"]

@@ -25,6 +25,8 @@ class Baseline:
     """(S, R, C) rows drawn evenly from the baseline's windows, float32."""
     summaries: np.ndarray
     """(n, S, 2, C) each window's channel means and logarithms of channel deviations."""
+    file: Path
+    """Where the summaries lie; what is dear to learn from them may be kept beside."""
 
 
 Scores = Callable[[np.ndarray], np.ndarray]
@@ -40,7 +42,10 @@ def serve(fit: Callable[[Baseline], Scores], limit: float) -> None:
     """
     folder = Path(sys.argv[1])
     job = json.loads((folder / "job.json").read_text())
-    known = [Baseline(np.load(each["sample"]).astype(np.float32), np.load(each["summaries"])) for each in job["baselines"]]
+    known = [
+        Baseline(np.load(each["sample"]).astype(np.float32), np.load(each["summaries"]), Path(each["summaries"]))
+        for each in job["baselines"]
+    ]
     took, count = 0.0, 0
     for number, stream in enumerate(job["streams"]):
         windows = np.load(stream["file"], mmap_mode="r")[: stream["most"]]

@@ -3,13 +3,14 @@
 It watches errors, which only rise; so each quantity is given with both signs: the series' means, and their log deviations, four fleets
 of all series. Each collects its reference, 900 windows, from the baseline's last ones. An alarm would start a new reference, so the
 level that resets is put out of reach and the p-values are read instead. The score is -log10 of the smallest p times the tests of a
-step; its default level is .05 for a hundred steps.
+step; its default level is .05 for a hundred steps. Calibrated monitors are kept in a file, for it takes most of a minute.
 """
 
 from __future__ import annotations
 
 import copy
 import math
+import pickle
 
 import numpy as np
 from _speak import Baseline, Scores, serve
@@ -33,10 +34,19 @@ def calibrated(known: np.ndarray) -> StreamingMonitor:
     return monitor
 
 
+def learn(baseline: Baseline) -> list[StreamingMonitor]:
+    """Return the monitors of a baseline, from the file if they are there."""
+    file = baseline.file.with_suffix(".driftfdr.pickle")
+    if not file.exists():
+        made = [calibrated(known) for known in fleets(baseline.summaries[-REFERENCE - 1 :])]
+        file.write_bytes(pickle.dumps(made))
+    return pickle.loads(file.read_bytes())  # noqa: S301  # written by the line above
+
+
 def fit(baseline: Baseline) -> Scores:
     """Return scores of one stream."""
     if id(baseline) not in kept:
-        kept[id(baseline)] = [calibrated(known) for known in fleets(baseline.summaries[-REFERENCE - 1 :])]
+        kept[id(baseline)] = learn(baseline)
 
     def scores(windows: np.ndarray) -> np.ndarray:
         worst = np.ones(len(windows))
