@@ -160,12 +160,12 @@ def faults(run: Run, book: Book) -> None:
 
     for subject, texts in models.subjects(run.cache, run.scale.steps, run.scale.files):
         traffic = models.Real(subject, texts, run.size, run.cache)
-        for kind in planting.FAULTS:
+        for kind in (*planting.FAULTS, planting.NONFINITE):
             for layer in range(len(traffic.layers)):
                 name = f"{subject.name} | {kind} | {traffic.layers[layer]}"
                 if run.wants(book, name):
                     known = traffic.baseline(0)
-                    found = [planting.plant(traffic, subject, texts.unseen, kind, layer, seed, known) for seed in range(run.scale.seeds)]
+                    found = [planting.plant(traffic, texts.unseen, kind, layer, seed, known) for seed in range(run.scale.seeds)]
                     _enter(book, name, {"model": subject.name, **planting.cell(found, kind, layer)})
 
 

@@ -9,7 +9,12 @@ from typing import Any
 import numpy as np
 import torch
 
+from geluwatch import Config
 from geluwatch.records import Baseline
+from geluwatch.store.memory import MemoryBaselines
+from geluwatch.tap.source import TorchSource
+from geluwatch.testing import FakeClock
+from geluwatch.watch import Watch
 
 from . import ours
 from .real import TEXTS, Real
@@ -73,6 +78,9 @@ def tail(_: float, order: np.random.Generator) -> Change:
 FAULTS = {"shift": shift, "scale": scale, "dead channels": dead, "precision": precision, "saturation": saturation, "tail": tail}
 
 
+NONFINITE = "non-finite"
+
+
 def _channels(values: torch.Tensor, share: float, start: float) -> torch.Tensor:
     """Return which channels a fault is in: evenly spread over the layer, so that a sample of them holds as many."""
     places = torch.arange(values.shape[-1], dtype=torch.float32)
@@ -90,8 +98,11 @@ class Seen:
     """The kind that the sentence names; empty where none is named."""
 
 
-def plant(real: Real, subject: Subject, texts: Texts, kind: str, layer: int, seed: int, baseline: Baseline) -> Seen:
+def plant(real: Real, texts: Texts, kind: str, layer: int, seed: int, baseline: Baseline) -> Seen:
     """Return what is said of one fault in one layer, at the first alarm."""
+    subject = real.subject
+    if kind == NONFINITE:
+        return spoil(subject, texts, layer, seed)
     order = np.random.default_rng([61, seed, layer])
     spread = float(np.std(_calm(subject, texts, 0, seed)[2 * layer].astype(np.float32)))
     change = FAULTS[kind](spread, order)
@@ -105,6 +116,29 @@ def plant(real: Real, subject: Subject, texts: Texts, kind: str, layer: int, see
     if not seen.tickets[-1]:
         return Seen(seed, None, "", "")
     return Seen(seed, len(seen.tickets), seen.first[-1], named(seen.causes[-1]))
+
+
+def spoil(subject: Subject, texts: Texts, layer: int, seed: int) -> Seen:
+    """Return what the whole agent, hooks and all, says of one value of one pass that is not finite; the delay is in flushes."""
+    order, clock = np.random.default_rng([62, seed, layer]), FakeClock(0.0)
+    watch = Watch(TorchSource(subject.model, Config(), clock), MemoryBaselines(), clock, Config(), name="field", version="1", labels={})
+    value, place = float(order.choice([np.nan, np.inf, -np.inf])), int(order.integers(1 << 30))
+
+    def change(values: torch.Tensor) -> torch.Tensor:
+        flat = values.clone().flatten()
+        flat[place % values[0, 0].numel()] = value  # in the first token of the first text, which is no padding
+        return flat.view_as(values)
+
+    try:
+        with torch.inference_mode(), subject.changed(layer, change):
+            subject.forward(texts[seed * 2 : seed * 2 + 2])
+        clock.advance(Config().flush_seconds)
+        watch.tick()
+        report = watch.report
+    finally:
+        watch.detach()
+    first = next((site.position for site in report.sites.values() if site.layer == report.first_nonfinite), None)
+    return Seen(seed, None, "", "") if first is None else Seen(seed, 1, f"layer.{first}", NONFINITE)
 
 
 def _calm(subject: Subject, texts: Texts, number: int, seed: int) -> Halves:

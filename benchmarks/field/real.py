@@ -35,7 +35,7 @@ class Real(Traffic):
 
     def __init__(self, subject: Subject, texts: corpus.Split, size: Size, cache: Path) -> None:
         super().__init__(subject.name, subject.layers, BASELINE, size, cache)
-        self._subject = subject
+        self.subject = subject
         self._texts = texts
 
     @property
@@ -56,7 +56,7 @@ class Real(Traffic):
 
     def _window(self, texts: Texts, place: int, seed: int) -> Halves:
         chosen = [texts[index % len(texts)] for index in range(place * TEXTS, (place + 1) * TEXTS)]
-        return self._subject.window(chosen, 1_000 * seed + place)
+        return self.subject.window(chosen, 1_000 * seed + place)
 
     def _baseline(self, seed: int) -> Iterator[Halves]:
         return self._windows(self._texts.baseline, seed, BASELINE)
@@ -91,9 +91,9 @@ class Real(Traffic):
 
     def _change(self, case: Case) -> AbstractContextManager[None]:
         if case.place == "texts":
-            return self._subject.calm()
+            return self.subject.calm()
         layer = self.layers.index(case.place)
         if case.shift.startswith("kernel"):
-            return self._subject.other_kernel(layer)
+            return self.subject.other_kernel(layer)
         factor = float(case.shift.rpartition(" ")[2])
-        return self._subject.changed(layer, lambda values: factor * values)
+        return self.subject.changed(layer, lambda values: factor * values)

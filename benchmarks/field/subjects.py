@@ -26,11 +26,12 @@ Change = Callable[[torch.Tensor], torch.Tensor]
 class Subject:
     """A model in evaluation mode; changes are planted before or in the place of one layer's GELU."""
 
-    def __init__(self, name: str, gelus: Sequence[nn.Module], forward: Callable[[Texts], torch.Tensor]) -> None:
+    def __init__(self, name: str, model: nn.Module, gelus: Sequence[nn.Module], forward: Callable[[Texts], torch.Tensor]) -> None:
         self.name = name
+        self.model = model
         self.layers = [f"layer.{number}" for number in range(len(gelus))]
         self._gelus = gelus
-        self._forward = forward
+        self.forward = forward
         """Sends texts through the model and returns which of its rows are text (batch, tokens)."""
 
     def window(self, texts: Texts, seed: int) -> Halves:
@@ -42,7 +43,7 @@ class Subject:
         ]
         with torch.inference_mode():
             ordered = sorted(texts, key=len)
-            masks = [self._forward(ordered[start : start + BATCH]).reshape(-1).bool() for start in range(0, len(ordered), BATCH)]
+            masks = [self.forward(ordered[start : start + BATCH]).reshape(-1).bool() for start in range(0, len(ordered), BATCH)]
         for hook in hooks:
             hook.remove()
         order = np.random.default_rng([51, seed])
@@ -94,7 +95,7 @@ def minilm() -> Subject:
     for layer in encoder.model.encoder.layer:
         layer.intermediate.intermediate_act_fn = nn.GELU()
     found = [layer.intermediate.intermediate_act_fn for layer in encoder.model.encoder.layer]
-    return Subject("MiniLM", found, forward)
+    return Subject("MiniLM", encoder.model, found, forward)
 
 
 class Block(nn.Module):
@@ -152,7 +153,7 @@ def gpt(texts: Texts, kept: Path, steps: int) -> Subject:
         model(tokens)
         return torch.tensor([[1] * len(text) + [0] * (longest - len(text)) for text in encoded])
 
-    return Subject("GPT", [block.gelu for block in model.blocks], forward)  # type: ignore[misc]  # blocks are modules
+    return Subject("GPT", model, [block.gelu for block in model.blocks], forward)  # type: ignore[misc]  # blocks are modules
 
 
 def _train(model: Gpt, texts: Texts, steps: int) -> None:
