@@ -4,9 +4,10 @@ A window holds 64 rows of 64 channels at each of three layers, 4,096 values a la
 0 and deviation 1, so a layer's pooled values tell as much as its channels do, which is the best case for tools that pool.
 
 What makes windows differ beyond sampling is the batch effect: the means of all rows of a window are off by `jitter` standard
-deviations, remembered from window to window with correlation `rho`. By default each channel goes its own way (two topics
-that all layers share, and one of each layer), as topics move a real model's; `common` moves all channels of a layer as one,
-which no sum over channels can tell from a fault.
+deviations, remembered from window to window with correlation `rho`. By default each channel of each layer goes its own way with
+two topics, as a real model's do: what comes in moves all layers, each in its own direction. Two harder kinds stand beside: with
+`own`, a third of the effect is a state of each layer that no other layer knows of; with `common`, all channels of a layer move as
+one, which no sum over channels can tell from a fault.
 """
 
 from __future__ import annotations
@@ -37,6 +38,9 @@ class Null:
     rho: float = 0.0
     jitter: float = 0.0
     common: bool = False
+    """Whether all channels of a layer move as one."""
+    own: bool = False
+    """Whether part of the batch effect is each layer's own."""
     daily: float = 0.0
     """Deviations by which the time of day moves each channel, at its peak."""
     baseline: int = 2_880
@@ -52,7 +56,8 @@ _LENGTHS = ((0.0, 2_880), (0.5, 4_320), (0.9, 5_760), (0.99, 28_800))
 NULLS = (
     Null("iid"),
     *(_memory(rho, jitter, windows) for rho, windows in _LENGTHS for jitter in (0.03, 0.1)),
-    Null("AR(1), rho 0.9, jitter 0.03, all channels as one", 0.9, 0.03, common=True, baseline=5_760),
+    Null("AR(1), rho 0.9, jitter 0.1, a third each layer's own", 0.9, 0.1, own=True, baseline=5_760),
+    Null("AR(1), rho 0.9, jitter 0.03, all channels as one", 0.9, 0.03, common=True, own=True, baseline=5_760),
     Null("daily cycle", 0.5, 0.03, daily=0.1, baseline=17_280),
 )
 """Without jitter there is nothing to remember, so rho 0 to .99 with jitter 0 are one cell, the first."""
@@ -71,6 +76,8 @@ class Stream:
             loads = np.ones_like(loads)
         for layer in range(LAYERS):  # a layer's own state moves no other
             loads[_TOPICS:, layer] *= (np.arange(LAYERS) == layer)[:, None]
+        if not null.own:
+            loads[_TOPICS:] = 0.0
         size = np.sqrt(np.square(loads).sum(axis=0).mean(axis=-1))
         self._loads = (null.jitter * loads / size[None, :, None]).astype(np.float32)
         self._cycle = (null.daily * model.normal(size=(LAYERS, channels))).astype(np.float32)
