@@ -20,7 +20,7 @@ from typing import Any
 import numpy as np
 
 from . import ours, tables, tuning
-from .book import RESULTS, ROOT, Book
+from .book import RESULTS, ROOT, Book, source_hash
 from .cells import CALM, LEAD, TUNE, Case, Drawn, Size, Traffic
 from .rivals import RIVALS, Environments, Rival, ask
 from .streams import NULLS
@@ -117,6 +117,11 @@ def real(run: Run, book: Book) -> None:
 
 
 def _all_delays(run: Run, book: Book, traffic: Traffic) -> None:
+    names = [
+        f"{traffic.name} | {case.shift} | {case.place} | {who}" for case in traffic.cases for who in (OURS, *(r.name for r in run.rivals))
+    ]
+    if not any(run.wants(book, name) for name in names):
+        return
     limits = {rival.name: _tuned(run, book, traffic, rival) for rival in run.rivals if rival.tuned}
     for case in traffic.cases:
         _delays(run, book, traffic, case, limits)
@@ -213,7 +218,7 @@ def main() -> int:
     options = parser.parse_args()
     size, scale = (QUICK, SMALL) if options.size == "quick" else (FULL, WHOLE)
     rivals = tuple(rival for rival in RIVALS if not options.rivals or rival.script in options.rivals.split(","))
-    cache = options.cache / options.size
+    cache = options.cache / options.size / source_hash()  # other code may draw other streams
     run = Run(size, cache, Environments(options.cache / "environments"), options.only, rivals, scale)
     for part in options.part or PARTS:
         book = Book(options.out / f"{part}.json", {**asdict(size), **asdict(scale)}, fresh=options.fresh)
