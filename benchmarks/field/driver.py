@@ -52,7 +52,7 @@ class Scale:
     """Source files read for texts; None for all."""
 
 
-SMALL = Scale(baselines=2, months=0.5, steps=60, trials=2, seeds=2, files=800)
+SMALL = Scale(baselines=2, months=0.5, steps=60, trials=2, seeds=2, files=3_000)
 WHOLE = Scale(baselines=20, months=7.5, steps=1_500, trials=5, seeds=20, files=None)
 
 

@@ -70,9 +70,8 @@ class Real(Traffic):
 
     def _trial(self, case: Case, trial: int) -> Halves:
         count = LEAD + self.size.after
-        texts = list(self._texts.unseen[trial * count * TEXTS :][: count * TEXTS])
-        texts += self._texts.unseen[: count * TEXTS - len(texts)]
-        code = self._texts.code[trial * count * TEXTS :]
+        places = range(trial * count * TEXTS, (trial + 1) * count * TEXTS)
+        texts, code = ([part[place % len(part)] for place in places] for part in (self._texts.unseen, self._texts.code))
         if case.place == "texts":
             share = 1.0 if case.shift == "source code" else 0.1
             order = np.random.default_rng([52, trial])
