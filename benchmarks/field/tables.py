@@ -85,7 +85,9 @@ def against(cells: dict[str, Cell]) -> str:
             kinds.setdefault((cell["null"], cell["shift"], cell["place"]), {})[cell["who"]] = middle(cell["tuned"])
     rows = []
     for kind, found in kinds.items():
-        mine = found.pop(OURS, math.inf)
+        if OURS not in found or len(found) < 2:
+            continue  # not measured yet
+        mine = found.pop(OURS)
         best = min(found, key=lambda name: found[name], default="")
         theirs = found.get(best, math.inf)
         ratio = 1.0 if mine == theirs else theirs / mine
