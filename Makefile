@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 
-.PHONY: help demo page test ready test-incidents test-beside test-long test-full check render bench-overhead bench-calibration bench-real bench-scoring bench-history bench-scale screenshots build clean
+.PHONY: help demo page test ready test-incidents test-beside test-long test-full check render bench-overhead bench-calibration bench-real bench-detection bench-scoring bench-history bench-scale screenshots build clean
 
 help: ## list what can be made
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | expand -t 18
@@ -86,6 +86,9 @@ bench-calibration: $(VENV)/.dev ## false alarms on simulated calm traffic, again
 
 bench-real: $(VENV)/.dev ## what is seen, and what is not minded, on a real model and real texts
 	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/detection.py
+
+bench-detection: $(VENV)/.bench ## beside the tools that people would pick instead: false alarms, delays, first layer, cause; hours, may be broken off
+	cd benchmarks && OMP_NUM_THREADS=1 $(abspath $(BIN))/python -m field --pictures
 
 bench-scoring: $(VENV)/.dev ## what judging a window costs, and a million windows without growth
 	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/scoring.py --soak 1000000

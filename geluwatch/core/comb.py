@@ -13,7 +13,7 @@ import numpy as np
 
 from geluwatch.core import ks, lattice
 from geluwatch.core.histogram import coarsen
-from geluwatch.records import Histogram
+from geluwatch.records import Floats, Histogram
 
 # Enough values to tell a comb from chance.
 _LEAST_VALUES = 64
@@ -26,6 +26,12 @@ _ON_GRID = 0.98
 
 # Magnitude from which fp8's formats have their normal spacing.
 _NORMAL = 2.0**-6
+
+# Numbers of values at which the cells they fill are worked out beforehand.
+_COUNTS = 2.0 ** np.arange(6, 31)
+
+# Share of the cells to be expected below which a window is looked at closely: a grid of half the points fills half of them.
+_FEWER = 0.55
 
 _FORMATS = {3: " (as fp8 e5m2 does)", 4: " (as fp8 e4m3 does)", 8: " (as bfloat16 does)", 11: " (as float16 does)"}
 
@@ -50,6 +56,29 @@ def coarser_grid(then: Histogram, now: Histogram) -> Grid | None:
         if after >= _ON_GRID and before <= 0.75:
             return Grid(kept - 8, _FORMATS.get(kept - 8, ""), after, before)
     return _uniform(then, now)
+
+
+def filling(then: Histogram) -> Floats:
+    """Return how many cells the baseline's values would fill, for numbers of them from 64 in powers of two."""
+    empty = np.log1p(-np.minimum(then.counts / max(then.finite, 1), 1.0 - 1e-12))
+    return np.array([-np.expm1(count * empty).sum() for count in _COUNTS])
+
+
+def fallen(then: Histogram, filled: Floats, now: Histogram) -> Grid | None:
+    """Return the floating-point grid that a window's values have fallen on, if they fill far fewer cells than the baseline's would.
+
+    It is never chance: 98 values of a hundred on every second point. Uniform grids are left out: a window of the same few rows over
+    and over leaves cells empty as well.
+
+    Args:
+        then: The baseline.
+        filled: What `filling` made of it.
+        now: The window.
+    """
+    if now.cells.size > _FEWER * np.interp(np.log(max(now.finite, 1)), np.log(_COUNTS), filled):
+        return None
+    found = coarser_grid(then, now)
+    return found if found is not None and found.significant else None
 
 
 def _on_grid(counted: Histogram, kept: int, *, deep: bool) -> float:

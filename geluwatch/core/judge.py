@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from geluwatch.config import Config
-from geluwatch.core import calibrate, cause, panel, score, surprise
+from geluwatch.core import calibrate, cause, comb, panel, score, surprise
 from geluwatch.core.average import Averages
 from geluwatch.core.onset import History, Onset
 from geluwatch.core.surprise import FAMILIES
@@ -18,8 +18,7 @@ from geluwatch.records import POINTS, STATISTICS, Alarm, Baseline, Floats, Panel
 # Channels are dead whose standard deviation is less than a hundredth of the baseline's, and lower than its noise explains.
 _DEAD_FALL = -np.log(100.0)
 _DEAD_DEVIATIONS = 8.0
-# So many of them, and so large a share of the channels, are drift for certain, which is more than any limit asks for.
-_DEAD_CHANNELS = 2
+# So large a share of the channels is drift for certain, which is more than any limit asks for; of narrow layers, one.
 _DEAD_SHARE = 0.005
 _CERTAIN = 30.0
 
@@ -61,6 +60,7 @@ class Judge:
         self._tolerated = surprise.tolerated(config.tolerance, calm.horizons, len(calm.ended))
         self._yardstick = surprise.measure(calm)
         self._panels = {key: panel.prepare(self._calm(key), key[1]) for key in calm.keys}
+        self._filling = {key: comb.filling(baseline.histograms[key]) for key in calm.keys}
         self._averages = {key: Averages(baseline.references[key], calm.horizons) for key in calm.keys}
         self._alarms: dict[PointKey, Alarm] = {}
         self._history = History(calm.keys, self._yardstick.layers)
@@ -75,19 +75,19 @@ class Judge:
                 or the averages would go on calling drift long after the fault is mended.
         """
         scores = np.full((len(STATISTICS), len(self.keys), len(self._horizons)), np.nan)
-        dead = []
+        certain = []
         for place, key in enumerate(self.keys):
             seen = window.points.get(key)
             if seen is not None and seen.moments.rows >= self._minimum_rows:
                 vector = score.vector(seen.moments)
                 scores[:, place] = self._scores(key, vector, seen.moments.rows, window.requests, spoilt)
-                if self._dead(key, vector):
-                    dead.append(place)
+                if self._dead(key, vector) or self._rounded(key, seen, vector):
+                    certain.append(place)
         at = int(surprise.stratum(window.ended, len(self._yardstick.level)))
         deviations = self._yardstick.deviations(scores, at, self._tolerated)
         surprises = self._yardstick.surprise(deviations)
         self._history.add(window.started, deviations)
-        surprises[0, dead, 0] = np.fmax(surprises[0, dead, 0], _CERTAIN)
+        surprises[0, certain, 0] = np.fmax(surprises[0, certain, 0], _CERTAIN)
         largest, scored = _largest(surprises), ~np.isnan(scores[0]).all(axis=1)
         judged: dict[PointKey, Judgement] = {}
         places: dict[PointKey, tuple[int, int]] = {}
@@ -137,7 +137,14 @@ class Judge:
         fallen = vector[width:] - reference.mean[width:]
         dead = np.flatnonzero(fallen < _DEAD_FALL)
         certain = fallen[dead] < -_DEAD_DEVIATIONS * np.sqrt(reference.variance[width:][dead])
-        return int(certain.sum()) >= max(_DEAD_CHANNELS, _DEAD_SHARE * width)
+        return int(certain.sum()) >= max(1.0, _DEAD_SHARE * width)
+
+    def _rounded(self, key: PointKey, seen: PointWindow, vector: Floats) -> bool:
+        """Return whether the values have fallen on a lower precision's grid: that moves no score, and is never chance."""
+        width = seen.moments.mean.size
+        if np.median(vector[width:] - self.baseline.references[key].mean[width:]) < _DEAD_FALL:
+            return False  # what never varies fills few cells, without having been rounded
+        return comb.fallen(self.baseline.histograms[key], self._filling[key], seen.histogram) is not None
 
     def _judgement(self, key: PointKey, seen: PointWindow, scores: Floats, surprises: Floats, place: tuple[int, int]) -> Judgement:
         found = float(surprises[place])

@@ -6,8 +6,10 @@ from collections.abc import Callable
 
 import numpy as np
 import pytest
+import torch
 
 from geluwatch.core import comb, histogram, lattice
+from geluwatch.records import Histogram
 
 
 def keep(significant: int) -> Callable[[np.ndarray], np.ndarray]:
@@ -68,3 +70,30 @@ def test_a_bounded_histogram_is_not_taken_for_a_comb(bits: int) -> None:
     then, now = (histogram.from_values(rng.normal(0, 1, 100_000)) for _ in range(2))
     assert comb.coarser_grid(then, histogram.coarsen(now, bits)) is None
     assert comb.coarser_grid(histogram.coarsen(then, bits), now) is None
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float16", "bfloat16"])
+@pytest.mark.parametrize("size", [64, 2_000, 50_000])
+def test_values_that_fell_on_a_grid_are_told_from_calm_ones(dtype: str, size: int) -> None:
+    """The quick look at the cells filled lets fp8 through and stops calm windows, of many values or of few rows over and over."""
+    rng = np.random.default_rng(11)
+
+    def counted(values: np.ndarray) -> Histogram:
+        cast = torch.from_numpy(values.astype(np.float32)).to(getattr(torch, dtype)).float().numpy()
+        return histogram.from_values(cast, dtype)
+
+    then = counted(rng.normal(0, 1, 200_000))
+    filled = comb.filling(then)
+    few = np.repeat(rng.normal(0, 1, max(size // 64, 8)), 64)
+    for calm in (rng.normal(0, 1, size), rng.normal(0.3, 1.2, size), few, np.round(few * 30) / 30):
+        assert comb.fallen(then, filled, counted(calm)) is None
+    found = comb.fallen(then, filled, counted(keep(4)(rng.normal(0, 1, max(size, 2_000)))))
+    assert found is not None
+    assert found.significant == 4
+
+
+def test_a_baseline_without_values_says_nothing_of_a_grid() -> None:
+    """Neither an empty baseline nor an empty window is compared."""
+    empty, some = histogram.empty(), histogram.from_values(np.arange(100.0))
+    assert comb.fallen(empty, comb.filling(empty), some) is None
+    assert comb.fallen(some, comb.filling(some), empty) is None

@@ -239,3 +239,29 @@ def test_a_baseline_without_scores_is_refused_in_a_sentence(baseline: Baseline) 
 def test_only_certified_horizons_are_judged(single: Baseline, minute: Minute) -> None:
     """A horizon that the certificate leaves out names no judgement."""
     assert {1} == {each.horizon for each in judged(single, minute, 13, 20).points.values()}
+
+
+def test_values_on_a_coarser_grid_are_drift_at_once(baseline: Baseline, minute: Minute) -> None:
+    """Rounding to a lower precision moves no score, but is never chance; the layer is named, with the grid as the cause."""
+    rng, judge = np.random.default_rng(12), Judge(baseline, CONFIG)
+    key = (ODD, "pre")
+    window = minute(rng, 1000)
+    mantissa, exponent = np.frexp(rng.normal(0, 1, 2000).astype(np.float32))
+    rounded = replace(window.points[key], histogram=histogram.from_values(np.ldexp(np.round(mantissa * 16) / 16, exponent)))
+    seen = judge.judge(replace(window, points={**window.points, key: rounded}))
+    assert {key} == {each for each, found in seen.points.items() if found.alarm}
+    assert (ODD,) == seen.onset.layers
+    assert "significant bits" in seen.cause
+
+
+def test_one_channel_of_few_that_ceases_to_vary_is_drift_at_once(baseline: Baseline, minute: Minute) -> None:
+    """In a narrow layer a single dead channel is told, though the score of all channels hardly moves; in the baseline's noise it is not."""
+    rng, judge = np.random.default_rng(13), Judge(baseline, CONFIG)
+    key = (ODD, "pre")
+    window = minute(rng, 1000)
+    for still, alarmed in ((0.2, set()), (0.0, {key})):
+        spreads = window.points[key].moments.m2.copy()
+        spreads[7] *= still
+        seen = replace(window.points[key], moments=replace(window.points[key].moments, m2=spreads))
+        judged = judge.judge(replace(window, points={**window.points, key: seen}))
+        assert alarmed == {each for each, found in judged.points.items() if found.alarm}
