@@ -15,6 +15,7 @@ import torch
 
 from geluwatch.records import Called, Evidence, KeptRows
 from geluwatch.tap import arguments
+from geluwatch.tap._compat import transformed
 from geluwatch.tap.rows import DTYPES, Captured, rows_of
 
 if TYPE_CHECKING:
@@ -74,6 +75,8 @@ class Waiting:
 
     def keep(self, tap: Tap, state: ThreadState, site: int, pre: torch.Tensor, post: torch.Tensor) -> None:
         """Keep rows of a site's input and output (..., C), the first hit of a pass, if there is a place; a failure is counted."""
+        if transformed(pre) or transformed(post):  # inside torch.func tensors stand for others, and have no memory
+            return
         try:
             place = self._free.pop()
         except IndexError:

@@ -225,6 +225,12 @@ def _choices(name: str, labels: dict[str, str], metric: Metric) -> list[str]:
         "framework": ["torch"],
         "device": ["cuda:0"],
         "profile": ["standard"],
+        "weights": ["3f9a12c07be45d68"],
+        "dtype": ["float32"],
+        "device_kind": ["cuda"],
+        "torch": ["2.13.0"],
+        "signer": ["8c1d5e0f22ab7734"],
+        "promoted": ["yes"],
         "le": _edges(metric, labels.get("point", "")),
     }[name]
 

@@ -274,6 +274,12 @@ def _choices(name: str, metric: Metric, pod: Pod) -> list[str]:
         "framework": ["torch 2.13"],
         "device": ["cuda:0"],
         "profile": ["standard"],
+        "weights": ["3f9a12c07be45d68"],
+        "dtype": ["float32"],
+        "device_kind": ["cuda"],
+        "torch": ["2.13.0"],
+        "signer": ["8c1d5e0f22ab7734"],
+        "promoted": ["yes"],
     }[name]
 
 
