@@ -24,6 +24,9 @@ _Key = TypeVar("_Key", bound=str)
 # Spans folded at a time: their histograms are in memory together.
 _TOGETHER = 8
 
+_PROBED = {"data": "traffic", "model": "model"}
+"""Where drift comes from, by the origin that a probe has told: it knows what the layers only suggest."""
+
 
 def observed(window: Window, report: Report, before: Totals, source: str) -> Span:
     """Return a window that was just closed as a span.
@@ -62,7 +65,7 @@ def _summary(window: Window, report: Report, before: Totals) -> Summary:
         verdicts={report.verdict: 1},
         points=_points(window, report),
         drifting=report.drifting,
-        scope=report.scope,
+        scope=_PROBED.get(report.origin, report.scope),
         cause=report.cause,
         first_nonfinite=window.first_nonfinite,
         baseline=report.baseline,
@@ -77,8 +80,15 @@ def _summary(window: Window, report: Report, before: Totals) -> Summary:
 
 
 def _points(window: Window, report: Report) -> dict[PointKey, PointSummary]:
+    """Return what was said of each observed point; what it saw nothing of in this window was judged in an earlier one."""
+    seen_now = {key for key, seen in window.points.items() if seen.histogram.finite or seen.histogram.nonfinite}
     return {
-        key: PointSummary(_judged(seen.evidence), _judged(seen.ks), seen.alarm, _nonfinite(window, key))
+        key: PointSummary(
+            _judged(seen.evidence) if key in seen_now else 0.0,
+            _judged(seen.ks) if key in seen_now else 0.0,
+            seen.alarm,
+            _nonfinite(window, key),
+        )
         for key, seen in report.sites.items()
         if seen.state == "observed"
     }

@@ -179,6 +179,20 @@ def test_a_window_is_kept_with_what_its_report_said() -> None:
     assert Summary({"ticket": 1}, expected, ("act",), "model", "weights", None, "v1", 2, 0.5, 0.0, 2.0, 0, {"rows": 2}, 1) == kept.summary
 
 
+def test_what_was_judged_earlier_is_not_said_of_a_window_without_values() -> None:
+    """A point that saw nothing keeps its alarm, and has no evidence: what the report still holds is of an earlier window."""
+    window = replace(span(np.ones((1, 1))).window, points={})
+    assert PointSummary(0.0, 0.0, "ticket", 0) == history.observed(window, report(5), Totals(windows=4), "host:1").summary.points[PRE]
+
+
+def test_a_probe_knows_better_where_drift_comes_from() -> None:
+    """Where a probe has told data from model, that is kept as the scope; else what the layers suggest."""
+    window = span(np.ones((1, 1))).window
+    for origin, scope in (("data", "traffic"), ("model", "model"), ("unknown", "model"), ("", "model")):
+        told = replace(report(5), origin=origin)  # type: ignore[arg-type]  # one of the literals
+        assert scope == history.observed(window, told, Totals(windows=4), "host:1").summary.scope
+
+
 def test_counters_of_another_start_do_not_count() -> None:
     """In a forked child counters begin anew, as the number of windows tells: nothing is subtracted from them."""
     now = report(1, dropped_rows=2)
