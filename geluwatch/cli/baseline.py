@@ -67,7 +67,8 @@ def _list(arguments: argparse.Namespace) -> int:
 
 def _columns(row: BaselineInfo) -> Iterator[str]:
     """Yield what the list shows of one baseline; what it does not tell is left out."""
-    yield from (row.model, row.model_version, row.name, when(row.created), f"{row.windows} windows", f"{row.sites} sites")
+    yield from (row.model, row.model_version, row.name, when(row.created))
+    yield from (f"{count} {what}{'' if count == 1 else 's'}" for count, what in ((row.windows, "window"), (row.sites, "site")))
     yield "armable" if row.armed else "too small to arm"
     yield row.state
     if row.dtype:

@@ -109,8 +109,8 @@ def _windows(found: Bundle) -> Iterator[str]:
 def _statistics(seen: PointWindow | None) -> str:
     if seen is None:
         return f"{'-':>9}  {'-':>9}  {'-':>9}"
-    mean, std = moments.pooled(seen.moments)
-    return f"{mean:>9.4g}  {std:>9.4g}  {max(map(abs, gross.extremes(seen.histogram))):>9.4g}"
+    told = (f"{each:.4g}" if seen.moments.rows else "-" for each in moments.pooled(seen.moments))
+    return f"{'  '.join(f'{each:>9}' for each in told)}  {max(map(abs, gross.extremes(seen.histogram))):>9.4g}"
 
 
 def _circumstances(found: Bundle) -> Iterator[str]:
