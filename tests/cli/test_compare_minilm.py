@@ -68,7 +68,8 @@ def test_a_tanh_at_one_layer_is_named(store: str, capsys: pytest.CaptureFixture[
     named = [line for line in lines[3:9] if line.split()[1] == "differs"]
     assert [LAYERS[3]] == [line.split()[0] for line in named]
     assert "its formula was erf, and is tanh" in named[0]
-    assert f"first at {LAYERS[3]}" in lines[-1]
+    assert f"first at {LAYERS[3]}" in lines[10]
+    assert f"declared formula erf became tanh at {LAYERS[3]}" in lines[-1]
 
 
 def test_a_cast_is_named_with_its_size(store: str, capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
