@@ -120,7 +120,8 @@ class Pod:
                 for _ in range(PASSES_A_WINDOW):
                     self.serve()
                 self.watch.close_window()
-            self.watch.record_baseline(name)
+            probe = [torch.randn(SHAPE, generator=self.generator)] if self.order.get("probed") else None
+            self.watch.record_baseline(name, probe=probe)
         self.order["arm"] = name
 
     def serve(self) -> None:
@@ -409,6 +410,7 @@ class Faults:
         "growth": lambda: Growth(2.0**88, 1.6),
         "swelling": lambda: Growth(1.0, 8.0),
         "kernel": lambda: Switch("__class__", OtherGelu, lambda pod: pod.model.blocks[3].act),
+        "tuned": lambda: Weights(lambda model: model.blocks[2].up.weight, lambda w: w.mul_(1.002)),
         "saturated": lambda: Weights(lambda model: model.blocks[1].up.weight, lambda w: w.mul_(40)),
         "bulk": lambda: Switch("bulk", 1 << 44),
         "slow": lambda: Switch("delay", 1.1, lambda pod: pod.model),

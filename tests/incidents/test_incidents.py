@@ -166,6 +166,8 @@ def begin(stage: Stage) -> None:
         stage.start("canary", "q2", model="reader", arm="v1", labels={"region": "eu"}, traffic=6)
         stage.start("canary", "q3", model="reader", arm="v1", labels={"region": "eu"}, traffic=7)
 
+        stage.start("canary", "k1", model="keeper", record="v1", probed=True, config=PROBED)
+
     def fourth() -> None:
         # Memory is that of a process, so this one has its own.
         stage.start("other", "o1", model="burden", record="v1", config={"cost_budget": 0.001})
@@ -175,6 +177,11 @@ def begin(stage: Stage) -> None:
             started.result()
     stage.start("two", "b1", model="ranker", arm="v1", labels={"region": "eu"}, traffic=4)
     stage.start("two", "e1", model="tagger", arm="v1", traffic=5)
+    stage.start("two", "k2", model="keeper", arm="v1", traffic=8, config=PROBED)
+
+
+PROBED = {"probe_seconds": 1.0}
+"""Settings of pods that replay a probe."""
 
 
 def canary(stage: Stage, pod: str, version: str, **order: object) -> None:
@@ -248,6 +255,10 @@ READER = (
     ),
     Fault("growth", {"q1": "canary"}, (("OverflowAhead", "critical", "reader 1"),), "blocks.2.act: ", lasts=5.0),
 )
+KEEPER = (
+    Fault("tuned", {"k1": "canary"}, (("ModelChanged", "warning", "keeper 1"),), "on 1 of 2 pods"),
+    Fault("traffic", {"k1": "canary", "k2": "two"}, (("ActivationDrift", "critical", "keeper 1"),), "the data changed"),
+)
 TAGGER = (
     Fault("detached", {"d1": "one"}, (("AgentMissing", "warning", "tagger"),), "has lost an agent"),
     Fault("mixed", {"e1": "two"}, (("BaselineMixed", "warning", "tagger 1"),)),
@@ -310,6 +321,7 @@ TRAINER = (Fault("poisoned", {"t1": "two"}, (("TrainingFault", "warning", "train
 LANES: dict[str, tuple[tuple[str, ...], tuple[Fault, ...]]] = {
     "ranker": (("ranker",), RANKER),
     "reader": (("reader",), READER),
+    "keeper": (("keeper",), KEEPER),
     "tagger": (("tagger",), TAGGER),
     "hungry": (("hungry",), HUNGRY),
     "grader": (("grader",), GRADER),
