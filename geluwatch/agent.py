@@ -58,6 +58,8 @@ def attach(
     Raises:
         AttachError: The object is no module, is watched already, or holds no GELU.
         ConfigError: A name or label is unusable.
+        IncidentError: The folder of `Config.incidents` cannot be written to.
+        SignatureError: The environment names a key that cannot be read.
         StoreError: The database cannot be used.
     """
     from geluwatch.tap import ranks

@@ -52,7 +52,7 @@ class Cycle:
         self._config = config
         self._name, self._version = name, version
         self._sinks, self._window_sinks = sinks, window_sinks
-        self._failing: set[str] = set()
+        self._failing: set[Callable[..., None]] = set()
         self._monitor = Monitor(Identity(name, version, labels, source.framework), source.sites, config, clock.time())
         self._window_began = clock.monotonic()
         self._failures = 0
@@ -207,13 +207,13 @@ class Cycle:
         """Hand something on to whoever is told of it; a failure goes no further, is counted, and logged if it is the first in a row."""
         try:
             listener(*what)
-            self._failing.discard(part)
+            self._failing.discard(listener)
         except Exception as error:  # noqa: BLE001  # sinks talk to disks and databases, and may be the user's
             with self._lock:
                 self._monitor.count(part, errors=1)
-            if part not in self._failing:
+            if listener not in self._failing:
                 log.warning("geluwatch: %s failed: %r", "a sink" if part == "sink" else f"the {part}", error)
-            self._failing.add(part)
+            self._failing.add(listener)
 
     def _refuse_if_detached(self) -> None:
         if self._detached:

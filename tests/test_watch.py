@@ -373,6 +373,28 @@ def test_detaching_succeeds_when_the_last_flush_fails(bench: Callable[..., Bench
         parts.watch.close_window()
 
 
+class Moody(MemorySink):
+    """A sink that fails while it is told to."""
+
+    failing = True
+
+    def write(self, report: Report) -> None:
+        if self.failing:
+            raise OSError("on purpose")
+        super().write(report)
+
+
+def test_a_sink_that_goes_on_failing_is_logged_once(bench: Callable[..., Bench], caplog: pytest.LogCaptureFixture) -> None:
+    """Each failure is counted and the first in a row logged, also where another sink beside it works; after a success, anew."""
+    parts, moody = bench(), Moody()
+    parts.watch._sinks = (parts.sink, moody)
+    for failing, logged in ((True, 1), (True, 1), (False, 1), (True, 2)):
+        moody.failing = failing
+        parts.watch.flush()
+        assert logged == caplog.text.count("a sink failed")
+    assert {"sink": 3} == parts.watch.flush().totals.errors
+
+
 class Closings:
     """A sink of windows that keeps what it is told, or fails at it."""
 

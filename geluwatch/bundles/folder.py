@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import re
 import secrets
 import tempfile
@@ -10,6 +9,7 @@ import time
 from contextlib import suppress
 from pathlib import Path
 
+from geluwatch import files
 from geluwatch.errors import IncidentError
 
 _NAME = re.compile(r"incident-\d{8}T\d{6}Z-.*-[0-9a-f]{6}\.zip")
@@ -42,19 +42,10 @@ def write(path: Path, content: bytes) -> None:
     Raises:
         IncidentError: It cannot be written.
     """
-    part: str | None = None
     try:
         path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-        descriptor, part = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")  # of mode 0600
-        with os.fdopen(descriptor, "wb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        Path(part).replace(path)
+        files.replace(path, content, mode=0o600)
     except OSError as failure:
-        if part is not None:
-            with suppress(OSError):
-                Path(part).unlink(missing_ok=True)
         raise IncidentError(f"{path} cannot be written ({failure.strerror}); give another folder.") from None
 
 

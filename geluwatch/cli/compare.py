@@ -7,7 +7,8 @@ import json
 from pathlib import Path
 
 from geluwatch.analysis.imported import FORM
-from geluwatch.errors import BaselineError, ConfigError
+from geluwatch.cli import results
+from geluwatch.errors import ConfigError
 
 _URLS = ("http://", "https://")
 
@@ -57,17 +58,8 @@ def _compare(arguments: argparse.Namespace) -> int:
         raise ConfigError("One of the two is an address and the other is not; compare two running processes, or two baselines.")
     gate = models if arguments.models or arguments.checkpoints else live if all(remote) else baselines
     found = gate.judge(arguments)
-    _write(arguments.json, json.dumps(found.document, indent=1) + "\n")
-    _write(arguments.junit, junit(found))
+    results.write(arguments.json, json.dumps(found.document, indent=1) + "\n")
+    results.write(arguments.junit, junit(found))
     for line in found.lines:
         print(line)
     return 0 if found.passed else 1
-
-
-def _write(path: Path | None, content: str) -> None:
-    if path is None:
-        return
-    try:
-        path.write_text(content, "utf-8")
-    except OSError as failure:
-        raise BaselineError(f"{path} cannot be written ({failure.strerror}); give another place.") from None

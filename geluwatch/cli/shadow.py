@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from geluwatch.analysis.imported import FORM
+from geluwatch.cli import results
 from geluwatch.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -43,8 +44,7 @@ def _shadow(arguments: argparse.Namespace) -> int:
     if arguments.samples:
         return _samples(arguments)
     found = _demo(arguments) if arguments.demo else _own(arguments)
-    if arguments.json is not None:
-        _write(arguments.json, found)
+    results.write(arguments.json, json.dumps(found.document(), indent=1) + "\n")
     print(found)
     return 0
 
@@ -103,10 +103,3 @@ def _samples(arguments: argparse.Namespace) -> int:
     for inputs, meaning in pairs:
         print(f"  Paired, each input through both:         {inputs:>9,} inputs ({meaning})")
     return 0
-
-
-def _write(path: Path, found: Shadow) -> None:
-    try:
-        path.write_text(json.dumps(found.document(), indent=1) + "\n", "utf-8")
-    except OSError as failure:
-        raise ConfigError(f"{path} cannot be written ({failure.strerror}); give another place.") from None

@@ -237,7 +237,10 @@ def revived(baseline: Baseline, config: Config) -> Baseline:
     recorder.closed += baseline.certificate.left_out
     recorder.left_out += baseline.certificate.left_out
     names = {"model": baseline.model, "model_version": baseline.model_version, "name": baseline.name}
-    return recorder.baseline(**names, created=baseline.created, sites=baseline.sites)
+    made = recorder.baseline(**names, created=baseline.created, sites=baseline.sites)
+    return replace(
+        baseline, windows=made.windows, certificate=made.certificate, references=made.references, histograms=made.histograms, calm=made.calm
+    )
 
 
 def _light(window: Window) -> Window:

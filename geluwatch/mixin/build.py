@@ -5,11 +5,10 @@ The same settings give the same bytes everywhere: UTF-8, LF, sorted or written-o
 
 from __future__ import annotations
 
-import os
-import tempfile
 from pathlib import Path
 
 from geluwatch.errors import MixinError
+from geluwatch.files import replace
 from geluwatch.mixin.alertmanager import EXAMPLE_FILE, example
 from geluwatch.mixin.dashboards import dashboards
 from geluwatch.mixin.handbook import files
@@ -62,7 +61,8 @@ def write(directory: Path, settings: MixinSettings, kubernetes: KubernetesSettin
         for path in _stale(directory, rendered):
             (directory / path).unlink()
         for path, content in rendered.items():
-            _replace(directory / path, content)
+            (directory / path).parent.mkdir(parents=True, exist_ok=True)
+            replace(directory / path, content)
     except OSError as error:
         raise MixinError(f"The artefacts cannot be written below {directory}: {error}; choose a directory that can be written.") from error
     return tuple(directory / path for path in rendered)
@@ -107,16 +107,3 @@ def _read(path: Path) -> bytes | None:
         return path.read_bytes()
     except (FileNotFoundError, NotADirectoryError):
         return None
-
-
-def _replace(path: Path, content: bytes) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-    try:
-        with os.fdopen(handle, "wb") as file:
-            file.write(content)
-        Path(temporary).chmod(0o644)
-        Path(temporary).replace(path)
-    except BaseException:
-        Path(temporary).unlink(missing_ok=True)
-        raise

@@ -9,13 +9,12 @@ from __future__ import annotations
 import hashlib
 import io
 import json
-import os
-import tempfile
 import zipfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from geluwatch import files
 from geluwatch.errors import BaselineError, StoreError
 from geluwatch.records import Baseline, Site
 from geluwatch.store import codec
@@ -79,11 +78,7 @@ def write(baseline: Baseline, path: Path) -> None:
     """
     content = dump(baseline)
     try:
-        with tempfile.NamedTemporaryFile(dir=path.parent, prefix=f".{path.name}.") as part:  # gone at the end, whatever happens
-            part.write(content)
-            part.flush()
-            os.fsync(part.fileno())
-            os.link(part.name, path)  # unlike a rename, it never replaces
+        files.create(path, content, mode=0o600)
     except FileExistsError:
         raise BaselineError(f"{path} exists already, and is not written over; give another name or remove it.") from None
     except OSError as failure:

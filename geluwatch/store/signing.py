@@ -13,6 +13,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from geluwatch import files
 from geluwatch.errors import MissingPartError, SignatureError
 from geluwatch.records import Baseline, Signature
 from geluwatch.store.digest import content_digest
@@ -127,8 +128,7 @@ def make_keys(path: Path) -> str:
 
 def _write_new(path: Path, content: bytes, mode: int) -> None:
     try:
-        with os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode), "wb") as file:
-            file.write(content)
+        files.create(path, content, mode)
     except FileExistsError:
         raise SignatureError(f"{path} exists already, and no key is written over; give another name.") from None
     except OSError as failure:

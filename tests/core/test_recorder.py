@@ -313,6 +313,7 @@ def test_a_baseline_of_windows_only_is_calibrated_when_it_is_revived(draw: Draw)
     assert found.calm is not None
     assert expected.calm.scores == pytest.approx(found.calm.scores, nan_ok=True)
     assert {50 * VALUES} == {counted.finite for counted in found.histograms.values()}
+    assert "eu" == recorder.revived(replace(earlier, traffic="eu"), CONFIG).traffic
 
 
 def test_a_baseline_that_has_its_scores_is_left_alone(draw: Draw) -> None:

@@ -8,6 +8,7 @@ import socket
 import subprocess
 import tempfile
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import closing
 from dataclasses import dataclass, fields, is_dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -71,18 +72,18 @@ def server() -> Iterator[Server]:
 
 
 @pytest.fixture(params=["memory", "sqlite-memory", "sqlite-file", "postgresql"])
-def store(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[BaselineStore]:
-    """Every baseline store there is, empty."""
-    if request.param == "memory":
-        yield MemoryBaselines()
-        return
+def place(request: pytest.FixtureRequest, tmp_path: Path) -> str | None:
+    """The URL of a new database of each kind, and None for a store without one."""
     if request.param == "postgresql":
-        url = request.getfixturevalue("server").new_database()
-    else:
-        url = "sqlite://" if request.param == "sqlite-memory" else f"sqlite:///{tmp_path}/store.db"
-    opened = SqlBaselines(url)
-    yield opened
-    opened.close()
+        return str(request.getfixturevalue("server").new_database())
+    return {"memory": None, "sqlite-memory": "sqlite://", "sqlite-file": f"sqlite:///{tmp_path}/store.db"}[request.param]
+
+
+@pytest.fixture
+def store(place: str | None) -> Iterator[BaselineStore]:
+    """Every baseline store there is, empty."""
+    with closing(MemoryBaselines() if place is None else SqlBaselines(place)) as opened:
+        yield opened
 
 
 @pytest.fixture(params=["sqlite", "postgresql"])

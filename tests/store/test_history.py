@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -28,19 +28,11 @@ ALWAYS = (0.0, float("inf"))
 Kept = MemoryHistory | SqlHistory
 
 
-@pytest.fixture(params=["memory", "sqlite-memory", "sqlite-file", "postgresql"])
-def kept(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Kept]:
+@pytest.fixture
+def kept(place: str | None) -> Iterator[Kept]:
     """Every history there is, empty."""
-    if request.param == "memory":
-        yield MemoryHistory()
-        return
-    if request.param == "postgresql":
-        url = request.getfixturevalue("server").new_database()
-    else:
-        url = "sqlite://" if request.param == "sqlite-memory" else f"sqlite:///{tmp_path}/store.db"
-    opened = SqlHistory(url)
-    yield opened
-    opened.close()
+    with closing(MemoryHistory() if place is None else SqlHistory(place)) as opened:
+        yield opened
 
 
 def span(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+from geluwatch import files
 from geluwatch.analysis.incident.show import moment
 from geluwatch.bundles.bundle import Bundle
 from geluwatch.errors import IncidentError
@@ -65,14 +66,13 @@ def source(bundle: Bundle, path: Path, layer: str | None, *, model: str | None, 
 
 
 def write(path: Path, content: str) -> None:
-    """Write a new file.
+    """Write a new file, all of it or nothing.
 
     Raises:
         IncidentError: There is such a file, or it cannot be written.
     """
     try:
-        with path.open("x", encoding="utf-8") as file:
-            file.write(content)
+        files.create(path, content.encode())
     except FileExistsError:
         raise IncidentError(f"{path} exists already, and is not written over; give another name or remove it.") from None
     except OSError as failure:

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import os
-import tempfile
 from pathlib import Path
 
+from geluwatch import files
 from geluwatch.analysis.report.digest import FOOT
 from geluwatch.analysis.report.page import MARK
 from geluwatch.errors import ReportError
@@ -26,7 +25,7 @@ def write(path: Path, text: str, *, force: bool = False) -> int:
     try:
         if path.exists() and not force and not _ours(path):
             raise ReportError(f"{path} is there and is no report of geluwatch; give another --output, or --force to replace it.")
-        _replace(path, content)
+        files.replace(path, content)
     except OSError as failure:
         raise ReportError(f"{path} cannot be written ({failure.strerror}); give another --output.") from None
     return len(content)
@@ -35,16 +34,3 @@ def write(path: Path, text: str, *, force: bool = False) -> int:
 def _ours(path: Path) -> bool:
     text = path.read_bytes()
     return not text or MARK.encode() in text[:_LOOKED_AT] or f"\n{FOOT}".encode() in text[-_LOOKED_AT:]
-
-
-def _replace(path: Path, content: bytes) -> None:
-    """Put the content in place at once, so that a reader finds the old file or the new one and never half of it."""
-    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-    try:
-        with os.fdopen(handle, "wb") as file:
-            file.write(content)
-        Path(temporary).chmod(0o644)
-        Path(temporary).replace(path)
-    except BaseException:
-        Path(temporary).unlink(missing_ok=True)
-        raise
