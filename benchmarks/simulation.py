@@ -15,7 +15,7 @@ from scipy import special
 from scipy.signal import lfilter
 
 from geluwatch import Config
-from geluwatch.core import average, calibrate, score, surprise
+from geluwatch.core import average, calibrate, score, surprise, tail
 from geluwatch.records import STATISTICS, Calm, Certificate, Floats, PointKey, Reference
 
 MINUTE = 60.0
@@ -154,7 +154,7 @@ class Alarm:
 
     def see(self, worst: Floats) -> None:
         """Take the largest surprises (n,) of the next windows."""
-        high, low = np.flatnonzero(worst >= self._limit), np.flatnonzero(worst < calibrate.CLEARED * self._limit)
+        high, low = np.flatnonzero(worst >= self._limit), np.flatnonzero(worst < tail.CLEARED * self._limit)
         at = 0
         while True:
             wanted = low if self._raised else high

@@ -19,14 +19,14 @@ from typing import Any
 
 import numpy as np
 
-from . import ours, tables, tuning
+from . import ours, tables, told, tuning
 from .book import RESULTS, ROOT, Book, source_hash
 from .cells import CALM, LEAD, TUNE, Case, Drawn, Size, Traffic
 from .rivals import RIVALS, Environments, Rival, ask
 from .streams import NULLS
 
 QUICK = Size(values=720, summaries=4_320, baselines=2, trials=6, after=48)
-FULL = Size(values=2_880, summaries=43_200, baselines=4, trials=20, after=48)
+FULL = Size(values=1_440, summaries=43_200, baselines=4, trials=20, after=48)
 TRAFFIC = ("AR(1), rho 0.9, jitter 0.03", "AR(1), rho 0.9, jitter 0.03, all channels as one")
 """Where delays are measured."""
 OURS = "geluwatch"
@@ -156,6 +156,9 @@ def _delays(run: Run, book: Book, traffic: Traffic, case: Case, limits: dict[str
         verdicts = [tuning.delay(np.isin(each.verdicts[LEAD:], ALARMS)) for each in seen]
         layers = [each.first[LEAD + int(np.argmax(said))] for each, said in zip(seen, tickets, strict=True)]
         _enter(book, name, {**facts, "who": OURS, "default": verdicts, "tuned": verdicts, "drift": drift, "first": layers})
+    name = f"{start} | {told.NAME}"
+    if isinstance(traffic, Drawn) and run.wants(book, name):
+        _enter(book, name, {**facts, "who": told.NAME, "default": [], "tuned": told.delays(traffic, case)})
 
 
 def faults(run: Run, book: Book) -> None:

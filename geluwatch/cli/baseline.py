@@ -163,7 +163,7 @@ def _budget(budget: float, tier: str, period: str) -> str:
 def _replay(certificate: Certificate) -> Iterator[tuple[str, str]]:
     """Yield what the replay gave, beside what it was asked for."""
     low, high = certificate.interval
-    yield "replay", f"{certificate.replayed} windows, each half judged by limits from the other, loosened enough to count alarms"
+    yield "replay", f"{certificate.replayed} windows, each quarter judged by limits from the others, loosened enough to count alarms"
     seen = f"false alarms: {certificate.requested:.1f} asked for, {certificate.observed} seen (95 % interval {low:.1f} to {high:.1f})"
     if low > certificate.requested:
         yield "", f"{seen}: more than asked for; record longer, on steadier traffic"

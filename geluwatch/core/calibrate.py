@@ -1,12 +1,12 @@
 """The limits that keep to a budget of false alarms, and the certificate that says what a baseline can promise.
 
 A window is searched for drift in many places at once: at every site, point and horizon, in all ways of judging. These
-searches resemble each other, and so do those of successive windows. How many independent ones a window is worth is
-therefore counted: by how often the baseline's own windows alarm at a limit that one search in a thousand passes. A limit
-is then the surprise whose probability, times the searches, leaves the budget.
+searches resemble each other, and so do those of successive windows. So they are not counted: what counts is how often, and
+how far, the largest surprise of a window goes beyond what is usual in windows that the yardstick has not seen
+(`geluwatch.core.tail`). A limit is where that leaves the budget.
 
-The certificate replays each half of the baseline against limits from the other, at a budget generous enough for false
-alarms to be counted. What no baseline can price in is what it never saw: a rhythm longer than itself.
+The certificate holds a replay: each quarter of the baseline against limits from the others, at a budget generous enough for
+false alarms to be counted. What no baseline can price in is what it never saw: a rhythm longer than itself.
 """
 
 from __future__ import annotations
@@ -19,10 +19,9 @@ import numpy as np
 from scipy import special
 
 from geluwatch.config import Config
-from geluwatch.core import surprise
-from geluwatch.core.surprise import Yardstick
+from geluwatch.core import surprise, tail
 from geluwatch.errors import BaselineError
-from geluwatch.records import Calm, Certificate, Floats
+from geluwatch.records import Calm, Certificate
 
 TICKET_LOOKS = 6
 """Independent looks a horizon needs before it is judged at all."""
@@ -39,18 +38,9 @@ MINIMUM_WINDOWS = 12
 MOST_LEFT_OUT = 0.10
 """Share of unclean windows above which a baseline is refused."""
 
-CLEARED = 0.5
-"""Share of the ticket's limit that the surprise must fall below before an alarm ends."""
-
 _MONTH = 30 * 24 * 3600.0
 _MONTHS_A_QUARTER = 3.0
-# The surprise at which searches are counted: rare enough to be a tail, common enough to be seen.
-_COUNTED_AT = 3.0
-# Below so many looks their number is itself a guess, and mostly too high: traffic with a memory hides it from short baselines.
-# Simulated (benchmarks/calibration.py), a budget cut in proportion holds where the whole one would be exceeded threefold.
-_TRUSTED_LOOKS = 25.0
-# False alarms that the replay asks for, so that there is something to count.
-_REPLAYED_ALARMS = 10.0
+_LEAST_LIMIT = 3.0
 _BAD_LUCK = 1e-3
 _NEVER = math.inf
 
@@ -89,26 +79,25 @@ def certify(calm: Calm, left_out: int, config: Config, recorded: Recorded | None
             reason=f"The {windows} usable windows resemble their neighbours so much that they are worth fewer than {TICKET_LOOKS} "
             f"independent ones: about {windows} more are needed, or traffic that is better mixed.",
         )
-    return _armed(restrict(calm, used), unarmed)
+    return _armed(restrict(calm, used), unarmed, config.tolerance)
 
 
-def _armed(calm: Calm, unarmed: Certificate) -> Certificate:
-    yardstick = surprise.measure(calm)
-    fewest = float(yardstick.looks.min())
-    worst = most_surprising(yardstick, calm)
-    searches = counted_searches(worst, yardstick)
-    requested, observed, interval = replay(calm)
-    trust = min(fewest / _TRUSTED_LOOKS, 1.0) * (requested / observed if _too_many(observed, requested) else 1.0)
-    ticket, page = (trust * budget / windows_a_month(calm) / searches for budget in _monthly(unarmed))
+def _armed(calm: Calm, unarmed: Certificate, tolerance: float) -> Certificate:
+    fewest = float(surprise.measure(calm).looks.min())
+    parts = tail.unseen(calm, tolerance)
+    requested, observed, interval = tail.replay(parts)
+    kept = requested / observed if _too_many(observed, requested) else 1.0
+    known = tail.measure(np.concatenate(parts))
+    ticket, page = (max(known.limit(kept * budget / windows_a_month(calm)), _LEAST_LIMIT) for budget in _monthly(unarmed))
     needed = len(calm.ended) * PAGE_LOOKS / fewest / (1.0 - YOUNG)  # the baseline that pages is a long one
     missing = _missing_for_paging(needed - unarmed.windows, fewest, requested, observed)
     return replace(
         unarmed,
         horizons=calm.horizons,
         looks=fewest,
-        strata=len(yardstick.level),
-        ticket_limit=_limit(ticket),
-        page_limit=_NEVER if missing else max(_limit(page), _limit(ticket)),
+        strata=surprise.strata(calm.ended),
+        ticket_limit=ticket,
+        page_limit=_NEVER if missing else max(page, ticket),
         replayed=len(calm.ended),
         requested=requested,
         observed=observed,
@@ -141,62 +130,6 @@ def _missing_for_paging(more: float, looks: float, requested: float, observed: i
             f"{requested:.0f} were asked for; record longer, on traffic that is steadier."
         )
     return ""
-
-
-def _limit(probability: float) -> float:
-    return max(-math.log10(probability), _COUNTED_AT)
-
-
-def most_surprising(yardstick: Yardstick, calm: Calm) -> Floats:
-    """Return the largest surprise (n,) of each window, over all keys, horizons and all ways of judging; 0 where there is none."""
-    at = surprise.stratum(calm.ended, len(yardstick.level))
-    return most(yardstick.surprise(yardstick.deviations(calm.scores.astype(np.float64), at)))
-
-
-def most(surprises: Floats) -> Floats:
-    """Return the largest surprise (...) of windows (..., 2, K, H), 0 where nothing was judged."""
-    largest: Floats = np.nan_to_num(surprises, nan=0.0).max(axis=(-3, -2, -1), initial=0.0)
-    return largest
-
-
-def counted_searches(worst: Floats, yardstick: Yardstick) -> float:
-    """Return how many independent searches a window is worth, from the largest surprises (n,) of the baseline's windows."""
-    everything = float(yardstick.freedom.size)
-    seen = alarms(worst, _COUNTED_AT)
-    counted = (seen + math.sqrt(seen) + 1.0) / (len(worst) * 10.0**-_COUNTED_AT)  # rather too many than too few
-    return float(min(max(counted, 1.0), everything))
-
-
-def alarms(worst: Floats, limit: float) -> int:
-    """Return how often an alarm is raised over windows' largest surprises (n,); it lasts until half the limit."""
-    raised, count = False, 0
-    for value in worst:
-        if not raised and value >= limit:
-            raised, count = True, count + 1
-        elif raised and value < CLEARED * limit:
-            raised = False
-    return count
-
-
-def replay(calm: Calm) -> tuple[float, int, tuple[float, float]]:
-    """Return the false alarms asked for over all windows, those that each half gave by the other's limits, and their 95 % interval.
-
-    The interval is exact for a Poisson count (Garwood 1936).
-    """
-    count = len(calm.ended)
-    asked = min(_REPLAYED_ALARMS, count / 10.0)
-    halves = [_part(calm, slice(None, count // 2)), _part(calm, slice(count // 2, None))]
-    observed = 0
-    for known, unseen in (halves, halves[::-1]):
-        yardstick = surprise.measure(known)
-        searches = counted_searches(most_surprising(yardstick, known), yardstick)
-        observed += alarms(most_surprising(yardstick, unseen), -math.log10(min(asked / count / searches, 0.1)))
-    low = float(special.gammaincinv(observed, 0.025)) if observed else 0.0
-    return asked, observed, (low, float(special.gammaincinv(observed + 1, 0.975)))
-
-
-def _part(calm: Calm, part: slice) -> Calm:
-    return replace(calm, ended=calm.ended[part], scores=calm.scores[part])
 
 
 def usable_horizons(calm: Calm) -> tuple[int, ...]:

@@ -8,10 +8,10 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from geluwatch.config import Config
-from geluwatch.core import calibrate, cause, comb, panel, score, surprise
+from geluwatch.core import calibrate, cause, comb, panel, score, surprise, tail
 from geluwatch.core.average import Averages
 from geluwatch.core.onset import History, Onset
-from geluwatch.core.surprise import FAMILIES
+from geluwatch.core.surprise import FAMILIES, OWN
 from geluwatch.errors import BaselineError
 from geluwatch.records import POINTS, STATISTICS, Alarm, Baseline, Floats, Panel, PointKey, PointWindow, Window
 
@@ -88,7 +88,7 @@ class Judge:
         surprises = self._yardstick.surprise(deviations)
         self._history.add(window.started, deviations)
         surprises[0, certain, 0] = np.fmax(surprises[0, certain, 0], _CERTAIN)
-        largest, scored = _largest(surprises), ~np.isnan(scores[0]).all(axis=1)
+        largest, scored = self._largest(surprises), ~np.isnan(scores[0]).all(axis=1)
         judged: dict[PointKey, Judgement] = {}
         places: dict[PointKey, tuple[int, int]] = {}
         for place, key in enumerate(self.keys):
@@ -146,6 +146,18 @@ class Judge:
             return False  # what never varies fills few cells, without having been rounded
         return comb.fallen(self.baseline.histograms[key], self._filling[key], seen.histogram) is not None
 
+    def _largest(self, surprises: Floats) -> list[tuple[int, int]]:
+        """Return for each key the family and the horizon (as indices) of the largest of its surprises (F, K, H).
+
+        What all layers do in common counts where no layer is in drift by itself: those before a fault shall not be called.
+        """
+        found = np.nan_to_num(surprises, nan=-1.0)
+        if found[:OWN].max(initial=0.0) >= self.baseline.certificate.ticket_limit:
+            found = found[:OWN]
+        by_key = found.swapaxes(0, 1)
+        families, horizons = np.unravel_index(by_key.reshape(len(by_key), -1).argmax(axis=1), by_key.shape[1:])
+        return list(zip(families.tolist(), horizons.tolist(), strict=True))
+
     def _judgement(self, key: PointKey, seen: PointWindow, scores: Floats, surprises: Floats, place: tuple[int, int]) -> Judgement:
         found = float(surprises[place])
         return Judgement(
@@ -166,14 +178,7 @@ class Judge:
             held = "page"
         elif found >= certificate.ticket_limit:
             held = held or "ticket"
-        elif found < calibrate.CLEARED * certificate.ticket_limit:
+        elif found < tail.CLEARED * certificate.ticket_limit:
             held = ""
         self._alarms[key] = held
         return held
-
-
-def _largest(surprises: Floats) -> list[tuple[int, int]]:
-    """Return for each key the family and the horizon (as indices) of the largest of its surprises (4, K, H)."""
-    by_key = np.nan_to_num(surprises, nan=-1.0).swapaxes(0, 1)
-    families, horizons = np.unravel_index(by_key.reshape(len(by_key), -1).argmax(axis=1), by_key.shape[1:])
-    return list(zip(families.tolist(), horizons.tolist(), strict=True))

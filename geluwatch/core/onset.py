@@ -8,6 +8,7 @@ from typing import NamedTuple
 import numpy as np
 
 from geluwatch.core.contrast import Layers, shared
+from geluwatch.core.surprise import OWN
 from geluwatch.records import Floats, PointKey
 
 REMEMBERED = 64
@@ -45,7 +46,7 @@ class History:
         self._windows: deque[tuple[float, Floats]] = deque(maxlen=REMEMBERED)
 
     def add(self, started: float, deviations: Floats) -> None:
-        """Take a window: when it started, and its deviations (4, K, H)."""
+        """Take a window: when it started, and its deviations (F, K, H)."""
         self._windows.append((started, deviations))
 
     def onset(self, alarmed: dict[PointKey, tuple[int, int]], strongest: PointKey | None, positions: dict[str, int]) -> Onset:
@@ -63,7 +64,8 @@ class History:
         for (layer, _), window in begins.items():
             by_layer[layer] = min(window, by_layer.get(layer, window))
         front = min(by_layer, key=lambda layer: positions.get(layer, 0))
-        scope = self._scope(front, strongest, alarmed[strongest][1], positions)
+        family, horizon = alarmed[strongest]
+        scope = "traffic" if family >= OWN else self._scope(front, strongest, horizon, positions)
         # Drifting traffic comes in at the front, whichever layer shows it first.
         earliest = max(by_layer.values()) if scope == "traffic" else min(by_layer.values())
         order = sorted(by_layer, key=lambda layer: (max(by_layer[layer] - earliest - _LEAD, 0), positions.get(layer, 0)))

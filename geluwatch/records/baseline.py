@@ -68,7 +68,7 @@ class Certificate:
     page_limit: float
     """Surprise from which drift is a page; infinite when paging is not armed."""
     replayed: int = 0
-    """Windows replayed against a calibration that had not seen them: each half of the baseline by the other's."""
+    """Windows replayed against a calibration that had not seen them: each quarter of the baseline by the others'."""
     requested: float = 0.0
     """False alarms asked for in that replay, by a budget generous enough for them to be counted."""
     observed: int = 0

@@ -82,7 +82,7 @@ def test_a_baseline_of_an_hour_and_a_half(show: Show) -> None:
         "            budget 2 false tickets a model-month",
         f"  pages     cannot be armed: {certificate.paging_reason}",
         "            budget 1 false page a model-quarter",
-        "  replay    100 windows, each half judged by limits from the other, loosened enough to count alarms",
+        "  replay    100 windows, each quarter judged by limits from the others, loosened enough to count alarms",
     ] == lines
     seen = f"{certificate.requested:.1f} asked for, {certificate.observed} seen (95 % interval {low:.1f} to {high:.1f}): "
     assert verdict.startswith(f"            false alarms: {seen}")

@@ -6,13 +6,9 @@ import math
 
 import numpy as np
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
-from hypothesis.extra import numpy as hnp
-from scipy.stats import chi2
 
 from geluwatch.config import Config
-from geluwatch.core import calibrate, surprise
+from geluwatch.core import calibrate, surprise, tail
 from geluwatch.errors import BaselineError
 from geluwatch.records import Calm, Certificate, Floats
 
@@ -87,10 +83,10 @@ def test_paging_needs_a_hundred_looks_and_says_how_many_windows_more(make_calm) 
 
 
 def test_a_baseline_that_breaks_its_own_promise_does_not_page(make_calm) -> None:
-    """Where each half, judged by the other, alarms far more often than asked for, paging is off and the reason has the numbers."""
+    """Where a quarter, judged by the others, alarms far more often than asked for, paging is off and the reason has the numbers."""
     rng = np.random.default_rng(3)
     deviations = iid(rng, 4000)
-    deviations[2000::40] += 10.0
+    deviations[3000::40] += 10.0
     found = calibrate.certify(make_calm(deviations), 0, ONE)
     assert found.interval[0] > found.requested
     assert (True, False, math.inf) == (found.armed, found.paging, found.page_limit)
@@ -98,14 +94,15 @@ def test_a_baseline_that_breaks_its_own_promise_does_not_page(make_calm) -> None
 
 
 def test_tighter_budgets_give_higher_limits(make_calm) -> None:
-    """Tenfold fewer false tickets or pages cost one more power of ten of surprise, and a page's limit is above a ticket's."""
+    """Tenfold fewer false alarms cost about one more power of ten of surprise, each time as much; a page's limit is above a ticket's."""
     found = [
         certified(make_calm, 400, config=Config(horizons=(1,), tickets_per_month=20.0 / 10**k, pages_per_quarter=10.0 / 10**k))
         for k in range(4)
     ]
     tickets, pages = (np.diff([getattr(each, limit) for each in found]) for limit in ("ticket_limit", "page_limit"))
-    assert tickets == pytest.approx(1.0)
-    assert pages == pytest.approx(1.0)
+    assert tickets == pytest.approx(pages)
+    assert np.ptp(tickets) == pytest.approx(0.0, abs=1e-9)
+    assert 0.95 < tickets[0] < 1.2
     assert all(each.page_limit > each.ticket_limit for each in found)
 
 
@@ -115,48 +112,29 @@ def test_a_budget_without_sense_does_not_lower_the_limit_into_calm(make_calm) ->
     assert 3.0 == found.ticket_limit
 
 
-def test_limits_grow_with_the_searches(make_calm, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A window worth ten times as many searches needs one more power of ten; more layers never make a lower limit."""
-    found = []
-    for searches in (10.0, 100.0, 1000.0):
-        monkeypatch.setattr(calibrate, "counted_searches", lambda *_, searches=searches: searches)
-        found.append(certified(make_calm, 400).ticket_limit)
-    assert np.diff(found) == pytest.approx(1.0)
-    monkeypatch.undo()
+def test_more_layers_never_make_a_lower_limit(make_calm) -> None:
+    """What is searched in more places is surprising by chance more often."""
     by_layers = [certified(make_calm, 400, keys=keys).ticket_limit for keys in (1, 8, 64)]
     assert sorted(by_layers) == by_layers
+    assert by_layers[2] - by_layers[0] > 1.0
 
 
 def test_long_windows_have_lower_limits(make_calm) -> None:
     """Hours in place of minutes leave sixty times fewer windows in a month, so each may err more."""
     minutes, hours = (certified(make_calm, 40, seconds=seconds).ticket_limit for seconds in (60.0, 3600.0))
-    assert minutes - hours == pytest.approx(math.log10(60))
-
-
-def searched(calm: Calm) -> float:
-    """How many searches a window of calm scores is worth."""
-    yardstick = surprise.measure(calm)
-    return calibrate.counted_searches(calibrate.most_surprising(yardstick, calm), yardstick)
-
-
-def test_few_looks_are_not_trusted_with_the_whole_budget(make_calm) -> None:
-    """With 12 looks of 25 that are trusted, the limit allows 12/25 of the false tickets."""
-    calm = make_calm(iid(np.random.default_rng(4), 12))
-    found = calibrate.certify(calm, 0, ONE)
-    assert found.looks < 25
-    assert found.ticket_limit == pytest.approx(-math.log10(found.looks / 25 * 2.0 / 43_200 / searched(calm)))
+    assert math.log10(60) <= minutes - hours < 1.2 * math.log10(60)
 
 
 def test_false_alarms_in_the_replay_are_taken_off_the_budget(make_calm) -> None:
     """A baseline that alarms, replayed, several times as often as asked for gets as much less of its budget."""
     rng = np.random.default_rng(13)
     deviations = iid(rng, 2000)
-    deviations[1000::50] += 10.0
+    deviations[1000:1500:25] += 10.0
     calm = make_calm(deviations)
     found = calibrate.certify(calm, 0, ONE)
     assert found.interval[0] > found.requested
-    expected = -math.log10(found.requested / found.observed * 2.0 / 43_200 / searched(calm))
-    assert found.ticket_limit == pytest.approx(expected)
+    known = tail.measure(np.concatenate(tail.unseen(calm, ONE.tolerance)))
+    assert found.ticket_limit == pytest.approx(known.limit(found.requested / found.observed * 2.0 / 43_200))
 
 
 def test_unseen_calm_keeps_to_the_budget(make_calm) -> None:
@@ -168,87 +146,8 @@ def test_unseen_calm_keeps_to_the_budget(make_calm) -> None:
         calm = make_calm(iid(rng, 300))
         limit = calibrate.certify(calm, 0, budget).ticket_limit
         unseen = make_calm(iid(rng, 5000))
-        found.append(calibrate.alarms(calibrate.most_surprising(surprise.measure(calm), unseen), limit))
+        found.append(tail.alarms(tail.most_surprising(surprise.measure(calm), unseen, budget.tolerance), limit))
     assert 0.2 * 0.001 < np.mean(found) / 5000 < 2.0 * 0.001
-
-
-def test_an_alarm_lasts_until_the_surprise_has_halved() -> None:
-    """Falling below the limit is no end and so no new alarm after it; falling below half of it is."""
-    assert 1 == calibrate.alarms(np.array([0.0, 5.0, 3.0, 2.6, 5.0, 2.5, 9.0]), 5.0)
-    assert 2 == calibrate.alarms(np.array([0.0, 5.0, 2.4, 4.9, 5.0]), 5.0)
-    assert 0 == calibrate.alarms(np.array([4.9, 2.0, 4.9]), 5.0)
-    assert 0 == calibrate.alarms(np.array([300.0, 300.0]), math.inf)
-    assert 0 == calibrate.alarms(np.array([]), 5.0)
-
-
-@given(worst=hnp.arrays(np.float64, st.integers(1, 200), elements=st.floats(0, 20)), limit=st.floats(0.5, 25))
-def test_there_are_no_more_alarms_than_windows_at_the_limit(worst: Floats, limit: float) -> None:
-    """Each alarm has a window that raised it, and there is one if any window reaches the limit."""
-    found = calibrate.alarms(worst, limit)
-    assert found <= int((worst >= limit).sum())
-    assert (found > 0) == bool((worst >= limit).any())
-
-
-@given(worst=hnp.arrays(np.float64, st.integers(12, 300), elements=st.floats(0, 50)))
-def test_counted_searches_lie_between_one_and_all(yardstick: surprise.Yardstick, worst: Floats) -> None:
-    """However often the baseline alarms, a window is worth at least one search and at most all of them."""
-    assert 1.0 <= calibrate.counted_searches(worst, yardstick) <= yardstick.freedom.size
-
-
-@pytest.fixture(scope="module")
-def yardstick(make_calm) -> surprise.Yardstick:
-    """The yardstick of six layers: 12 searches."""
-    return surprise.measure(make_calm(iid(np.random.default_rng(5), 300, 6)))
-
-
-def test_searches_that_are_one_count_as_hardly_more(make_calm) -> None:
-    """Two points at four horizons that move as one are worth far fewer searches than eight scores that do not."""
-    rng = np.random.default_rng(6)
-    alike = np.tile(iid(rng, 6000, 1), (1, 2, 4))
-    counts = []
-    for deviations in (alike, iid(rng, 6000, 2, 4)):
-        calm = make_calm(deviations, 1, (1, 2, 3, 4))
-        measured = surprise.measure(calm)
-        counts.append(calibrate.counted_searches(calibrate.most_surprising(measured, calm), measured))
-    assert counts[0] < 3.0 < 6.0 < counts[1]
-
-
-@pytest.mark.parametrize("spoilt", [0, 30])
-def test_the_replay_s_interval_is_garwood_s(make_calm, spoilt: int) -> None:
-    """The 95 % interval of the replay is that of the chi-squared quantiles, from zero where nothing was seen."""
-    deviations = iid(np.random.default_rng(7), 1000)
-    deviations[500 : 500 + 4 * spoilt : 4] += 10.0
-    asked, observed, interval = calibrate.replay(make_calm(deviations))
-    assert 10.0 == asked
-    assert observed >= spoilt
-    low = chi2.ppf(0.025, 2 * observed) / 2 if observed else 0.0
-    assert interval == pytest.approx((low, chi2.ppf(0.975, 2 * observed + 2) / 2))
-
-
-def test_nothing_seen_in_a_replay_starts_the_interval_at_zero(make_calm) -> None:
-    """Scores that fall short of any alarm leave 0 to 3.7 false alarms to expect."""
-    even = np.tile([[-1.0, 1.0], [1.0, -1.0]], (200, 1))
-    _, observed, interval = calibrate.replay(make_calm(even))
-    assert 0 == observed
-    assert interval == pytest.approx((0.0, 3.689), abs=1e-3)
-
-
-def test_each_half_is_judged_by_the_other(make_calm) -> None:
-    """An incident is counted whichever half it is in: with the halves swapped the replay sees the same."""
-    deviations = iid(np.random.default_rng(14), 1000)
-    deviations[520:960:40] += 10.0
-    first, second = (calibrate.replay(make_calm(each)) for each in (deviations, np.roll(deviations, 500, axis=0)))
-    assert first == second
-    assert first[1] >= 11
-
-
-def test_a_replay_of_calm_gives_about_what_was_asked_for(make_calm) -> None:
-    """On independent windows the false alarms asked for lie within the interval in most of twenty baselines."""
-    within = 0
-    for seed in range(20):
-        asked, _, (low, high) = calibrate.replay(make_calm(iid(np.random.default_rng(seed), 2000)))
-        within += low <= asked <= high
-    assert within >= 14
 
 
 def test_horizons_are_restricted_by_name(make_calm) -> None:

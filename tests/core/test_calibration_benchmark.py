@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 from geluwatch.config import Config
-from geluwatch.core import calibrate, recorder
+from geluwatch.core import calibrate, recorder, tail
 from geluwatch.core.average import Averages
 from geluwatch.records import Floats, Moments
 
@@ -68,11 +68,11 @@ def test_scores_in_chunks_are_those_of_averages_window_by_window(simulation: Mod
 
 @given(worst=hnp.arrays(np.float64, st.integers(0, 150), elements=st.floats(0, 12)), limit=st.floats(0.5, 13), cut=st.integers(1, 40))
 def test_alarms_in_chunks_are_those_of_the_agent(simulation: ModuleType, worst: Floats, limit: float, cut: int) -> None:
-    """However a series is cut, its alarms are as many as `calibrate.alarms` counts."""
+    """However a series is cut, its alarms are as many as `tail.alarms` counts."""
     alarm = simulation.Alarm(limit)
     for start in range(0, len(worst), cut):
         alarm.see(worst[start : start + cut])
-    assert calibrate.alarms(worst, limit) == alarm.count
+    assert tail.alarms(worst, limit) == alarm.count
 
 
 def test_a_baseline_in_bulk_is_that_of_the_recorder(simulation: ModuleType, make_window) -> None:

@@ -21,7 +21,7 @@ def certificate(given: Certificate) -> tuple[str, ...]:
         f"they resemble each other so much that they are worth {given.looks:.0f} independent looks",
         f"drift is a ticket from surprise {given.ticket_limit:.1f} on, which calm traffic passes {given.tickets_per_month:g} times a month",
         paging if given.paging else given.paging_reason.rstrip("."),
-        f"checked by replay, each half by the other's limits: {replayed}",
+        f"checked by replay, each quarter by limits from the others: {replayed}",
     )
 
 

@@ -1,0 +1,132 @@
+"""How often calm windows surprise, and by how much: what limits are set from.
+
+A limit stands where calm traffic comes once in tens of thousands of windows, further out than any baseline has seen. So each
+quarter of the baseline is judged by what the other three say, as traffic to come will be, and the surprises that this gives
+are counted where they are rare but seen. Beyond that they are taken to thin out evenly: were they exact probabilities, each
+power of ten of them would be one more of surprise; where layers wander on their own they thin out more slowly, and by how
+much is measured (peaks over a threshold, Pickands 1975, with an exponential tail).
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import replace
+from typing import NamedTuple
+
+import numpy as np
+from scipy import special
+
+from geluwatch.core import surprise
+from geluwatch.core.surprise import Yardstick
+from geluwatch.records import Calm, Floats
+
+CLEARED = 0.5
+"""Share of the ticket's limit that the surprise must fall below before an alarm ends."""
+
+_PARTS = 4
+# Where surprises are counted: rare enough to be a tail, common enough to be seen. Wide models surprise more in every window.
+_COUNTED_AT = 2.5
+_COUNTED_SHARE = 0.03
+# Peaks say how the tail thins out; until there are many, that they are exact probabilities weighs as much as so many peaks.
+_PRIOR_PEAKS = 50.0
+# A peak counts no higher above the threshold: one incident in a baseline must not blind whoever arms it.
+_HIGHEST = 4.0
+# False alarms that the replay asks for, so that there is something to count.
+_REPLAYED_ALARMS = 10.0
+
+
+def most_surprising(yardstick: Yardstick, calm: Calm, tolerance: float = 0.0) -> Floats:
+    """Return the largest surprise (n,) of each window, over all keys, horizons and all ways of judging; 0 where there is none.
+
+    Args:
+        yardstick: By which they are judged.
+        calm: The windows' scores.
+        tolerance: As for `surprise.tolerated`.
+    """
+    at = surprise.stratum(calm.ended, len(yardstick.level))
+    allowed = surprise.tolerated(tolerance, calm.horizons, yardstick.windows)
+    return most(yardstick.surprise(yardstick.deviations(calm.scores.astype(np.float64), at, allowed)))
+
+
+def most(surprises: Floats) -> Floats:
+    """Return the largest surprise (...) of windows (..., F, K, H), 0 where nothing was judged."""
+    largest: Floats = np.nan_to_num(surprises, nan=0.0).max(axis=(-3, -2, -1), initial=0.0)
+    return largest
+
+
+def unseen(calm: Calm, tolerance: float) -> list[Floats]:
+    """Return the largest surprise (m,) of each window, quarter by quarter, judged as the other three quarters would."""
+    found = []
+    for part in np.array_split(np.arange(len(calm.ended)), _PARTS):
+        others = np.setdiff1d(np.arange(len(calm.ended)), part)
+        found.append(most_surprising(surprise.measure(_of(calm, others)), _of(calm, part), tolerance))
+    return found
+
+
+def _of(calm: Calm, which: np.ndarray[tuple[int], np.dtype[np.intp]]) -> Calm:
+    return replace(calm, ended=calm.ended[which], scores=calm.scores[which])
+
+
+class Tail(NamedTuple):
+    """How calm windows' largest surprises are spread beyond a threshold."""
+
+    threshold: float
+    rate: float
+    """Excesses of the threshold a window, rather too many than too few."""
+    decades: float
+    """Surprise that it takes to meet with a tenth as many; 1 were surprises exact probabilities."""
+
+    def limit(self, rate: float) -> float:
+        """Return the surprise that calm windows exceed so many times a window."""
+        return self.threshold + self.decades * math.log10(self.rate / rate)
+
+
+def measure(worst: Floats) -> Tail:
+    """Return the tail of the largest surprises (n,) of calm windows that a yardstick has not seen.
+
+    An excess lasts until the surprise is back at its median: averages remember one for as long as they reach.
+    """
+    threshold = max(_COUNTED_AT, float(np.quantile(worst, 1.0 - _COUNTED_SHARE)))
+    excesses = np.minimum(peaks(worst, threshold, float(np.median(worst))) - threshold, _HIGHEST)
+    count = len(excesses)
+    decades = (_PRIOR_PEAKS + math.log(10.0) * float(excesses.sum())) / (_PRIOR_PEAKS + count)
+    doubt = 1.0 / math.sqrt(_PRIOR_PEAKS + count)
+    return Tail(threshold, (count + math.sqrt(count) + 1.0) / len(worst), decades * (1.0 + doubt))
+
+
+def peaks(worst: Floats, limit: float, until: float) -> Floats:
+    """Return the largest surprise of each stretch of windows (n,) that begins at a limit and ends when they fall below another."""
+    found: list[float] = []
+    raised = False
+    for value in worst.tolist():
+        if raised and value < until:
+            raised = False
+        elif raised:
+            found[-1] = max(found[-1], value)
+        elif value >= limit:
+            raised = True
+            found.append(value)
+    return np.array(found)
+
+
+def alarms(worst: Floats, limit: float) -> int:
+    """Return how often an alarm is raised over windows' largest surprises (n,); it lasts until half the limit."""
+    return len(peaks(worst, limit, CLEARED * limit))
+
+
+def replay(parts: list[Floats]) -> tuple[float, int, tuple[float, float]]:
+    """Return the false alarms asked for over all windows, those that each quarter gave by the others' limits, and their 95 % interval.
+
+    The interval is exact for a Poisson count (Garwood 1936).
+
+    Args:
+        parts: Largest surprises of each quarter's windows, as `unseen` returns them.
+    """
+    count = sum(map(len, parts))
+    asked = min(_REPLAYED_ALARMS, count / 10.0)
+    observed = 0
+    for place, part in enumerate(parts):
+        others = np.concatenate([other for at, other in enumerate(parts) if at != place])
+        observed += alarms(part, measure(others).limit(asked / count))
+    low = float(special.gammaincinv(observed, 0.025)) if observed else 0.0
+    return asked, observed, (low, float(special.gammaincinv(observed + 1, 0.975)))

@@ -1,0 +1,151 @@
+"""The tail of calm surprises: counted on windows that were not seen, and continued to where limits stand."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as hnp
+from scipy.stats import chi2
+
+from geluwatch.core import surprise, tail
+from geluwatch.records import Calm, Floats
+
+
+def iid(rng: np.random.Generator, count: int, keys: int = 4, horizons: int = 1) -> Floats:
+    """Deviations (count, keys, horizons) of calm scores that have nothing to do with each other."""
+    return rng.standard_normal((count, keys, horizons))
+
+
+def thinning(rng: np.random.Generator, count: int, decades: float, searches: int = 8) -> Floats:
+    """Largest surprises of windows of independent searches, which take so much more to be met with a tenth as often."""
+    return -decades * np.log10(1.0 - rng.random((count, searches)).max(axis=1))
+
+
+def test_each_quarter_is_judged_by_the_other_three(make_calm) -> None:
+    """What is told of a quarter is what a yardstick of the other three says of it, whatever else the quarter holds."""
+    calm = make_calm(iid(np.random.default_rng(14), 400))
+    parts = tail.unseen(calm, 0.05)
+    assert [100] * 4 == [len(part) for part in parts]
+    others = Calm(calm.keys, calm.horizons, np.delete(calm.ended, np.s_[100:200]), np.delete(calm.scores, np.s_[100:200], axis=0))
+    quarter = Calm(calm.keys, calm.horizons, calm.ended[100:200], calm.scores[100:200])
+    assert parts[1].tolist() == tail.most_surprising(surprise.measure(others), quarter, 0.05).tolist()
+    spoilt = iid(np.random.default_rng(14), 400)
+    spoilt[150] += 20.0
+    again = tail.unseen(make_calm(spoilt), 0.05)
+    assert again[1][:50].tolist() == parts[1][:50].tolist()
+    assert again[1][50] > 20.0
+
+
+def test_what_is_tolerated_surprises_less(make_calm) -> None:
+    """A tolerance lowers every surprise or leaves it, and without one more windows lie beyond the threshold."""
+    calm = make_calm(iid(np.random.default_rng(15), 400, horizons=2), None, (1, 16))
+    strict, lenient = (np.concatenate(tail.unseen(calm, tolerance)) for tolerance in (0.0, 0.05))
+    assert (lenient <= strict + 1e-12).all()
+    assert lenient.sum() < 0.9 * strict.sum()
+
+
+@pytest.mark.parametrize("decades", [0.9, 1.0, 1.3])
+def test_a_limit_is_exceeded_as_often_as_asked_for(decades: float) -> None:
+    """Tails that thin out at several paces: in ten times as many windows a limit of one in ten thousand is exceeded no oftener."""
+    rng = np.random.default_rng(16)
+    known = tail.measure(thinning(rng, 20_000, decades))
+    share = float((thinning(rng, 1_000_000, decades) > known.limit(1e-4)).mean())
+    assert 0.2e-4 < share < 1.1e-4
+
+
+@pytest.mark.parametrize("searches", [1, 30, 1_000])
+def test_models_of_any_width_are_counted(searches: int) -> None:
+    """Where some surprise is in every window the threshold moves out, and the limit holds all the same."""
+    rng = np.random.default_rng(17)
+    known = tail.measure(thinning(rng, 4_000, 1.0, searches))
+    share = float(np.mean([(thinning(rng, 10_000, 1.0, searches) > known.limit(1e-3)).mean() for _ in range(5)]))
+    assert 0.3e-3 < share < 1.3e-3
+    assert known.threshold >= 2.5
+
+
+def test_few_windows_are_taken_for_probabilities(make_calm) -> None:
+    """Of a dozen windows nothing is known of the tail: it takes a power of ten of surprise, and a seventh for doubt."""
+    known = tail.measure(np.zeros(12))
+    assert (2.5, 1 / 12) == (known.threshold, known.rate)
+    assert known.decades == pytest.approx(1.0 + 1.0 / math.sqrt(50.0))
+    assert known.limit(1 / 120) == pytest.approx(2.5 + known.decades)
+    assert 3 == len(tail.measure(np.concatenate(tail.unseen(make_calm(iid(np.random.default_rng(18), 12)), 0.05))))
+
+
+def test_one_incident_does_not_blind() -> None:
+    """A window that is off beyond measure raises a limit no more than one of four powers of ten over the threshold."""
+    worst = thinning(np.random.default_rng(19), 2_000, 1.0)
+    limits = []
+    for incident in (6.5, 300.0):
+        worst[1_000] = incident
+        limits.append(tail.measure(worst).limit(2.0 / 43_200))
+    assert limits[0] == pytest.approx(limits[1])
+
+
+def test_an_excess_ends_where_the_surprise_is_usual_again() -> None:
+    """Windows that stay above the median are one excess with their neighbours: averages remember it."""
+    worst = np.tile([1.0, 0.0], 200)
+    worst[100:110] = 3.0
+    worst[200:203] = 3.0, 1.0, 3.0
+    assert tail.measure(worst).rate == pytest.approx((2 + math.sqrt(2) + 1) / 400)
+
+
+def test_an_alarm_lasts_until_the_surprise_has_halved() -> None:
+    """Falling below the limit is no end and so no new alarm after it; falling below half of it is."""
+    assert 1 == tail.alarms(np.array([0.0, 5.0, 3.0, 2.6, 5.0, 2.5, 9.0]), 5.0)
+    assert 2 == tail.alarms(np.array([0.0, 5.0, 2.4, 4.9, 5.0]), 5.0)
+    assert 0 == tail.alarms(np.array([4.9, 2.0, 4.9]), 5.0)
+    assert 0 == tail.alarms(np.array([300.0, 300.0]), math.inf)
+    assert 0 == tail.alarms(np.array([]), 5.0)
+
+
+@given(worst=hnp.arrays(np.float64, st.integers(1, 200), elements=st.floats(0, 20)), limit=st.floats(0.5, 25))
+def test_there_are_no_more_alarms_than_windows_at_the_limit(worst: Floats, limit: float) -> None:
+    """Each alarm has a window that raised it, there is one if any window reaches the limit, and a peak is the largest window."""
+    found = tail.peaks(worst, limit, 0.5 * limit)
+    assert len(found) == tail.alarms(worst, limit) <= int((worst >= limit).sum())
+    assert (len(found) > 0) == bool((worst >= limit).any())
+    assert (found >= limit).all()
+    assert not len(found) or found.max() == worst.max()
+
+
+@pytest.mark.parametrize("spoilt", [0, 30])
+def test_the_replay_s_interval_is_garwood_s(make_calm, spoilt: int) -> None:
+    """The 95 % interval of the replay is that of the chi-squared quantiles, from zero where nothing was seen."""
+    deviations = iid(np.random.default_rng(7), 1000)
+    deviations[500 : 500 + 4 * spoilt : 4] += 10.0
+    asked, observed, interval = tail.replay(tail.unseen(make_calm(deviations), 0.05))
+    assert 10.0 == asked
+    assert observed >= spoilt
+    low = chi2.ppf(0.025, 2 * observed) / 2 if observed else 0.0
+    assert interval == pytest.approx((low, chi2.ppf(0.975, 2 * observed + 2) / 2))
+
+
+def test_nothing_seen_in_a_replay_starts_the_interval_at_zero(make_calm) -> None:
+    """Scores that fall short of any alarm leave 0 to 3.7 false alarms to expect."""
+    even = np.tile([[-1.0, 1.0], [1.0, -1.0]], (200, 1))
+    _, observed, interval = tail.replay(tail.unseen(make_calm(even), 0.05))
+    assert 0 == observed
+    assert interval == pytest.approx((0.0, 3.689), abs=1e-3)
+
+
+def test_an_incident_counts_whichever_quarter_it_is_in(make_calm) -> None:
+    """With the quarters in another order the replay sees the same."""
+    deviations = iid(np.random.default_rng(14), 1000)
+    deviations[510:740:20] += 10.0
+    first, second = (tail.replay(tail.unseen(make_calm(each), 0.05)) for each in (deviations, np.roll(deviations, 250, axis=0)))
+    assert first == second
+    assert first[1] >= 11
+
+
+def test_a_replay_of_calm_gives_about_what_was_asked_for(make_calm) -> None:
+    """On independent windows the false alarms asked for lie within the interval in most of twenty baselines."""
+    within = 0
+    for seed in range(20):
+        asked, _, (low, high) = tail.replay(tail.unseen(make_calm(iid(np.random.default_rng(seed), 2000)), 0.05))
+        within += low <= asked <= high
+    assert within >= 14
