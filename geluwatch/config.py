@@ -54,7 +54,8 @@ class Config:
     """Numbers of windows averaged before a score is taken."""
 
     tolerance: float = 0.05
-    """Square of a lasting shift of the traffic, as a share of a window's own variance, that is no drift yet; 0 tolerates none."""
+    """Square of a lasting shift of the traffic, as a share of a window's own variance, that is no drift yet; 0 tolerates none.
+    A baseline keeps the one it was recorded with, for its limits rest on it."""
 
     tickets_per_month: float = 2.0
     """Budget of false drift tickets per model-month; the limits are calibrated to it."""

@@ -117,12 +117,9 @@ def real(run: Run, book: Book) -> None:
 
 
 def _all_delays(run: Run, book: Book, traffic: Traffic) -> None:
-    names = [
-        f"{traffic.name} | {case.shift} | {case.place} | {who}" for case in traffic.cases for who in (OURS, *(r.name for r in run.rivals))
-    ]
-    if not any(run.wants(book, name) for name in names):
-        return
-    limits = {rival.name: _tuned(run, book, traffic, rival) for rival in run.rivals if rival.tuned}
+    tuned = [rival for rival in run.rivals if rival.tuned]
+    cells = [f"{traffic.name} | {case.shift} | {case.place} | " for case in traffic.cases]
+    limits = {rival.name: _tuned(run, book, traffic, rival) for rival in tuned if any(run.wants(book, cell + rival.name) for cell in cells)}
     for case in traffic.cases:
         _delays(run, book, traffic, case, limits)
 

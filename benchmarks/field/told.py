@@ -1,9 +1,9 @@
-"""What could be reached at all: a detector that is told which layers will change, and into what.
+"""What those can reach who know what will happen: a detector that is told which layers will change, and into what.
 
-Of normal numbers the likelihood ratio of what will be to what is, summed up and never below nothing, is the quickest chart there is at a
-given rate of false alarms (Page 1954, Moustakides 1986). It is given each series' mean and log deviation, their covariance in the
-baseline, and how the very change moves them, which no detector in service is. Where it needs a window, so must everybody; where
-it needs three, nobody can be twice as fast as one who needs five. It does not use what windows remember of each other.
+Of independent normal numbers the likelihood ratio of what will be to what is, summed up and never below nothing, is the quickest chart
+there is at a given rate of false alarms (Page 1954, Moustakides 1986). This one is given each series' mean and log deviation, their
+covariance in the baseline, and how the very change moves them, which no detector in service is. It is a measure for shifts of mean and
+scale, and no bound for what shows in single values, such as a coarser grid, nor where windows remember much of each other.
 """
 
 from __future__ import annotations
@@ -41,12 +41,16 @@ def delays(traffic: Traffic, case: Case) -> list[float]:
     """Return in which window each trial's change is seen, at a limit that leaves the budget on calm windows."""
     calm = [_learn(_numbers(traffic.known(seed)["summaries"])) for seed in range(traffic.size.baselines)]
     trials = [(each["baseline"], _numbers(each["file"])) for each in traffic.planted(_READS, case)]
-    change = np.mean([numbers[LEAD:].mean(axis=0) - numbers[:LEAD].mean(axis=0) for _, numbers in trials], axis=0)
+    moved = np.array([numbers[LEAD:].mean(axis=0) - numbers[:LEAD].mean(axis=0) for _, numbers in trials])
     tune = _numbers(traffic.calm(_READS, TUNE)["file"])
-    limit = tuning.limit(calm[0].scores(tune, change), ladder=False)
-    if not math.isfinite(limit):  # of a large change calm windows show nothing; a likelihood ratio exceeds x once in x windows
-        limit = math.log(tuning.MONTH / tuning.BUDGET)
-    return [tuning.delay(calm[seed].scores(numbers, change)[LEAD:] >= limit) for seed, numbers in trials]
+    found = []
+    for place, (seed, numbers) in enumerate(trials):
+        change = np.delete(moved, place, axis=0).mean(axis=0)  # as the other trials show it
+        limit = tuning.limit(calm[0].scores(tune, change), ladder=False)
+        if not math.isfinite(limit):  # of a large change calm windows show nothing; a likelihood ratio exceeds x once in x windows
+            limit = math.log(tuning.MONTH / tuning.BUDGET)
+        found.append(tuning.delay(calm[seed].scores(numbers, change)[LEAD:] >= limit))
+    return found
 
 
 def _numbers(path: str) -> Singles:

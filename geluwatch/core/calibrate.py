@@ -84,7 +84,8 @@ def certify(calm: Calm, left_out: int, config: Config, recorded: Recorded | None
 
 def _armed(calm: Calm, unarmed: Certificate, tolerance: float) -> Certificate:
     fewest = float(surprise.measure(calm).looks.min())
-    parts = tail.unseen(calm, tolerance)
+    hours = surprise.strata(calm.ended)
+    parts = tail.unseen(calm, hours, tolerance)
     requested, observed, interval = tail.replay(parts)
     kept = requested / observed if _too_many(observed, requested) else 1.0
     known = tail.measure(np.concatenate(parts))
@@ -95,13 +96,14 @@ def _armed(calm: Calm, unarmed: Certificate, tolerance: float) -> Certificate:
         unarmed,
         horizons=calm.horizons,
         looks=fewest,
-        strata=surprise.strata(calm.ended),
+        strata=hours,
         ticket_limit=ticket,
         page_limit=_NEVER if missing else max(page, ticket),
         replayed=len(calm.ended),
         requested=requested,
         observed=observed,
         interval=interval,
+        tolerance=tolerance,
         armed=True,
         paging=not missing,
         paging_reason=missing,

@@ -11,7 +11,7 @@ from geluwatch.config import Config
 from geluwatch.core import calibrate, cause, comb, panel, score, surprise, tail
 from geluwatch.core.average import Averages
 from geluwatch.core.onset import History, Onset
-from geluwatch.core.surprise import FAMILIES, OWN
+from geluwatch.core.surprise import FAMILIES
 from geluwatch.errors import BaselineError
 from geluwatch.records import POINTS, STATISTICS, Alarm, Baseline, Floats, Panel, PointKey, PointWindow, Window
 
@@ -57,7 +57,7 @@ class Judge:
         self.keys = calm.keys
         self._horizons = calm.horizons
         self._minimum_rows = config.minimum_rows
-        self._tolerated = surprise.tolerated(config.tolerance, calm.horizons, len(calm.ended))
+        self._tolerated = surprise.tolerated(baseline.certificate.tolerance, calm.horizons, len(calm.ended))
         self._yardstick = surprise.measure(calm)
         self._panels = {key: panel.prepare(self._calm(key), key[1]) for key in calm.keys}
         self._filling = {key: comb.filling(baseline.histograms[key]) for key in calm.keys}
@@ -88,7 +88,7 @@ class Judge:
         surprises = self._yardstick.surprise(deviations)
         self._history.add(window.started, deviations)
         surprises[0, certain, 0] = np.fmax(surprises[0, certain, 0], _CERTAIN)
-        largest, scored = self._largest(surprises), ~np.isnan(scores[0]).all(axis=1)
+        largest, scored = _largest(surprises), ~np.isnan(scores[0]).all(axis=1)
         judged: dict[PointKey, Judgement] = {}
         places: dict[PointKey, tuple[int, int]] = {}
         for place, key in enumerate(self.keys):
@@ -146,18 +146,6 @@ class Judge:
             return False  # what never varies fills few cells, without having been rounded
         return comb.fallen(self.baseline.histograms[key], self._filling[key], seen.histogram) is not None
 
-    def _largest(self, surprises: Floats) -> list[tuple[int, int]]:
-        """Return for each key the family and the horizon (as indices) of the largest of its surprises (F, K, H).
-
-        What all layers do in common counts where no layer is in drift by itself: those before a fault shall not be called.
-        """
-        found = np.nan_to_num(surprises, nan=-1.0)
-        if found[:OWN].max(initial=0.0) >= self.baseline.certificate.ticket_limit:
-            found = found[:OWN]
-        by_key = found.swapaxes(0, 1)
-        families, horizons = np.unravel_index(by_key.reshape(len(by_key), -1).argmax(axis=1), by_key.shape[1:])
-        return list(zip(families.tolist(), horizons.tolist(), strict=True))
-
     def _judgement(self, key: PointKey, seen: PointWindow, scores: Floats, surprises: Floats, place: tuple[int, int]) -> Judgement:
         found = float(surprises[place])
         return Judgement(
@@ -182,3 +170,10 @@ class Judge:
             held = ""
         self._alarms[key] = held
         return held
+
+
+def _largest(surprises: Floats) -> list[tuple[int, int]]:
+    """Return for each key the family and the horizon (as indices) of the largest of its surprises (4, K, H)."""
+    by_key = np.nan_to_num(surprises, nan=-1.0).swapaxes(0, 1)
+    families, horizons = np.unravel_index(by_key.reshape(len(by_key), -1).argmax(axis=1), by_key.shape[1:])
+    return list(zip(families.tolist(), horizons.tolist(), strict=True))

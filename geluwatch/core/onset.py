@@ -8,7 +8,6 @@ from typing import NamedTuple
 import numpy as np
 
 from geluwatch.core.contrast import Layers, shared
-from geluwatch.core.surprise import OWN
 from geluwatch.records import Floats, PointKey
 
 REMEMBERED = 64
@@ -46,7 +45,7 @@ class History:
         self._windows: deque[tuple[float, Floats]] = deque(maxlen=REMEMBERED)
 
     def add(self, started: float, deviations: Floats) -> None:
-        """Take a window: when it started, and its deviations (F, K, H)."""
+        """Take a window: when it started, and its deviations (4, K, H)."""
         self._windows.append((started, deviations))
 
     def onset(self, alarmed: dict[PointKey, tuple[int, int]], strongest: PointKey | None, positions: dict[str, int]) -> Onset:
@@ -64,8 +63,7 @@ class History:
         for (layer, _), window in begins.items():
             by_layer[layer] = min(window, by_layer.get(layer, window))
         front = min(by_layer, key=lambda layer: positions.get(layer, 0))
-        family, horizon = alarmed[strongest]
-        scope = "traffic" if family >= OWN else self._scope(front, strongest, horizon, positions)
+        scope = self._scope(front, strongest, alarmed[strongest][1], positions)
         # Drifting traffic comes in at the front, whichever layer shows it first.
         earliest = max(by_layer.values()) if scope == "traffic" else min(by_layer.values())
         order = sorted(by_layer, key=lambda layer: (max(by_layer[layer] - earliest - _LEAD, 0), positions.get(layer, 0)))

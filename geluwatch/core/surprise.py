@@ -4,9 +4,9 @@ Each score is judged twice. Its *level* is its logarithm: how far the layer is f
 much further it is than the other layers' median: traffic moves all layers together, a fault inside the model moves one.
 What the layers share cancels out of the contrast, which is what makes small faults visible on unruly traffic. The *shift*
 and the *scale* are taken over the root of the other layers' median score, above 1: when traffic moves everything, every
-layer leans further. They are judged to either side of zero. So is what the layers lean in *common* (`geluwatch.core.common`).
+layer leans further. They are judged to either side of zero.
 
-All are measured on the baseline's own windows, hour by hour where the baseline is long enough: their mean and their
+All four are measured on the baseline's own windows, hour by hour where the baseline is long enough: their mean and their
 standard deviation, and how many independent looks those rest on (scores overlap and traffic has a memory: the number of
 windows is divided by the integrated autocorrelation time). A new score then lies x standard deviations out, and the
 probability of that is Student's, the prediction distribution of one more normal value from an estimated mean and
@@ -21,19 +21,16 @@ import numpy as np
 import numpy.typing as npt
 from scipy import special
 
-from geluwatch.core import common, contrast
+from geluwatch.core import contrast
 from geluwatch.core.contrast import Bend, Layers, shared
 from geluwatch.core.looks import centre, independent, spread, upper_spread
-from geluwatch.records import Calm, Floats, Ints
+from geluwatch.records import Calm, Floats
 
-FAMILIES = ("level", "contrast", "shift", "scale", "common shift", "common scale")
-"""The ways in which a window is judged, in the order of the first axis (F) of what follows."""
+FAMILIES = ("level", "contrast", "shift", "scale")
+"""The ways in which a window is judged, in the order of the first axis of what follows."""
 
-OWN = 4
-"""The first so many of them are about a layer, the others about all of them together."""
-
-SIDES = np.array([1.0, 1.0, 2.0, 2.0, 2.0, 2.0])[:, None, None]
-"""(F, 1, 1) tails that count in each family: levels and contrasts surprise from above, the others from both sides."""
+SIDES = np.array([1.0, 1.0, 2.0, 2.0])[:, None, None]
+"""(4, 1, 1) tails that count in each family: levels and contrasts surprise from above, shifts and scales from both sides."""
 
 MOST = 300.0
 """Surprise beyond which floating point ends."""
@@ -49,15 +46,13 @@ _HOUR, _DAY, _WEEK = 3600.0, 24, 168
 
 @dataclass(frozen=True, slots=True)
 class Yardstick:
-    """What calm windows look like: the location and spread of each level, contrast, shift and scale, and of what is common.
+    """What calm windows look like: the location and spread of each level, contrast, shift and scale.
 
     K is the number of (layer, point) keys, H of horizons, S of strata (hours of the week, of the day, or one for all).
     """
 
     layers: Layers
     """Which keys belong to the same layer."""
-    points: tuple[Ints, ...]
-    """Which keys are at the same side of the GELUs."""
     level: Floats
     """(S, K, H) mean logarithm of the scores."""
     level_spread: Floats
@@ -75,17 +70,15 @@ class Yardstick:
     """(S, 2, K, H) mean shift and scale; zero where hours are not told apart, for the baseline is what they are measured from."""
     lean_spread: Floats
     """(S, 2, K, H) their standard deviations about it."""
-    common_spread: Floats
-    """(S, 2, K, H) standard deviations of the layers' median, in those of a layer."""
     looks: Floats
-    """(F, H) independent looks behind each family."""
+    """(4, H) independent looks behind each family."""
     freedom: Floats
-    """(F, K, H) degrees of freedom of the tail."""
+    """(4, K, H) degrees of freedom of the tail."""
     windows: int
     """Windows measured."""
 
     def deviations(self, scores: Floats, stratum: npt.NDArray[np.intp] | int = 0, tolerated: Floats | float = 0.0) -> Floats:
-        """Return how many standard deviations a window lies from calm: levels and contrasts above, the others either way.
+        """Return how many standard deviations a window lies from calm: levels and contrasts above, shifts and scales either way.
 
         Args:
             scores: (..., 3, K, H) statistics, in the order of `records.STATISTICS`.
@@ -93,7 +86,7 @@ class Yardstick:
             tolerated: (H,) the square of the lasting shift that does not count, over an average's variance (see `tolerated`).
 
         Returns:
-            (..., F, K, H), NaN where there is no score, nothing to contrast it with or nothing in common.
+            (..., 4, K, H), NaN where there is no score or nothing to contrast it with.
         """
         level_spread = self.level_spread[stratum]
         levels = (_logs(scores[..., 0, :, :]) - self.level[stratum]) / level_spread
@@ -103,13 +96,13 @@ class Yardstick:
         allowed_alone = np.log1p(_ALONE * tolerated) / level_spread
         contrasts = self.bend.straighten(floored - allowed_alone - others - self.contrast[stratum], others) / self.contrast_spread[stratum]
         leans = (_steadied(scores[..., 1:, :, :], level_spread * others) - self.lean[stratum]) / self.lean_spread[stratum]
-        together = _beyond(common.common(leans, self.points), tolerated) / self.common_spread[stratum]
+        leans = np.copysign(np.maximum(np.abs(leans) - np.sqrt(tolerated), 0.0), leans)
         both = np.stack([levels - allowed, contrasts], axis=-3)
         alone = np.sqrt(1.0 + len(self.level) / self.looks)[:, None, :]  # a stratum's mean rests on its share of the looks
-        return np.concatenate([both, _beyond(leans, tolerated), together], axis=-3) / alone
+        return np.concatenate([both, leans], axis=-3) / alone
 
     def surprise(self, deviations: Floats) -> Floats:
-        """Return the surprise (..., F, K, H) of deviations; it grows with them, to either side where both count."""
+        """Return the surprise (..., 4, K, H) of deviations; it grows with them, to either side where both count."""
         outward = np.where(SIDES > 1.0, np.abs(deviations), deviations)
         found: Floats = -np.log10(np.maximum(SIDES * special.stdtr(self.freedom, -outward), 10.0**-MOST))
         return found
@@ -137,10 +130,15 @@ def strata(ended: Floats) -> int:
     return next((cycle for cycle in (_WEEK, _DAY) if hours >= 2 * cycle and len(ended) >= _WINDOWS_AN_HOUR * cycle), 1)
 
 
-def measure(calm: Calm) -> Yardstick:
-    """Return the yardstick of calm scores."""
-    layers, points = contrast.by_layer(calm.keys), common.by_point(calm.keys)
-    hours = strata(calm.ended)
+def measure(calm: Calm, hours: int = 0) -> Yardstick:
+    """Return the yardstick of calm scores.
+
+    Args:
+        calm: The scores.
+        hours: Strata to tell apart; 0 to go by how long they cover.
+    """
+    layers = contrast.by_layer(calm.keys)
+    hours = hours or strata(calm.ended)
     at = stratum(calm.ended, hours)
     scores = calm.scores.astype(np.float64)
     level, level_rest = centre(_logs(scores[:, 0]), at, hours)
@@ -153,12 +151,9 @@ def measure(calm: Calm) -> Yardstick:
     leans = _steadied(scores[:, 1:], levels.deviation[at] * others)
     lean, lean_rest = centre(leans, at, hours) if hours > 1 else (np.zeros((1, *leans.shape[1:])), leans)
     shifts, scales = (spread(lean_rest[:, which], calm.horizons, at, hours) for which in range(2))
-    together = common.common(lean_rest / np.stack([shifts.deviation, scales.deviation], axis=1)[at], points)
-    common_shifts, common_scales = (spread(together[:, which], calm.horizons, at, hours) for which in range(2))
-    families = (levels, contrasts, shifts, scales, common_shifts, common_scales)
+    families = (levels, contrasts, shifts, scales)
     return Yardstick(
         layers,
-        points,
         level,
         levels.deviation,
         np.nan_to_num(own).min(axis=0).mean(axis=0),
@@ -167,7 +162,6 @@ def measure(calm: Calm) -> Yardstick:
         contrasts.deviation,
         lean,
         np.stack([shifts.deviation, scales.deviation], axis=1),
-        np.stack([common_shifts.deviation, common_scales.deviation], axis=1),
         np.stack([family.looks for family in families]),
         np.stack([family.freedom for family in families]),
         len(calm.ended),
@@ -181,12 +175,6 @@ def _steadied(leans: Floats, others: Floats) -> Floats:
     """
     steadied: Floats = leans / np.exp(0.5 * np.maximum(np.nan_to_num(others), 0.0))[..., None, :, :]
     return steadied
-
-
-def _beyond(deviations: Floats, tolerated: Floats | float) -> Floats:
-    """Return how far deviations, to either side, go beyond what is tolerated."""
-    beyond: Floats = np.copysign(np.maximum(np.abs(deviations) - np.sqrt(tolerated), 0.0), deviations)
-    return beyond
 
 
 def _logs(scores: Floats) -> Floats:

@@ -14,6 +14,7 @@ from dataclasses import replace
 from typing import NamedTuple
 
 import numpy as np
+import numpy.typing as npt
 from scipy import special
 
 from geluwatch.core import surprise
@@ -35,7 +36,7 @@ _HIGHEST = 4.0
 _REPLAYED_ALARMS = 10.0
 
 
-def most_surprising(yardstick: Yardstick, calm: Calm, tolerance: float = 0.0) -> Floats:
+def most_surprising(yardstick: Yardstick, calm: Calm, tolerance: float) -> Floats:
     """Return the largest surprise (n,) of each window, over all keys, horizons and all ways of judging; 0 where there is none.
 
     Args:
@@ -45,25 +46,27 @@ def most_surprising(yardstick: Yardstick, calm: Calm, tolerance: float = 0.0) ->
     """
     at = surprise.stratum(calm.ended, len(yardstick.level))
     allowed = surprise.tolerated(tolerance, calm.horizons, yardstick.windows)
-    return most(yardstick.surprise(yardstick.deviations(calm.scores.astype(np.float64), at, allowed)))
-
-
-def most(surprises: Floats) -> Floats:
-    """Return the largest surprise (...) of windows (..., F, K, H), 0 where nothing was judged."""
+    surprises = yardstick.surprise(yardstick.deviations(calm.scores.astype(np.float64), at, allowed))
     largest: Floats = np.nan_to_num(surprises, nan=0.0).max(axis=(-3, -2, -1), initial=0.0)
     return largest
 
 
-def unseen(calm: Calm, tolerance: float) -> list[Floats]:
-    """Return the largest surprise (m,) of each window, quarter by quarter, judged as the other three quarters would."""
+def unseen(calm: Calm, hours: int, tolerance: float) -> list[Floats]:
+    """Return the largest surprise (m,) of each window, quarter by quarter, judged as the other three quarters would.
+
+    Args:
+        calm: The windows' scores.
+        hours: Strata told apart, as in the yardstick of all windows.
+        tolerance: As for `surprise.tolerated`.
+    """
     found = []
     for part in np.array_split(np.arange(len(calm.ended)), _PARTS):
         others = np.setdiff1d(np.arange(len(calm.ended)), part)
-        found.append(most_surprising(surprise.measure(_of(calm, others)), _of(calm, part), tolerance))
+        found.append(most_surprising(surprise.measure(_of(calm, others), hours), _of(calm, part), tolerance))
     return found
 
 
-def _of(calm: Calm, which: np.ndarray[tuple[int], np.dtype[np.intp]]) -> Calm:
+def _of(calm: Calm, which: npt.NDArray[np.intp]) -> Calm:
     return replace(calm, ended=calm.ended[which], scores=calm.scores[which])
 
 

@@ -83,6 +83,8 @@ class Certificate:
     """Whether drift may page."""
     paging_reason: str = ""
     """What is missing when `paging` is false, and how many more windows it takes."""
+    tolerance: float = 0.05
+    """Square of the lasting shift that was tolerated when the limits were found, over a window's variance; so it is when they are used."""
 
 
 @dataclass(frozen=True, slots=True)

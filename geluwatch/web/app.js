@@ -69,8 +69,6 @@ const FAMILIES = {
   contrast: "against the other layers",
   shift: "all channels shifted one way",
   scale: "all channels scaled alike",
-  "common shift": "most layers shifted one way, none of them far",
-  "common scale": "most layers scaled alike, none of them much",
 };
 
 // The largest surprise of all, and how rare that is in calm traffic.

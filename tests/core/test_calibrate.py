@@ -35,6 +35,7 @@ def test_the_certificate_states_what_was_done(make_calm) -> None:
     assert found.looks == pytest.approx(2000, rel=0.2)
     assert 3.0 < found.ticket_limit < found.page_limit < math.inf
     assert found.interval[0] <= found.observed <= found.interval[1]
+    assert ONE.tolerance == found.tolerance
 
 
 @pytest.mark.parametrize(("have", "more"), [(0, 12), (1, 11), (11, 1)])
@@ -106,6 +107,14 @@ def test_tighter_budgets_give_higher_limits(make_calm) -> None:
     assert all(each.page_limit > each.ticket_limit for each in found)
 
 
+def test_limits_price_in_what_will_be_tolerated(make_calm) -> None:
+    """With a tolerance calm surprises less often, so a limit may be lower; the certificate says which was granted."""
+    calm = make_calm(iid(np.random.default_rng(15), 1000, horizons=2), None, (1, 16))
+    strict, lenient = (calibrate.certify(calm, 0, Config(horizons=(1, 16), tolerance=tolerance)) for tolerance in (0.0, 0.2))
+    assert (0.0, 0.2) == (strict.tolerance, lenient.tolerance)
+    assert lenient.ticket_limit < strict.ticket_limit - 0.2
+
+
 def test_a_budget_without_sense_does_not_lower_the_limit_into_calm(make_calm) -> None:
     """However many false alarms are allowed, a limit stays at a surprise of three."""
     found = certified(make_calm, 400, config=Config(horizons=(1,), tickets_per_month=1e12))
@@ -133,7 +142,7 @@ def test_false_alarms_in_the_replay_are_taken_off_the_budget(make_calm) -> None:
     calm = make_calm(deviations)
     found = calibrate.certify(calm, 0, ONE)
     assert found.interval[0] > found.requested
-    known = tail.measure(np.concatenate(tail.unseen(calm, ONE.tolerance)))
+    known = tail.measure(np.concatenate(tail.unseen(calm, 1, ONE.tolerance)))
     assert found.ticket_limit == pytest.approx(known.limit(found.requested / found.observed * 2.0 / 43_200))
 
 

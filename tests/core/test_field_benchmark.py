@@ -60,7 +60,7 @@ def test_who_is_told_a_change_sees_it_as_soon_as_theory_says(field) -> None:
 
 
 def test_no_one_can_be_twice_as_fast_as_a_rival_that_needs_one_window(field) -> None:
-    """The summary counts the cells in which anybody could be: not where the rival needs a window, nor where the told one needs as long."""
+    """The summary counts the cells in which somebody is: not where the rival needs a window, nor where who is told needs as long."""
     cells = {}
     for shift, delays in {"large": (1, 1, 1), "small": (3, 6, 3), "hard": (5, 6, 5)}.items():
         for who, delay in zip(("geluwatch", "rival", "told the change"), delays, strict=True):
@@ -75,5 +75,5 @@ def test_no_one_can_be_twice_as_fast_as_a_rival_that_needs_one_window(field) -> 
             }
     said = field["tables"].against(cells)
     assert "| calm | small | all | 3 | 6 | rival | 2.0 | 3 |" in said
-    assert "in 1 of 3 cells, in 1 of the 1 in which anybody could be" in said
+    assert "in 1 of 3 cells, in 1 of the 1 in which ours or a detector that is told the change is" in said
     assert "equal or faster in 3, more than 1.2 times slower in 0." in said

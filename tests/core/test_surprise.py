@@ -14,8 +14,7 @@ from geluwatch.core import surprise
 from geluwatch.core.surprise import MOST
 from geluwatch.records import Calm, Floats
 
-LEVEL, CONTRAST, SHIFT, SCALE, COMMON_SHIFT, COMMON_SCALE = range(6)
-LEANS = slice(SHIFT, COMMON_SHIFT)
+LEVEL, CONTRAST, SHIFT, SCALE = range(4)
 
 
 def scores(levels: Floats, shift: float = 0.0, scale: float = 0.0) -> Floats:
@@ -24,7 +23,7 @@ def scores(levels: Floats, shift: float = 0.0, scale: float = 0.0) -> Floats:
 
 
 def exceeding(yardstick: surprise.Yardstick, calm: Calm, least: float) -> Floats:
-    """The share (F,) of each family whose surprise is at least `least`."""
+    """The share (4,) of each family whose surprise is at least `least`."""
     found = yardstick.surprise(yardstick.deviations(calm.scores))
     share: Floats = (found >= least).mean(axis=(0, 2, 3))
     return share
@@ -38,7 +37,7 @@ def test_a_surprise_has_the_probability_that_it_states(make_calm, least: float) 
         make_calm(rng.standard_normal((count, 6)), 3, leans=7.0 * rng.standard_normal((count, 2, 6, 1))) for count in (4000, 20_000)
     )
     found = exceeding(surprise.measure(known), unseen, least)
-    assert found == pytest.approx(np.full(len(surprise.FAMILIES), 10.0**-least), rel=0.3)
+    assert found == pytest.approx(np.full(4, 10.0**-least), rel=0.3)
 
 
 def test_hours_told_apart_keep_the_promise_too(make_calm) -> None:
@@ -59,7 +58,7 @@ def test_a_mean_of_few_looks_widens_what_is_usual(make_calm) -> None:
     """A deviation counts the uncertainty of the mean that it is taken from: that of its stratum's share of the looks."""
     for windows, seconds, strata in ((20, 60.0, 1), (300, 600.0, 24)):
         yardstick = surprise.measure(make_calm(np.random.default_rng(18).standard_normal((windows, 1)), seconds=seconds))
-        certain = replace(yardstick, looks=np.full_like(yardstick.looks, 1e12))
+        certain = replace(yardstick, looks=np.full((4, 1), 1e12))
         found, narrow = (float(each.deviations(scores(np.full((1, 1), 1.5)))[LEVEL, 0, 0]) for each in (yardstick, certain))
         assert narrow / found == pytest.approx(np.sqrt(1 + strata / yardstick.looks[LEVEL, 0]))
 
@@ -180,7 +179,7 @@ def yardstick(make_calm) -> surprise.Yardstick:
     return surprise.measure(make_calm(np.random.default_rng(16).standard_normal((50, 2))))
 
 
-@given(deviations=hnp.arrays(np.float64, (3, 6, 2, 1), elements=st.floats(-1e6, 1e6)), more=st.floats(0, 1e6))
+@given(deviations=hnp.arrays(np.float64, (3, 4, 2, 1), elements=st.floats(-1e6, 1e6)), more=st.floats(0, 1e6))
 def test_surprise_grows_with_the_deviation(yardstick: surprise.Yardstick, deviations: Floats, more: float) -> None:
     """Further out is never less surprising, nothing is below zero or above the most."""
     deviations[:, SHIFT:] = np.abs(deviations[:, SHIFT:])
@@ -192,7 +191,7 @@ def test_surprise_grows_with_the_deviation(yardstick: surprise.Yardstick, deviat
 
 def test_the_most_surprising_is_a_finite_number(yardstick: surprise.Yardstick) -> None:
     """An infinite deviation has the most surprise there is, the middle has that of one in two, and a missing one none."""
-    found = yardstick.surprise(np.array([np.inf, 0.0, np.nan, -np.inf]).reshape(4, 1, 1, 1) * np.ones((4, 6, 2, 1)))[:, LEVEL, 0, 0]
+    found = yardstick.surprise(np.array([np.inf, 0.0, np.nan, -np.inf]).reshape(4, 1, 1, 1) * np.ones((4, 4, 2, 1)))[:, LEVEL, 0, 0]
     assert [MOST, pytest.approx(np.log10(2)), pytest.approx(np.nan, nan_ok=True), pytest.approx(0.0)] == list(found)
 
 
@@ -222,12 +221,12 @@ def test_shifts_and_scales_surprise_to_either_side(make_calm) -> None:
     yardstick = surprise.measure(make_calm(np.random.default_rng(21).standard_normal((500, 4)), leans=leans))
     above, below = (yardstick.deviations(scores(np.ones((4, 1)), lean, -lean)) for lean in (12.0, -12.0))
     assert above[SHIFT:] == pytest.approx(-below[SHIFT:])
-    assert np.abs(above[LEANS]) == pytest.approx(4.0, rel=0.15)
+    assert np.abs(above[SHIFT:]) == pytest.approx(4.0, rel=0.15)
     assert yardstick.surprise(above)[SHIFT:] == pytest.approx(yardstick.surprise(below)[SHIFT:])
     alone = replace(yardstick, freedom=np.full_like(yardstick.freedom, 50.0))
-    out = alone.surprise(np.full((6, 4, 1), 4.0))
+    out = alone.surprise(np.full((4, 4, 1), 4.0))
     assert out[SHIFT] == pytest.approx(out[LEVEL] - np.log10(2))
-    assert alone.surprise(np.full((6, 4, 1), -4.0))[LEVEL].max() < 0.01
+    assert alone.surprise(np.full((4, 4, 1), -4.0))[LEVEL].max() < 0.01
 
 
 def test_leans_are_measured_against_how_far_the_other_layers_are_out(make_calm) -> None:
@@ -239,41 +238,7 @@ def test_leans_are_measured_against_how_far_the_other_layers_are_out(make_calm) 
     assert near == pytest.approx(usual, rel=0.05)
     assert far == pytest.approx(usual / 4.0, rel=0.1)
     alone = make_calm(rng.standard_normal((500, 1)), leans=rng.standard_normal((500, 2, 1, 1)))
-    assert np.isfinite(surprise.measure(alone).deviations(scores(np.ones((1, 1)), 5.0))[LEANS]).all()
-
-
-def test_what_layers_do_alike_stands_out_where_no_layer_does(make_calm) -> None:
-    """Nine layers that each lean by a deviation and a half, which is nothing, are in common far out; one that leans alone is not common."""
-    rng = np.random.default_rng(23)
-    yardstick = surprise.measure(make_calm(rng.standard_normal((1000, 9)), leans=rng.standard_normal((1000, 2, 9, 1))))
-    alike, alone = scores(np.ones((9, 1)), 1.5), scores(np.ones((9, 1)))
-    alone[1, 4] = 30.0
-    together, single = (yardstick.deviations(each)[..., 0] for each in (alike, alone))
-    assert np.abs(together[LEANS]).max() < 1.8 < 3.0 < together[COMMON_SHIFT].min()
-    assert 1 == len(set(together[COMMON_SHIFT]))
-    assert together[COMMON_SCALE] == pytest.approx(0.0, abs=1e-12)
-    assert np.abs(single[COMMON_SHIFT]).max() < 1.0 < 20.0 < single[SHIFT, 4]
-
-
-def test_two_layers_have_nothing_in_common(make_calm) -> None:
-    """Of two layers one would carry the median, and without a value at some layer nothing is known of all."""
-    rng = np.random.default_rng(24)
-    two, three = (surprise.measure(make_calm(rng.standard_normal((200, n)), leans=rng.standard_normal((200, 2, n, 1)))) for n in (2, 3))
-    assert np.isnan(two.deviations(scores(np.ones((2, 1))))[COMMON_SHIFT:]).all()
-    assert np.isfinite(three.deviations(scores(np.ones((3, 1))))[COMMON_SHIFT:]).all()
-    silent = scores(np.ones((3, 1)))
-    silent[:, 1] = np.nan
-    assert np.isnan(three.deviations(silent)[COMMON_SHIFT:]).all()
-
-
-def test_a_common_lean_is_tolerated_as_a_layer_s_own_is(make_calm) -> None:
-    """What each layer may lean for good, all may together."""
-    rng = np.random.default_rng(25)
-    yardstick = surprise.measure(make_calm(rng.standard_normal((1000, 9)), leans=rng.standard_normal((1000, 2, 9, 1))))
-    allowed = surprise.tolerated(0.5, (1,), 1000)
-    lean = float(np.sqrt(allowed[0])) * float(yardstick.lean_spread[0, 0].min())
-    assert yardstick.deviations(scores(np.ones((9, 1)), lean), 0, allowed)[COMMON_SHIFT] == pytest.approx(0.0, abs=0.15)
-    assert yardstick.deviations(scores(np.ones((9, 1)), lean))[COMMON_SHIFT].min() > 1.4
+    assert np.isfinite(surprise.measure(alone).deviations(scores(np.ones((1, 1)), 5.0))[SHIFT:]).all()
 
 
 def test_a_lean_is_judged_from_zero_until_hours_are_told_apart(make_calm) -> None:

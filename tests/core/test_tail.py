@@ -28,14 +28,14 @@ def thinning(rng: np.random.Generator, count: int, decades: float, searches: int
 def test_each_quarter_is_judged_by_the_other_three(make_calm) -> None:
     """What is told of a quarter is what a yardstick of the other three says of it, whatever else the quarter holds."""
     calm = make_calm(iid(np.random.default_rng(14), 400))
-    parts = tail.unseen(calm, 0.05)
+    parts = tail.unseen(calm, 1, 0.05)
     assert [100] * 4 == [len(part) for part in parts]
     others = Calm(calm.keys, calm.horizons, np.delete(calm.ended, np.s_[100:200]), np.delete(calm.scores, np.s_[100:200], axis=0))
     quarter = Calm(calm.keys, calm.horizons, calm.ended[100:200], calm.scores[100:200])
     assert parts[1].tolist() == tail.most_surprising(surprise.measure(others), quarter, 0.05).tolist()
     spoilt = iid(np.random.default_rng(14), 400)
     spoilt[150] += 20.0
-    again = tail.unseen(make_calm(spoilt), 0.05)
+    again = tail.unseen(make_calm(spoilt), 1, 0.05)
     assert again[1][:50].tolist() == parts[1][:50].tolist()
     assert again[1][50] > 20.0
 
@@ -43,7 +43,7 @@ def test_each_quarter_is_judged_by_the_other_three(make_calm) -> None:
 def test_what_is_tolerated_surprises_less(make_calm) -> None:
     """A tolerance lowers every surprise or leaves it, and without one more windows lie beyond the threshold."""
     calm = make_calm(iid(np.random.default_rng(15), 400, horizons=2), None, (1, 16))
-    strict, lenient = (np.concatenate(tail.unseen(calm, tolerance)) for tolerance in (0.0, 0.05))
+    strict, lenient = (np.concatenate(tail.unseen(calm, 1, tolerance)) for tolerance in (0.0, 0.05))
     assert (lenient <= strict + 1e-12).all()
     assert lenient.sum() < 0.9 * strict.sum()
 
@@ -73,7 +73,9 @@ def test_few_windows_are_taken_for_probabilities(make_calm) -> None:
     assert (2.5, 1 / 12) == (known.threshold, known.rate)
     assert known.decades == pytest.approx(1.0 + 1.0 / math.sqrt(50.0))
     assert known.limit(1 / 120) == pytest.approx(2.5 + known.decades)
-    assert 3 == len(tail.measure(np.concatenate(tail.unseen(make_calm(iid(np.random.default_rng(18), 12)), 0.05))))
+    parts = tail.unseen(make_calm(iid(np.random.default_rng(18), 12)), 1, 0.05)
+    assert [3] * 4 == [len(part) for part in parts]
+    assert 5.0 < tail.measure(np.concatenate(parts)).limit(2.0 / 43_200) < 9.0
 
 
 def test_one_incident_does_not_blind() -> None:
@@ -118,7 +120,7 @@ def test_the_replay_s_interval_is_garwood_s(make_calm, spoilt: int) -> None:
     """The 95 % interval of the replay is that of the chi-squared quantiles, from zero where nothing was seen."""
     deviations = iid(np.random.default_rng(7), 1000)
     deviations[500 : 500 + 4 * spoilt : 4] += 10.0
-    asked, observed, interval = tail.replay(tail.unseen(make_calm(deviations), 0.05))
+    asked, observed, interval = tail.replay(tail.unseen(make_calm(deviations), 1, 0.05))
     assert 10.0 == asked
     assert observed >= spoilt
     low = chi2.ppf(0.025, 2 * observed) / 2 if observed else 0.0
@@ -128,7 +130,7 @@ def test_the_replay_s_interval_is_garwood_s(make_calm, spoilt: int) -> None:
 def test_nothing_seen_in_a_replay_starts_the_interval_at_zero(make_calm) -> None:
     """Scores that fall short of any alarm leave 0 to 3.7 false alarms to expect."""
     even = np.tile([[-1.0, 1.0], [1.0, -1.0]], (200, 1))
-    _, observed, interval = tail.replay(tail.unseen(make_calm(even), 0.05))
+    _, observed, interval = tail.replay(tail.unseen(make_calm(even), 1, 0.05))
     assert 0 == observed
     assert interval == pytest.approx((0.0, 3.689), abs=1e-3)
 
@@ -137,7 +139,7 @@ def test_an_incident_counts_whichever_quarter_it_is_in(make_calm) -> None:
     """With the quarters in another order the replay sees the same."""
     deviations = iid(np.random.default_rng(14), 1000)
     deviations[510:740:20] += 10.0
-    first, second = (tail.replay(tail.unseen(make_calm(each), 0.05)) for each in (deviations, np.roll(deviations, 250, axis=0)))
+    first, second = (tail.replay(tail.unseen(make_calm(each), 1, 0.05)) for each in (deviations, np.roll(deviations, 250, axis=0)))
     assert first == second
     assert first[1] >= 11
 
@@ -146,6 +148,6 @@ def test_a_replay_of_calm_gives_about_what_was_asked_for(make_calm) -> None:
     """On independent windows the false alarms asked for lie within the interval in most of twenty baselines."""
     within = 0
     for seed in range(20):
-        asked, _, (low, high) = tail.replay(tail.unseen(make_calm(iid(np.random.default_rng(seed), 2000)), 0.05))
+        asked, _, (low, high) = tail.replay(tail.unseen(make_calm(iid(np.random.default_rng(seed), 2000)), 1, 0.05))
         within += low <= asked <= high
     assert within >= 14

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
+from dataclasses import fields
 from typing import Any
 
 from geluwatch.errors import StoreError
@@ -19,6 +20,8 @@ VERSION = 2
 
 _COUNTS = ("windows", "left_out", "strata", "replayed", "observed")
 _NUMBERS = ("seconds", "looks", "tickets_per_month", "pages_per_quarter", "ticket_limit", "page_limit", "requested")
+# Not written where it is the usual one, so that files of releases that did not know it stay what they are, byte for byte.
+_TOLERANCE = next(each.default for each in fields(Certificate) if each.name == "tolerance")
 
 
 def encode_certificate(certificate: Certificate) -> dict[str, Any]:
@@ -31,6 +34,7 @@ def encode_certificate(certificate: Certificate) -> dict[str, Any]:
         "paging_reason": certificate.paging_reason,
         **{name: int(getattr(certificate, name)) for name in _COUNTS},
         **{name: json_number(getattr(certificate, name)) for name in _NUMBERS},
+        **({} if certificate.tolerance == _TOLERANCE else {"tolerance": float(certificate.tolerance)}),
         "horizons": [int(horizon) for horizon in certificate.horizons],
         "interval": [json_number(end) for end in certificate.interval],
     }
@@ -54,7 +58,7 @@ def decode_certificate(stored: Mapping[str, Any], name: str = "The certificate")
 def _second(stored: Mapping[str, Any]) -> Certificate:
     low, high = map(float, stored["interval"])
     values = {name: value for name, value in stored.items() if name != "version"}
-    numbers = {name: float(values[name]) for name in _NUMBERS}
+    numbers = {name: float(values[name]) for name in (*_NUMBERS, *({"tolerance"} & values.keys()))}
     return Certificate(**{**values, **numbers, "horizons": tuple(stored["horizons"]), "interval": (low, high)})
 
 

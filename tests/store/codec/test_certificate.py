@@ -38,6 +38,7 @@ certificates = st.builds(
     reason=texts,
     paging=st.booleans(),
     paging_reason=texts,
+    tolerance=st.floats(0, 1e6),
 )
 
 FIRST = {
