@@ -21,6 +21,7 @@ from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
+import stamp
 from scipy import special
 from simulation import CHANNELS, KEYS, LAYERS, MINUTE, SIZE, Alarm, Cell, Judge, Scorer, Traffic, noise, record
 
@@ -211,7 +212,8 @@ def main() -> None:
     print(table(outcomes), "\n\none bad pod in 20:", named)
     if not chosen.cells:
         RESULTS.mkdir(exist_ok=True)
-        written = {"outcomes": [asdict(one) for one in outcomes], "bad_pod": named}
+        source = stamp.of([*stamp.package("core", "records"), stamp.PACKAGE / "config.py", *stamp.scripts("calibration", "simulation")])
+        written = {"source": source, "outcomes": [asdict(one) for one in outcomes], "bad_pod": named}
         (RESULTS / "calibration.json").write_text(json.dumps(written, indent=1) + "\n")
         (RESULTS / "calibration.md").write_text(table(outcomes) + f"\n\nOne bad pod in 20: {named}\n")
 

@@ -15,7 +15,6 @@ source file of the baseline. A window is 32 texts and a simulated minute; the tr
 from __future__ import annotations
 
 import argparse
-import hashlib
 import json
 import math
 import os
@@ -26,9 +25,9 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
-from pathlib import Path
 
 import corpus
+import stamp
 import torch
 from stage import TEXTS, Seen, Stage, Texts, batches, in_turn, look, scaled, windows
 
@@ -38,8 +37,7 @@ from geluwatch.records import Report
 from geluwatch.store import SqlBaselines
 from geluwatch.store.memory import MemoryBaselines
 
-ROOT = Path(__file__).resolve().parent.parent
-RESULTS = ROOT / "benchmarks" / "results"
+RESULTS = stamp.ROOT / "benchmarks" / "results"
 Minutes = list[list[Texts]]
 
 
@@ -228,16 +226,6 @@ def trajectory(evidence: tuple[float, ...]) -> str:
     return " ".join(f"{value:.2f}" for value in evidence[:8]) + (f" ... most {most:.2f}" if len(evidence) > 8 else "")
 
 
-def source_hash() -> str:
-    """Return a hash over everything that can change the figures, so that stale results show."""
-    digest = hashlib.sha256()
-    for path in sorted(
-        [*(ROOT / "geluwatch").rglob("*.py"), *(ROOT / "benchmarks" / f"{name}.py" for name in ("corpus", "detection", "stage"))]
-    ):
-        digest.update(path.relative_to(ROOT).as_posix().encode() + path.read_bytes())
-    return digest.hexdigest()[:16]
-
-
 def run(options: argparse.Namespace) -> Iterator[Outcome]:
     """Yield the outcomes of the sections asked for."""
     plan = QUICK if options.quick else Plan()
@@ -254,7 +242,7 @@ def save(outcomes: list[Outcome], options: argparse.Namespace) -> None:
     """Write the tables and all trajectories."""
     RESULTS.mkdir(exist_ok=True)
     facts = {
-        "source": source_hash(),
+        "source": stamp.of([*stamp.package(), *stamp.scripts("corpus", "detection", "stage")]),
         "machine": f"{platform.machine()}, {os.cpu_count()} cores, CPU only",
         "torch": torch.__version__,
         "plan": asdict(QUICK if options.quick else Plan()),

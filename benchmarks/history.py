@@ -13,7 +13,6 @@ windows become hours, past two weeks a day. A month under the default retention 
 from __future__ import annotations
 
 import argparse
-import hashlib
 import json
 import os
 import platform
@@ -26,6 +25,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import stamp
 from scipy.special import ndtr
 
 from geluwatch.core import history
@@ -34,8 +34,7 @@ from geluwatch.records import POINTS, Moments, PointKey, PointSummary, PointWind
 from geluwatch.retention import DAY, HOUR, Retention
 from geluwatch.store import SqlHistory, codec
 
-ROOT = Path(__file__).resolve().parent.parent
-RESULTS = ROOT / "benchmarks" / "results"
+RESULTS = stamp.ROOT / "benchmarks" / "results"
 ROWS = 1024
 MINUTE = 60.0
 DRAWN = 4
@@ -203,10 +202,8 @@ def by_dtype() -> dict[str, dict[str, float]]:
 
 def facts() -> dict[str, Any]:
     """Return what the figures depend on: a hash of the sources and the machine."""
-    digest = hashlib.sha256()
-    for path in sorted([*(ROOT / "geluwatch").rglob("*.py"), Path(__file__)]):
-        digest.update(path.relative_to(ROOT).as_posix().encode() + path.read_bytes())
-    return {"source": digest.hexdigest()[:16], "machine": f"{platform.machine()}, {os.cpu_count()} cores", "retention": repr(Retention())}
+    source = stamp.of([*stamp.package(), *stamp.scripts("history")])
+    return {"source": source, "machine": f"{platform.machine()}, {os.cpu_count()} cores", "retention": repr(Retention())}
 
 
 def mb(size: float) -> str:

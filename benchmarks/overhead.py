@@ -18,7 +18,6 @@ interval holds the target.
 from __future__ import annotations
 
 import argparse
-import hashlib
 import json
 import os
 import platform
@@ -31,11 +30,11 @@ import urllib.request
 from collections.abc import Mapping
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass
-from pathlib import Path
 from typing import Any
 
 import charts
 import numpy as np
+import stamp
 import torch
 from contenders import RIVALS, SHARE_OF_TIME, Compiled, Contenders, Switched
 from torch import nn
@@ -43,8 +42,7 @@ from work import COMPILED, WIDTHS, WORK, gelus
 
 import geluwatch
 
-ROOT = Path(__file__).resolve().parent.parent
-RESULTS = ROOT / "benchmarks" / "results"
+RESULTS = stamp.ROOT / "benchmarks" / "results"
 BLOCK_SECONDS = 0.08
 """Least duration of a block of steps."""
 SCRAPE_SECONDS = 15.0
@@ -209,14 +207,10 @@ def peak_here(name: str, *, watched: bool) -> float:
     return growth / 1024
 
 
-def source_hash() -> str:
-    """Return a hash over everything that can change the figures, so that stale results show; what works apart from a model cannot."""
-    package = ROOT / "geluwatch"
-    sources = [path for path in package.rglob("*.py") if path.relative_to(package).parts[0] not in {"cli", "mixin", "store"}]
-    digest = hashlib.sha256()
-    for path in sorted([*sources, *(Path(__file__).with_name(f"{name}.py") for name in ("overhead", "contenders", "work"))]):
-        digest.update(path.relative_to(ROOT).as_posix().encode() + path.read_bytes())
-    return digest.hexdigest()[:16]
+def source() -> str:
+    """Return the stamp of everything that can change the figures; what works apart from a model cannot."""
+    apart = [each for part in ("cli", "mixin", "store") for each in stamp.package(part)]
+    return stamp.of({*stamp.package(), *stamp.scripts("overhead", "contenders", "work")} - set(apart))
 
 
 def table(rows: list[Row]) -> str:
@@ -290,7 +284,7 @@ def save(rows: list[Row]) -> None:
     """Write the table, the figures and the picture; after each row, for all of them take an hour."""
     RESULTS.mkdir(exist_ok=True)
     facts: dict[str, Any] = {
-        "source": source_hash(),
+        "source": source(),
         "machine": f"{platform.machine()}, {os.cpu_count()} cores, CPU only",
         "torch": torch.__version__,
         "threads": torch.get_num_threads(),

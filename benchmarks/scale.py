@@ -13,21 +13,19 @@ core of its own where there are two.
 from __future__ import annotations
 
 import argparse
-import hashlib
 import json
 import os
 import platform
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import growth
 import judging
 import scraping
+import stamp
 import torch
 
-ROOT = Path(__file__).resolve().parent.parent
-RESULTS = ROOT / "benchmarks" / "results"
+RESULTS = stamp.ROOT / "benchmarks" / "results"
 MODULES = {"growth": "growth", "scrape": "scraping", "scoring": "judging"}
 SHARED = ("contenders", "scale", "scoring", "scraper", "stack")
 
@@ -40,12 +38,8 @@ TEXTS: dict[str, tuple[str, Callable[[Any], str]]] = {
 
 def facts(section: str) -> dict[str, Any]:
     """Return what the figures of a section depend on: a hash of the sources, the machine, torch."""
-    digest = hashlib.sha256()
-    scripts = (Path(__file__).with_name(f"{name}.py") for name in (*SHARED, MODULES[section]))
-    for path in sorted([*(ROOT / "geluwatch").rglob("*.py"), *scripts]):
-        digest.update(path.relative_to(ROOT).as_posix().encode() + path.read_bytes())
     return {
-        "source": digest.hexdigest()[:16],
+        "source": stamp.of([*stamp.package(), *stamp.scripts(*SHARED, MODULES[section])]),
         "machine": f"{platform.machine()}, {os.cpu_count()} cores, CPU only",
         "torch": torch.__version__,
         "threads": torch.get_num_threads(),

@@ -22,6 +22,7 @@ from pathlib import Path
 from unittest.mock import patch
 
 import numpy as np
+import stamp
 
 from geluwatch import Config
 from geluwatch.core import histogram, panel, recorder
@@ -150,7 +151,12 @@ def main() -> None:
     )
     print(grown)
     RESULTS.mkdir(exist_ok=True)
-    (RESULTS / "scoring.json").write_text(json.dumps({"costs": costs, "soak": readings}, indent=1) + "\n")
+    (RESULTS / "scoring.json").write_text(
+        json.dumps(
+            {"source": stamp.of([*stamp.package("core", "records"), *stamp.scripts("scoring")]), "costs": costs, "soak": readings}, indent=1
+        )
+        + "\n"
+    )
     (RESULTS / "scoring.md").write_text("\n".join(lines) + "\n" + grown + "\n")
 
 

@@ -6,26 +6,22 @@ Several processes may work on one part, each on cells of its own (`--only`).
 from __future__ import annotations
 
 import fcntl
-import hashlib
 import json
 import math
 from pathlib import Path
 from typing import Any
 
-ROOT = Path(__file__).resolve().parents[2]
-RESULTS = ROOT / "benchmarks" / "results" / "field"
+import stamp
+
+RESULTS = stamp.ROOT / "benchmarks" / "results" / "field"
 
 
 def source_hash() -> str:
-    """Return a hash over everything that can change the figures, so that stale results show."""
-    digest = hashlib.sha256()
-    folders = (ROOT / "geluwatch" / "core", ROOT / "geluwatch" / "records", ROOT / "benchmarks" / "field")
-    files = [path for folder in folders for path in folder.rglob("*") if path.suffix in {".py", ".txt"} and "results" not in path.parts]
-    files += [ROOT / "geluwatch" / "config.py", *(ROOT / "benchmarks" / f"{name}.py" for name in ("calibration", "simulation", "corpus"))]
-    for path in sorted(files):
-        if path.name not in {"tables.py", "pictures.py"}:  # these only show what was measured
-            digest.update(path.relative_to(ROOT).as_posix().encode() + path.read_bytes())
-    return digest.hexdigest()[:16]
+    """Return the stamp of everything that can change the figures; tables and pictures only show them."""
+    here = [path for path in Path(__file__).parent.rglob("*") if path.suffix in {".py", ".txt"}]
+    measured = [path for path in here if path.name not in {"tables.py", "pictures.py"}]
+    package = [*stamp.package("core", "records"), stamp.PACKAGE / "config.py"]
+    return stamp.of([*package, *measured, *stamp.scripts("calibration", "simulation", "corpus")])
 
 
 class Book:

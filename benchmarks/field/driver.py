@@ -18,18 +18,19 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import stamp
 
 from . import ours, tables, told, tuning
-from .book import RESULTS, ROOT, Book, source_hash
+from .book import RESULTS, Book, source_hash
 from .cells import CALM, LEAD, TUNE, Case, Drawn, Size, Traffic
 from .rivals import RIVALS, Environments, Rival, ask
 from .streams import NULLS
+from .tables import OURS, TOLD
 
 QUICK = Size(values=720, summaries=4_320, baselines=2, trials=6, after=48)
 FULL = Size(values=1_440, summaries=43_200, baselines=4, trials=20, after=48)
 TRAFFIC = ("AR(1), rho 0.9, jitter 0.03", "AR(1), rho 0.9, jitter 0.03, all channels as one")
 """Where delays are measured."""
-OURS = "geluwatch"
 ALARMS = ("ticket", "page")
 """Verdicts that somebody hears of."""
 _EPOCH = 1_000 * 86_400.0
@@ -153,9 +154,9 @@ def _delays(run: Run, book: Book, traffic: Traffic, case: Case, limits: dict[str
         verdicts = [tuning.delay(np.isin(each.verdicts[LEAD:], ALARMS)) for each in seen]
         layers = [each.first[LEAD + int(np.argmax(said))] for each, said in zip(seen, tickets, strict=True)]
         _enter(book, name, {**facts, "who": OURS, "default": verdicts, "tuned": verdicts, "drift": drift, "first": layers})
-    name = f"{start} | {told.NAME}"
+    name = f"{start} | {TOLD}"
     if isinstance(traffic, Drawn) and run.wants(book, name):
-        _enter(book, name, {**facts, "who": told.NAME, "default": [], "tuned": told.delays(traffic, case)})
+        _enter(book, name, {**facts, "who": TOLD, "default": [], "tuned": told.delays(traffic, case)})
 
 
 def faults(run: Run, book: Book) -> None:
@@ -210,7 +211,7 @@ def main() -> int:
     parser.add_argument("--size", choices=("quick", "full"), default="full")
     parser.add_argument("--only", default="", help="only cells whose name holds this")
     parser.add_argument("--rivals", default="", help="only these scripts, with commas")
-    parser.add_argument("--cache", type=Path, default=ROOT / "build" / "field", help="streams, baselines and environments")
+    parser.add_argument("--cache", type=Path, default=stamp.ROOT / "build" / "field", help="streams, baselines and environments")
     parser.add_argument("--out", type=Path, default=RESULTS)
     parser.add_argument("--fresh", action="store_true", help="forget what was measured before")
     parser.add_argument("--tables", action="store_true", help="measure nothing; show what is known")

@@ -13,13 +13,13 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from . import tables, tuning
+from . import tuning
 from .cells import LEAD, TUNE, Case, Traffic
 from .rivals import Rival
 from .streams import Singles
+from .tables import TOLD
 
-NAME = tables.TOLD
-_READS = Rival(NAME, "", "", "summaries")
+_READS = Rival(TOLD, "", "", "summaries")
 
 
 @dataclass(frozen=True)
