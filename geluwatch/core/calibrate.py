@@ -41,7 +41,7 @@ MOST_LEFT_OUT = 0.10
 _MONTH = 30 * 24 * 3600.0
 _MONTHS_A_QUARTER = 3.0
 _LEAST_LIMIT = 3.0
-_BAD_LUCK = 1e-3
+_BAD_LUCK = 1e-4
 _NEVER = math.inf
 
 
@@ -115,7 +115,7 @@ def _monthly(certificate: Certificate) -> tuple[float, float]:
 
 
 def _too_many(observed: int, requested: float) -> bool:
-    """Return whether so many false alarms where so many were asked for are more than bad luck: once in a thousand baselines."""
+    """Return whether so many false alarms where so many were asked for are more than bad luck: once in ten thousand baselines."""
     return float(special.pdtrc(observed - 1, requested)) < _BAD_LUCK if observed else False
 
 

@@ -28,8 +28,9 @@ _PARTS = 4
 # Where surprises are counted: rare enough to be a tail, common enough to be seen. Wide models surprise more in every window.
 _COUNTED_AT = 2.5
 _COUNTED_SHARE = 0.03
-# Peaks say how the tail thins out; until there are many, that they are exact probabilities weighs as much as so many peaks.
+# Peaks say how the tail thins out; until there are many, what simulated traffic mostly takes weighs as much as so many peaks.
 _PRIOR_PEAKS = 50.0
+_PRIOR_DECADES = 1.05
 # A peak counts no higher above the threshold: one incident in a baseline must not blind whoever arms it.
 _HIGHEST = 4.0
 # False alarms that the replay asks for, so that there is something to count.
@@ -92,7 +93,7 @@ def measure(worst: Floats) -> Tail:
     threshold = max(_COUNTED_AT, float(np.quantile(worst, 1.0 - _COUNTED_SHARE)))
     excesses = np.minimum(peaks(worst, threshold, float(np.median(worst))) - threshold, _HIGHEST)
     count = len(excesses)
-    decades = (_PRIOR_PEAKS + math.log(10.0) * float(excesses.sum())) / (_PRIOR_PEAKS + count)
+    decades = (_PRIOR_DECADES * _PRIOR_PEAKS + math.log(10.0) * float(excesses.sum())) / (_PRIOR_PEAKS + count)
     doubt = 1.0 / math.sqrt(_PRIOR_PEAKS + count)
     return Tail(threshold, (count + math.sqrt(count) + 1.0) / len(worst), decades * (1.0 + doubt))
 

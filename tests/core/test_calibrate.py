@@ -138,7 +138,7 @@ def test_false_alarms_in_the_replay_are_taken_off_the_budget(make_calm) -> None:
     """A baseline that alarms, replayed, several times as often as asked for gets as much less of its budget."""
     rng = np.random.default_rng(13)
     deviations = iid(rng, 2000)
-    deviations[1000:1500:25] += 10.0
+    deviations[1000:1500:16] += 10.0
     calm = make_calm(deviations)
     found = calibrate.certify(calm, 0, ONE)
     assert found.interval[0] > found.requested
