@@ -59,7 +59,7 @@ def delays(cells: dict[str, Cell], limits: str) -> str:
     """Return median delays by shift and tool, at default or tuned limits."""
     shown = [cell for cell in cells.values() if "shift" in cell and cell[limits]]
     who = sorted(dict.fromkeys(cell["who"] for cell in shown), key=lambda name: {OURS: 0, TOLD: 1}.get(name, 2))
-    kinds = list(dict.fromkeys((cell["null"], cell["shift"], cell["place"]) for cell in shown))
+    kinds = sorted(dict.fromkeys((cell["null"], cell["shift"], cell["place"]) for cell in shown), key=_traffic)
     found = {(cell["null"], cell["shift"], cell["place"], cell["who"]): cell for cell in shown}
     rows = []
     for kind in kinds:
@@ -88,7 +88,12 @@ def against(cells: dict[str, Cell]) -> str:
     rivals = {kind: _best(found) for kind, found in kinds.items()}
     races = {kind: Race(found[OURS], *rivals[kind], found.get(TOLD)) for kind, found in kinds.items() if OURS in found and rivals[kind][1]}
     heads = ("traffic", "shift", "where", OURS, "best rival", "which", "times as fast", TOLD)
-    return table(heads, [[*kind, *race.shown()] for kind, race in races.items()]) + _summary(list(races.values()))
+    return table(heads, [[*kind, *races[kind].shown()] for kind in sorted(races, key=_traffic)]) + _summary(list(races.values()))
+
+
+def _traffic(kind: tuple[str, str, str]) -> str:
+    """Return what cells are kept together by, for several processes may have measured them in turns."""
+    return kind[0]
 
 
 def _best(found: dict[str, float]) -> tuple[float, str]:
