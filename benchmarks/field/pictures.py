@@ -10,7 +10,7 @@ import matplotlib
 matplotlib.use("svg")
 from matplotlib import pyplot as plt
 
-from .tables import OURS, Cell, load, middle
+from .tables import OURS, TOLD, Cell, load, middle
 
 plt.rcParams["svg.hashsalt"] = "geluwatch"  # the same file from the same figures
 
@@ -40,7 +40,7 @@ def _rates(cells: dict[str, Cell]) -> dict[str, dict[str, float]]:
 def _delays(cells: dict[str, Cell]) -> dict[str, dict[str, float]]:
     """Return the median delays by case and tool."""
     found: dict[str, dict[str, float]] = {}
-    for cell in cells.values():
+    for cell in sorted(cells.values(), key=lambda cell: str(cell["null"])):
         if "shift" in cell and cell["who"] not in _DUMMIES:
             value = middle(cell["tuned"])
             name = f"{cell['null']}: {cell['shift']}, {cell['place']}"
@@ -54,12 +54,12 @@ def _draw(path: Path, rows: dict[str, dict[str, float]], label: str, budget: flo
     for number, name in enumerate(who):
         mine = name == OURS
         points = [(row[name], place + (number / len(who) - 0.5) * 0.6) for place, row in enumerate(rows.values()) if name in row]
-        colour = "#1f5fa8" if mine else plt.get_cmap("tab20")(number % 20)
+        colour = {OURS: "#1f5fa8", TOLD: "#222222"}.get(name, plt.get_cmap("tab20")(number % 20))
         axes.plot(
             *zip(*points, strict=True),
-            _MARKS[number % len(_MARKS)],
+            "|" if name == TOLD else _MARKS[number % len(_MARKS)],
             color=colour,
-            markersize=8 if mine else 5,
+            markersize=8 if mine else 12 if name == TOLD else 5,
             label=name,
             zorder=3 if mine else 2,
         )
