@@ -5,6 +5,7 @@ Several processes may work on one part, each on cells of its own (`--only`).
 
 from __future__ import annotations
 
+import ast
 import fcntl
 import json
 import math
@@ -13,23 +14,44 @@ from typing import Any
 
 import stamp
 
+HERE = Path(__file__).parent
 RESULTS = stamp.ROOT / "benchmarks" / "results" / "field"
 
 
-def source_hash() -> str:
-    """Return the stamp of everything that can change the figures; tables and pictures only show them."""
-    here = [path for path in Path(__file__).parent.rglob("*") if path.suffix in {".py", ".txt"}]
-    measured = [path for path in here if path.name not in {"tables.py", "pictures.py"}]
+def source_hash(module: str) -> str:
+    """Return the stamp of all that can change what a module of this folder measures: the detector, and what the module imports.
+
+    Tables and pictures only show it. The rivals' scripts and pins belong to each module that reaches them.
+    """
     package = [*stamp.package("core", "records"), stamp.PACKAGE / "config.py"]
-    return stamp.of([*package, *measured, *stamp.scripts("calibration", "simulation", "corpus")])
+    scripts = stamp.scripts("calibration", "simulation", "corpus")
+    return stamp.of([*package, *scripts, *(path for name in reached(module) for path in _files(name))])
+
+
+def reached(module: str) -> set[str]:
+    """Return a module of this folder and those that it imports, one by way of the other."""
+    found, left = set(), {module}
+    while left:
+        name = left.pop()
+        found.add(name)
+        tree = ast.parse((HERE / f"{name}.py").read_text()) if (HERE / f"{name}.py").exists() else ast.Module([], [])
+        near = [node for node in ast.walk(tree) if isinstance(node, ast.ImportFrom) and node.level == 1]
+        names = {each for node in near for each in ([node.module] if node.module else [alias.name for alias in node.names])}
+        left |= names - found - {"tables", "pictures"}
+    return found
+
+
+def _files(name: str) -> list[Path]:
+    inside = [path for path in (HERE / name).rglob("*") if path.suffix in {".py", ".txt"}]
+    return inside or [HERE / f"{name}.py"]
 
 
 class Book:
     """One part's cells by name."""
 
-    def __init__(self, path: Path, plan: dict[str, Any], *, fresh: bool) -> None:
+    def __init__(self, path: Path, source: str, plan: dict[str, Any], *, fresh: bool) -> None:
         self._path = path
-        self._head = {"source": source_hash(), "plan": plan}
+        self._head = {"source": source, "plan": plan}
         self.cells: dict[str, Any] = {}
         self._written = not fresh
         if path.exists() and not fresh:

@@ -7,6 +7,7 @@ The rest is as in benchmarks/calibration.py.
 
 from __future__ import annotations
 
+import time
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -18,7 +19,9 @@ from simulation import CHANNELS, MINUTE, Alarm, Judge, Scorer, record
 from geluwatch import Config
 from geluwatch.core import calibrate
 
-from .streams import LAYERS, ROWS, Null, Singles, Stream, gelu
+from .book import Book
+from .run import Run, enter
+from .streams import LAYERS, NULLS, ROWS, Null, Singles, Stream, gelu
 
 _BANK = 1 << 17
 _STEP = 0.05
@@ -62,7 +65,7 @@ class Vectors:
         return found
 
 
-def run(null: Null, size: Months) -> list[dict[str, Any]]:
+def months(null: Null, size: Months) -> list[dict[str, Any]]:
     """Return both tiers' outcomes: each baseline is followed by months of calm windows."""
     config, counts, certificates = Config(), {"ticket": [], "page": []}, []
     for seed in range(size.baselines):
@@ -84,3 +87,12 @@ def run(null: Null, size: Months) -> list[dict[str, Any]]:
             counts[tier].append(alarm.count)
     cell = simulation.Cell(null.name, null.rho, null.baseline)
     return [asdict(outcome(cell, 1, tier, size.months, counts[tier], certificates)) for tier in counts]
+
+
+def calm(run: Run, book: Book) -> None:
+    """Count our own false alarms over many months, at the level of scores."""
+    for null in NULLS:
+        if run.only in null.name and null.name not in book.cells:
+            began = time.perf_counter()
+            found = months(null, Months(run.scale.baselines, run.scale.months))
+            enter(book, null.name, {"outcomes": found, "seconds": time.perf_counter() - began})

@@ -17,7 +17,9 @@ from geluwatch.testing import FakeClock
 from geluwatch.watch import Watch
 
 from . import ours
-from .real import TEXTS, Real
+from .book import Book
+from .real import TEXTS, Real, subjects
+from .run import Run, enter
 from .streams import Halves
 from .subjects import Change, Subject, Texts
 
@@ -104,7 +106,7 @@ def plant(real: Real, texts: Texts, kind: str, layer: int, seed: int, baseline: 
     if kind == NONFINITE:
         return spoil(subject, texts, layer, seed)
     order = np.random.default_rng([61, seed, layer])
-    spread = float(np.std(_calm(subject, texts, 0, seed)[2 * layer].astype(np.float32)))
+    spread = float(np.std(np.load(real.known(0)["sample"])[2 * layer].astype(np.float32)))
     change = FAULTS[kind](spread, order)
 
     def windows() -> Iterator[Halves]:
@@ -154,3 +156,16 @@ def named(sentence: str) -> str:
 def cell(found: list[Seen], kind: str, place: int) -> dict[str, Any]:
     """Return a cell of the book."""
     return {"kind": kind, "layer": place, "seen": [vars(each) for each in found]}
+
+
+def faults(run: Run, book: Book) -> None:
+    """Plant faults in every layer of two real models, and note which layer is called the first and what the cause."""
+    for subject, texts in subjects(run.cache, run.scale.steps, run.scale.files):
+        traffic = Real(subject, texts, run.size, run.cache)
+        for kind in (*FAULTS, NONFINITE):
+            for layer in range(len(traffic.layers)):
+                name = f"{subject.name} | {kind} | {traffic.layers[layer]}"
+                if run.wants(book, name):
+                    known = traffic.baseline(0)
+                    found = [plant(traffic, texts.unseen, kind, layer, seed, known) for seed in range(run.scale.seeds)]
+                    enter(book, name, {"model": subject.name, **cell(found, kind, layer)})

@@ -19,7 +19,7 @@ BUDGET = 2.0
 """False alarms a month that everybody is allowed."""
 
 _PEAKS = 0.02
-_LEAST_PEAKS = 10
+_LEAST_PEAKS, _MOST_PEAKS = 10, 30
 
 Scores = npt.NDArray[np.float64]
 
@@ -60,15 +60,18 @@ def rate(alarmed: npt.NDArray[np.bool_]) -> Rate:
 def limit(calm: Scores, *, ladder: bool) -> float:
     """Return the score that calm windows (n,) reach as often as the budget allows.
 
-    Measured scores: the peaks of clusters above a high quantile exceed it by amounts taken as exponential (scores are logarithms of
-    probabilities, or grow with them), and the limit is where as many are left as the budget has in as many windows (Pickands 1975 with
-    shape 0). Numbers of settings: the mildest that keeps to the budget in these windows; infinite if none does.
+    Measured scores: the peaks of clusters above a high quantile, the thirty largest at most, exceed it by amounts taken as exponential
+    (scores are logarithms of probabilities, or grow with them), and the limit is where as many are left as the budget has in as many
+    windows (Pickands 1975 with shape 0). Numbers of settings: the mildest that keeps to the budget in these windows; infinite if none does.
     """
     allowed = BUDGET * len(calm) / MONTH
     if ladder:
         return next((rank for rank in np.unique(calm[calm > 0]) if episodes(calm >= rank) <= allowed), float(calm.max(initial=0.0)) + 1.0)
     threshold = float(np.quantile(calm, 1.0 - _PEAKS))
     peaks = _peaks(calm, threshold)
+    if len(peaks) > _MOST_PEAKS:
+        threshold = float(np.sort(peaks)[-_MOST_PEAKS - 1])
+        peaks = _peaks(calm, threshold)
     if len(peaks) < _LEAST_PEAKS or not threshold < calm.max():
         return math.inf
     return threshold + float(np.mean(peaks - threshold)) * math.log(max(len(peaks) / allowed, 1.0))

@@ -11,6 +11,7 @@ from types import ModuleType
 
 import numpy as np
 import pytest
+from scipy.signal import lfilter
 
 BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
 
@@ -20,7 +21,7 @@ def field() -> Iterator[dict[str, ModuleType]]:
     """The benchmark's modules by name."""
     with pytest.MonkeyPatch.context() as patch:
         patch.syspath_prepend(str(BENCHMARKS))
-        yield {name: importlib.import_module(f"field.{name}") for name in ("tables", "told", "tuning")}
+        yield {name: importlib.import_module(f"field.{name}") for name in ("book", "tables", "told", "tuning")}
         for name in [name for name in sys.modules if name.partition(".")[0] == "field"]:
             sys.modules.pop(name)
 
@@ -39,6 +40,18 @@ def test_a_tuned_limit_leaves_the_budget(field) -> None:
     counts = [tuning.episodes(rng.exponential(size=tuning.MONTH) >= limit) for _ in range(20)]
     assert 0.5 < np.mean(counts) / tuning.BUDGET < 2.0
     assert math.isinf(tuning.limit(np.zeros(1_000), ladder=False))
+
+
+def test_a_tail_that_falls_faster_than_exponentially_is_judged_where_it_is_thin(field) -> None:
+    """A chart of squares, whose scores remember, has nearly the budget in other months, not what the bend of its tail would give it."""
+    tuning, rng = field["tuning"], np.random.default_rng(3)
+
+    def month() -> np.ndarray:
+        wander = lfilter([math.sqrt(1.0 - 0.9**2)], [1.0, -0.9], rng.standard_normal(tuning.MONTH))
+        return np.abs(wander)
+
+    counts = [tuning.episodes(month() >= tuning.limit(month(), ladder=False)) for _ in range(20)]
+    assert 0.4 < np.mean(counts) / tuning.BUDGET < 2.0
 
 
 def test_a_ladder_is_tuned_to_its_mildest_rung(field) -> None:
@@ -77,3 +90,13 @@ def test_no_one_can_be_twice_as_fast_as_a_rival_that_needs_one_window(field) -> 
     assert "| calm | small | all | 3 | 6 | rival | 2.0 | 3 |" in said
     assert "in 1 of 3 cells, in 1 of the 1 in which ours or a detector that is told the change is" in said
     assert "equal or faster in 3, more than 1.2 times slower in 0." in said
+
+
+def test_results_are_stale_when_what_measured_them_has_changed(field) -> None:
+    """A part's stamp covers the modules that it reaches, and no other part's, nor those that only show results."""
+    reached = field["book"].reached
+    assert {"streams", "ours"} <= reached("calm") & reached("delays") & reached("faults")
+    assert {"tuning", "told"} <= reached("delays") - reached("calm") - reached("faults")
+    assert {"subjects"} <= reached("delays") & reached("faults") - reached("calm")
+    assert not {"tables", "pictures", "driver"} & (reached("delays") | reached("calm") | reached("faults"))
+    assert 3 == len({field["book"].source_hash(module) for module in ("calm", "delays", "faults")})
