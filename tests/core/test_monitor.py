@@ -1,83 +1,21 @@
-"""The monitor, driven by hand: verdicts, pages, gross faults, carried-over windows, and nothing lost."""
+"""The monitor, driven by hand: verdicts, pages, baselines, reports and what it keeps."""
 
 from __future__ import annotations
 
 import gc
-import math
 import sys
 import tracemalloc
-from collections.abc import Callable
 from dataclasses import FrozenInstanceError, replace
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
-from scipy.special import ndtr
+from monitored import CHANNELS, LAYERS, MINUTE, NAN_AT_1, SITES, Traffic
 
 from geluwatch.catalog import FULL_EDGES
-from geluwatch.config import Config
-from geluwatch.core.monitor import Identity, Monitor
 from geluwatch.core.recorder import KEPT_WINDOWS
 from geluwatch.core.surprise import FAMILIES
 from geluwatch.errors import BaselineError
-from geluwatch.records import POINTS, Baseline, Drained, Nonfinite, Report, Rows, Site, Window
-
-LAYERS = ("encoder.0.act", "encoder.1.act", "encoder.2.act")
-SITES = tuple(Site(layer, position, "module", "GELU", "erf") for position, layer in enumerate(LAYERS))
-CHANNELS, ROWS = 16, 128
-MINUTE = 60.0
-
-NAN_AT_1 = Drained(
-    forwards=1,
-    nonfinite_forwards=1,
-    nonfinite={LAYERS[1]: Nonfinite(1, 1, 0, {("pre", "nan"): 3}), LAYERS[2]: Nonfinite(1, 0, 0, {("pre", "nan"): 48})},
-    first_nonfinite=LAYERS[1],
-)
-
-
-class Traffic:
-    """A model's traffic and the monitor that watches it, minute by minute."""
-
-    def __init__(self, seed: int = 0, sites: tuple[Site, ...] = SITES, **settings: object) -> None:
-        self.rng = np.random.default_rng(seed)
-        config = Config(**{"minimum_rows": 64, "horizons": (1, 4), **settings})  # type: ignore[arg-type]
-        self.monitor = Monitor(Identity("minilm", "1", {"region": "eu"}, "test 0"), sites, config, 0.0)
-        self.now = 0.0
-
-    def batch(self, rows: int = ROWS, channels: int = CHANNELS, layers: tuple[str, ...] = LAYERS, **shift: float) -> Drained:
-        """One forward; `shift` is the level at the layers named by their last number, as in `at_1=0.5`."""
-        captured = []
-        for layer in layers:
-            level = shift.get(f"at_{LAYERS.index(layer)}", 0.0)
-            before = self.rng.normal(level, 1, (rows, channels)).astype(np.float32)
-            captured.append(Rows(layer, "float32", before, (before * ndtr(before)).astype(np.float32)))
-        return Drained(forwards=1, sampled_forwards=1, samples=4, rows=tuple(captured), hook_seconds=1e-4, last_forward=self.now)
-
-    def minute(self, *batches: Drained) -> None:
-        """Ingest batches, a calm one by default, and close the window a minute later."""
-        for drained in batches or (self.batch(),):
-            self.monitor.ingest(drained)
-        self.now += MINUTE
-        self.monitor.close(self.now)
-
-    def closed(self) -> Window:
-        """Close the open window at once, and return it."""
-        self.monitor.close(self.now)
-        assert self.monitor._last is not None
-        return self.monitor._last
-
-    def report(self) -> Report:
-        """What the monitor reports now."""
-        return self.monitor.report(self.now)
-
-    def armed(self, windows: int = 60) -> Baseline:
-        """Record calm minutes as a baseline and arm it."""
-        for _ in range(windows):
-            self.minute()
-        baseline = self.monitor.make_baseline("v1", self.now)
-        self.monitor.arm(baseline)
-        return baseline
+from geluwatch.records import POINTS, Drained, Nonfinite
 
 
 def test_from_warming_over_ok_to_a_ticket_at_the_layer_that_drifts() -> None:
@@ -244,122 +182,6 @@ def test_totals_only_grow() -> None:
     assert 59 * 40 * CHANNELS == before.sites[LAYERS[0], "pre"].totals.elements
 
 
-steps = st.lists(st.one_of(st.integers(0, 90), st.just("close"), st.just("nan")), max_size=25)
-
-
-@given(plan=steps)
-@settings(max_examples=40)
-def test_nothing_is_lost_between_windows(plan: list[int | str]) -> None:
-    """However batches and closings alternate, closed windows and the open one add up to the totals."""
-    traffic = Traffic(sites=SITES[:1])
-    windows = []
-    for step in plan:
-        if step == "close":
-            windows.append(traffic.closed())
-        else:
-            traffic.monitor.ingest(NAN_AT_1 if step == "nan" else traffic.batch(rows=int(step), channels=2, layers=LAYERS[:1]))
-    windows.append(traffic.closed())
-    totals = traffic.report().totals
-    assert totals.forwards == sum(window.forwards for window in windows)
-    assert totals.sampled_forwards == sum(window.sampled_forwards for window in windows)
-    assert totals.windows == len(windows)
-    key = LAYERS[0], POINTS[0]
-    elements = sum(window.points[key].histogram.finite for window in windows if key in window.points)
-    assert traffic.report().sites[key].totals.elements == elements
-    nans = sum(window.nonfinite[LAYERS[1]].forwards for window in windows if LAYERS[1] in window.nonfinite)
-    assert nans == totals.nonfinite.get(LAYERS[1], Nonfinite()).forwards == plan.count("nan")
-
-
-def test_a_thin_timed_window_is_carried_over() -> None:
-    """Below the minimum of rows the window is not ready to close; more traffic makes it ready, and all of it is in it."""
-    traffic = Traffic()
-    assert not traffic.monitor.ready_to_close()
-    traffic.monitor.ingest(traffic.batch(rows=63))
-    assert not traffic.monitor.ready_to_close()
-    traffic.monitor.ingest(traffic.batch(rows=1))
-    assert traffic.monitor.ready_to_close()
-    traffic.monitor.close(MINUTE)
-    assert {64} == {seen.rows for seen in traffic.report().sites.values()}
-    assert not traffic.monitor.ready_to_close()
-
-
-def test_a_starving_site_does_not_hold_the_window_open() -> None:
-    """With enough rows at one site the window is ready, though another has a single one; so it is after a NaN without rows."""
-    traffic = Traffic()
-    traffic.monitor.ingest(traffic.batch(rows=1))
-    assert not traffic.monitor.ready_to_close()
-    traffic.monitor.ingest(traffic.batch(rows=64, layers=LAYERS[:1]))
-    assert traffic.monitor.ready_to_close()
-    traffic.monitor.close(MINUTE)
-    traffic.monitor.ingest(Drained(forwards=1, nonfinite_forwards=1, first_nonfinite=LAYERS[0]))
-    assert traffic.monitor.ready_to_close()
-
-
-def test_a_window_closed_by_hand_with_few_rows_is_not_judged() -> None:
-    """Ten rows closed by hand leave no judgement and no ticket, however far off they are."""
-    traffic = Traffic()
-    traffic.armed()
-    traffic.minute(traffic.batch(rows=10, at_0=50.0))
-    seen = traffic.report()
-    assert (10, "") == (seen.sites[LAYERS[0], "pre"].rows, seen.sites[LAYERS[0], "pre"].alarm)
-    assert math.isnan(seen.sites[LAYERS[0], "pre"].evidence)
-
-
-def test_a_baseline_of_other_layers_is_refused() -> None:
-    """Arming a baseline that knows none of the model's layers names what it has."""
-    traffic = Traffic()
-    baseline = traffic.armed(15)
-    stranger = Traffic(sites=(replace(SITES[0], layer="decoder.0.act"),))
-    with pytest.raises(BaselineError, match=r"Baseline 'v1' has none of this model's layers \(it has encoder\.0\.act"):
-        stranger.monitor.arm(baseline)
-    assert stranger.report().baseline is None
-
-
-def test_a_baseline_that_is_too_small_is_refused_with_its_reason() -> None:
-    """Eleven windows cannot be armed, and one more can."""
-    traffic = Traffic()
-    for _ in range(11):
-        traffic.minute()
-    with pytest.raises(BaselineError, match=r"^Baseline 'v1' cannot be armed: 11 usable windows are too few .* 1 more are needed"):
-        traffic.monitor.arm(traffic.monitor.make_baseline("v1", traffic.now))
-    traffic.minute()
-    assert traffic.monitor.arm(traffic.monitor.make_baseline("v1", traffic.now)).armed
-
-
-def test_a_new_width_is_refused_and_the_guard_goes_on() -> None:
-    """Closing a window of another width raises a sentence; the window counts, no stale judgement stays, NaN still pages."""
-    traffic = Traffic()
-    traffic.armed()
-    traffic.minute()
-    with pytest.raises(BaselineError, match=r"encoder\.0\.act now has 8 channels, the armed baseline 'v1' has 16"):
-        traffic.minute(traffic.batch(channels=8))
-    seen = traffic.report()
-    assert ("warming", 62) == (seen.verdict, seen.totals.windows)
-    traffic.monitor.ingest(NAN_AT_1)
-    assert traffic.report().verdict == "page"
-
-
-def test_a_width_that_changes_within_a_window_costs_rows_only() -> None:
-    """Rows of a second width are dropped and counted; windows go on closing and other layers keep theirs."""
-    traffic = Traffic()
-    odd = traffic.batch(rows=5, channels=8, layers=LAYERS[:1])
-    traffic.minute(traffic.batch(), replace(odd, dropped_rows=2), NAN_AT_1)
-    seen = traffic.report()
-    assert (7, 3, "page") == (seen.totals.dropped_rows, seen.totals.forwards, seen.verdict)
-    assert {ROWS} == {site.rows for site in seen.sites.values()}
-    traffic.minute()
-    assert traffic.report().totals.windows == 2
-
-
-def test_rows_that_cannot_be_counted_do_not_take_a_nan_with_them() -> None:
-    """When folding rows fails, the batch's passes and its non-finite values have been counted already."""
-    traffic = Traffic()
-    crooked = Rows(LAYERS[0], "float32", np.ones((2, 3), np.float32), np.ones(5, np.float32))
-    with pytest.raises((IndexError, ValueError)):
-        traffic.monitor.ingest(replace(NAN_AT_1, rows=(crooked,)))
-    assert ("page", 1) == (traffic.report().verdict, traffic.report().totals.nonfinite_forwards)
-
-
 def test_a_report_is_frozen() -> None:
     """A report stays as it was while the monitor goes on, and cannot be written to."""
     traffic = Traffic()
@@ -438,83 +260,3 @@ def test_memory_grows_by_scores_only() -> None:
     assert KEPT_WINDOWS == len(traffic.monitor._recorder._kept)
     assert traffic.report().totals.windows == KEPT_WINDOWS + 660
     assert grown / 600 < 400
-
-
-def dead(traffic: Traffic, layer: str = LAYERS[1]) -> Drained:
-    """A batch in which one layer's gates are closed for everything."""
-    drained = traffic.batch()
-    closed = np.full((ROWS, CHANNELS), -9.0, np.float32)
-    rows = tuple(replace(each, pre=closed, post=0 * closed) if each.layer == layer else each for each in drained.rows)
-    return replace(drained, rows=rows)
-
-
-def impossible(traffic: Traffic, layer: str = LAYERS[1]) -> Drained:
-    """A batch in which one layer gives values after the GELU that no GELU gives."""
-    drained = traffic.batch()
-    rows = tuple(replace(each, post=each.post - 2.0) if each.layer == layer else each for each in drained.rows)
-    return replace(drained, rows=rows)
-
-
-@pytest.mark.parametrize(("batch", "fault"), [(dead, "dead"), (impossible, "impossible")])
-def test_a_gross_fault_pages_without_a_baseline_until_it_is_over(batch: Callable[[Traffic], Drained], fault: str) -> None:
-    """The first window that holds one pages and names its point, no baseline needed, and the next sound one ends it."""
-    traffic = Traffic()
-    traffic.minute(batch(traffic))
-    seen = traffic.report()
-    assert ("page", None) == (seen.verdict, seen.baseline)
-    assert {(LAYERS[1], "post"): fault} == {key: site.gross for key, site in seen.sites.items() if site.gross}
-    traffic.minute()
-    assert ("warming", {""}) == (traffic.report().verdict, {site.gross for site in traffic.report().sites.values()})
-
-
-def test_a_layer_that_repeats_itself_pages_before_the_gelu() -> None:
-    """A layer that gives one row whatever comes in is dead at its input, and the report says so there."""
-    traffic = Traffic()
-    drained = traffic.batch()
-    stuck = tuple(
-        replace(each, pre=np.repeat(each.pre[:1], ROWS, 0), post=np.repeat(each.post[:1], ROWS, 0)) if each.layer == LAYERS[2] else each
-        for each in drained.rows
-    )
-    traffic.minute(replace(drained, rows=stuck))
-    assert ("page", "dead") == (traffic.report().verdict, traffic.report().sites[LAYERS[2], "pre"].gross)
-
-
-@pytest.mark.parametrize(("batch", "fault", "left"), [(dead, "dead", "ok"), (impossible, "impossible", "ticket")])
-def test_what_was_so_in_the_baseline_does_not_page(batch: Callable[[Traffic], Drained], fault: str, left: str) -> None:
-    """A layer dead for good, or one that always overshoots, pages while nothing is armed; armed, it is no fault, another's is.
-
-    That a kernel does not compute what it declares stays a ticket, for a baseline does not say what is declared.
-    """
-    traffic = Traffic()
-    for _ in range(40):
-        traffic.minute(batch(traffic))
-    assert traffic.report().verdict == "page"
-    traffic.monitor.arm(traffic.monitor.make_baseline("v1", traffic.now))
-    traffic.minute(batch(traffic))
-    seen = traffic.report()
-    assert (left, "") == (seen.verdict, seen.sites[LAYERS[1], "post"].gross)
-    traffic.minute(batch(traffic, LAYERS[0]))  # type: ignore[call-arg]  # both take a layer
-    seen = traffic.report()
-    assert ("page", fault) == (seen.verdict, seen.sites[LAYERS[0], "post"].gross)
-
-
-def test_a_layer_that_dies_after_the_baseline_pages() -> None:
-    """With a baseline armed in which the layer lived its death is a page, beside the drift that it is too."""
-    traffic = Traffic()
-    traffic.armed()
-    traffic.minute(dead(traffic))
-    seen = traffic.report()
-    assert ("page", "dead") == (seen.verdict, seen.sites[LAYERS[1], "post"].gross)
-    assert LAYERS[1] in seen.drifting
-
-
-def test_no_drift_is_left_of_a_gross_fault_that_is_mended() -> None:
-    """The window in which the fault is mended still holds some of it; the one behind it is calm at every horizon."""
-    traffic = Traffic()
-    traffic.armed()
-    for _ in range(5):
-        traffic.minute(dead(traffic))
-    traffic.minute(dead(traffic), traffic.batch())
-    assert LAYERS[1] in traffic.report().drifting
-    traffic.minute()
-    assert ("ok", ()) == (traffic.report().verdict, traffic.report().drifting)
