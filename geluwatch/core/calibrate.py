@@ -21,7 +21,7 @@ from scipy import special
 from geluwatch.config import Config
 from geluwatch.core import surprise, tail
 from geluwatch.errors import BaselineError
-from geluwatch.records import Calm, Certificate
+from geluwatch.records import Calm, Certificate, Floats
 
 TICKET_LOOKS = 6
 """Independent looks a horizon needs before it is judged at all."""
@@ -40,7 +40,9 @@ MOST_LEFT_OUT = 0.10
 
 _MONTH = 30 * 24 * 3600.0
 _MONTHS_A_QUARTER = 3.0
+# A baseline so calm that less would keep to the budget has too few windows to say so: once in a thousand is ordinary.
 _LEAST_LIMIT = 3.0
+# Chance of the replay's false alarms, from which on they are not put down to luck.
 _BAD_LUCK = 1e-4
 _NEVER = math.inf
 
@@ -72,17 +74,20 @@ def certify(calm: Calm, left_out: int, config: Config, recorded: Recorded | None
         return replace(
             unarmed, reason="No site gave rows in every window, so there is nothing to calibrate; see the sites' states for why."
         )
-    used = usable_horizons(calm)
+    looks = surprise.measure(calm).looks.min(axis=0)
+    used = _usable(calm.horizons, looks)
     if not used:
         return replace(
             unarmed,
             reason=f"The {windows} usable windows resemble their neighbours so much that they are worth fewer than {TICKET_LOOKS} "
             f"independent ones: about {windows} more are needed, or traffic that is better mixed.",
         )
-    return _armed(restrict(calm, used), unarmed, config.tolerance)
+    # What the longest horizon has, or, where it is not in use yet, would have if its looks were those of the longest that is.
+    longest = max(float(looks[-1]), float(looks[calm.horizons.index(used[-1])]) * used[-1] / calm.horizons[-1])
+    return _armed(restrict(calm, used), unarmed, config.tolerance, longest)
 
 
-def _armed(calm: Calm, unarmed: Certificate, tolerance: float) -> Certificate:
+def _armed(calm: Calm, unarmed: Certificate, tolerance: float, longest: float) -> Certificate:
     fewest = float(surprise.measure(calm).looks.min())
     hours = surprise.strata(calm.ended)
     parts = tail.unseen(calm, hours, tolerance)
@@ -90,8 +95,9 @@ def _armed(calm: Calm, unarmed: Certificate, tolerance: float) -> Certificate:
     kept = requested / observed if _too_many(observed, requested) else 1.0
     known = tail.measure(np.concatenate(parts))
     ticket, page = (max(known.limit(kept * budget / windows_a_month(calm)), _LEAST_LIMIT) for budget in _monthly(unarmed))
-    needed = len(calm.ended) * PAGE_LOOKS / fewest / (1.0 - YOUNG)  # the baseline that pages is a long one
-    missing = _missing_for_paging(needed - unarmed.windows, fewest, requested, observed)
+    looks = min(fewest, longest)
+    needed = len(calm.ended) * PAGE_LOOKS / looks / (1.0 - YOUNG)  # the baseline that pages is a long one
+    missing = _missing_for_paging(needed - unarmed.windows, looks, requested, observed)
     return replace(
         unarmed,
         horizons=calm.horizons,
@@ -124,7 +130,7 @@ def _missing_for_paging(more: float, looks: float, requested: float, observed: i
     if looks < PAGE_LOOKS:
         return (
             f"drift opens tickets but does not page: that takes about {math.ceil(more)} more windows "
-            f"({looks:.0f} of {PAGE_LOOKS} independent looks)."
+            f"({looks:.0f} of {PAGE_LOOKS} independent looks at the longest horizon)."
         )
     if _too_many(observed, requested):
         return (
@@ -136,8 +142,11 @@ def _missing_for_paging(more: float, looks: float, requested: float, observed: i
 
 def usable_horizons(calm: Calm) -> tuple[int, ...]:
     """Return the horizons with enough independent looks, all ways of judging."""
-    yardstick = surprise.measure(calm)
-    return tuple(h for h, looks in zip(calm.horizons, yardstick.looks.min(axis=0), strict=True) if looks >= TICKET_LOOKS)
+    return _usable(calm.horizons, surprise.measure(calm).looks.min(axis=0))
+
+
+def _usable(horizons: tuple[int, ...], looks: Floats) -> tuple[int, ...]:
+    return tuple(horizon for horizon, enough in zip(horizons, looks >= TICKET_LOOKS, strict=True) if enough)
 
 
 def restrict(calm: Calm, horizons: tuple[int, ...]) -> Calm:

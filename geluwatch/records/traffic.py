@@ -62,3 +62,5 @@ class Usage:
     devices: tuple[DeviceUsage, ...] = ()
     limit: int | None = None
     """Bytes of memory that the process may use; None where the system does not tell."""
+    used: int | None = None
+    """Bytes in use of that limit, by all processes that share it, files that are only cached left out; None where nothing tells."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 
 import numpy as np
 import pytest
@@ -77,10 +78,22 @@ def test_paging_needs_a_hundred_looks_and_says_how_many_windows_more(make_calm) 
     found = certified(make_calm, 60)
     assert (True, False, math.inf) == (found.armed, found.paging, found.page_limit)
     more = math.ceil(60 * 100 / found.looks / (1 - calibrate.YOUNG) - 60)
-    expected = f"drift opens tickets but does not page: that takes about {more} more windows ({found.looks:.0f} of 100 independent looks)."
+    expected = (
+        f"drift opens tickets but does not page: that takes about {more} more windows "
+        f"({found.looks:.0f} of 100 independent looks at the longest horizon)."
+    )
     assert expected == found.paging_reason
     assert 60 <= more <= 100
     assert certified(make_calm, 60 + 2 * more).paging
+
+
+def test_what_paging_takes_counts_horizons_that_are_not_in_use_yet(make_calm) -> None:
+    """With too few windows for averages of sixteen the reason says how many those will take, not only the shorter ones."""
+    short, longer = certified(make_calm, 40, config=Config()), certified(make_calm, 300, config=Config())
+    assert ((1, 4), (1, 4, 16)) == (short.horizons, longer.horizons)
+    asked = [windows + int(re.search(r"about (\d+) more", found.paging_reason).group(1)) for windows, found in ((40, short), (300, longer))]
+    assert 0.7 < asked[0] / asked[1] < 1.5
+    assert certified(make_calm, asked[0], config=Config()).paging
 
 
 def test_a_baseline_that_breaks_its_own_promise_does_not_page(make_calm) -> None:
