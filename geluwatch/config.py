@@ -118,6 +118,8 @@ class Config:
     """Most bytes of a bundle; what does not fit is left out and named in it."""
 
     def __post_init__(self) -> None:
+        for name in ("horizons", "gelu_classes"):
+            object.__setattr__(self, name, _tuple(name, getattr(self, name)))
         if not isinstance(self.history, Retention | None):
             raise ConfigError(f"history must be a Retention or None, got {self.history!r}; for example Retention(raw_hours=6).")
         if self.window_seconds is not None:
@@ -153,6 +155,12 @@ class Config:
         for cls in self.gelu_classes:
             if not isinstance(cls, type):
                 raise ConfigError(f"gelu_classes must hold module classes, got {cls!r}; pass the class, not an instance.")
+
+
+def _tuple(name: str, value: object) -> tuple[object, ...]:
+    if not isinstance(value, (tuple, list)):
+        raise ConfigError(f"{name} must be a tuple, got {value!r}; one entry is written with a comma behind it, as in (x,).")
+    return tuple(value)
 
 
 def _positive(name: str, value: float) -> None:

@@ -76,6 +76,15 @@ def test_settings_of_bundles_are_checked(name: str, value: object) -> None:
         Config(**{name: value})  # type: ignore[arg-type]  # that is the point
 
 
+@pytest.mark.parametrize("setting", ["horizons", "gelu_classes"])
+def test_lists_are_taken_as_tuples_and_single_values_refused(setting: str) -> None:
+    """A list becomes a tuple, so that a Config stays hashable and `isinstance` takes its classes; a value alone is told about the comma."""
+    one = {"horizons": 4, "gelu_classes": dict}[setting]
+    assert (one,) == getattr(Config(**{setting: [one]}), setting)  # type: ignore[arg-type]  # that is the point
+    with pytest.raises(ConfigError, match=rf"{setting} must be a tuple, got .*; one entry is written with a comma behind it"):
+        Config(**{setting: one})  # type: ignore[arg-type]  # that is the point
+
+
 def test_gelu_classes_must_be_classes() -> None:
     """An instance in place of its class is refused."""
     with pytest.raises(ConfigError, match="pass the class, not an instance"):

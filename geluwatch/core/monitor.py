@@ -183,7 +183,8 @@ class Monitor:
         if not baseline.certificate.armed:
             raise BaselineError(f"Baseline {baseline.name!r} cannot be armed: {baseline.certificate.reason}")
         known = {layer for layer, _ in baseline.references}
-        if not known & set(self._observed()):
+        # Blind ones count: what is compiled is observed from its first call on, and what is switched off may be switched on again.
+        if known.isdisjoint(site.layer for site in self._sites):
             raise BaselineError(
                 f"Baseline {baseline.name!r} has none of this model's layers (it has {', '.join(sorted(known)[:3])}, ...); "
                 "record one for this model."

@@ -85,6 +85,14 @@ def test_a_baseline_of_other_layers_is_refused() -> None:
     assert stranger.report().baseline is None
 
 
+def test_layers_that_are_blind_now_may_be_armed() -> None:
+    """What is compiled is observed from its first call on, and what is switched off may be switched on: neither makes it a stranger."""
+    baseline = Traffic().armed(15)
+    blind = Traffic(sites=tuple(replace(site, state="blind", reason="not called yet") for site in SITES))
+    blind.monitor.arm(baseline)
+    assert "v1" == blind.report().baseline
+
+
 def test_a_baseline_that_is_too_small_is_refused_with_its_reason() -> None:
     """Eleven windows cannot be armed, and one more can."""
     traffic = Traffic()
