@@ -44,7 +44,7 @@ def attach(
 ) -> Watch:
     """Attach to a model: find its GELUs and watch every forward pass from now on; outputs do not change.
 
-    With GELUWATCH_OFF=1 in the environment, nothing is put on the model and no thread started; the census says so.
+    With GELUWATCH_OFF=1 in the environment, nothing is put on the model, no thread started and no database opened; the census says so.
 
     Args:
         model: The model whose calls are forward passes, in training or serving.
@@ -77,7 +77,7 @@ def attach(
     clock = SystemClock()
     source = TorchSource(model, settings, clock)
     try:
-        baselines = _open_store(store)
+        baselines = _open_store(store if settings.enabled else None)
         historian = _historian(store, settings, clock)
         window_sinks = (historian,) if historian else ()
         watch = Watch(source, baselines, clock, settings, name=name, version=version, labels=checked, window_sinks=window_sinks)

@@ -201,7 +201,7 @@ PROFILE_INFO = Metric("geluwatch_profile", "info", "Which of the profiles lean, 
 COLLECT_SECONDS = Metric("geluwatch_collect_duration_seconds", "gauge", "Time the last rendering of these metrics took.", "s")
 EXPORTED_SERIES = Metric("geluwatch_exported_series", "gauge", "Series in this exposition.", "{series}")
 
-PARTS = ("guard", "rows", "mask", "root", "meter", "gradients", "training", "ranges", "flush", "sink", "history", "incident", "probe", "collect")
+PARTS = ("guard", "rows", "mask", "root", "meter", "gradients", "training", "ranges", "flush", "judge", "sink", "history", "incident", "probe", "collect")
 """Parts of the agent that fail, are counted and are switched off each on its own."""
 
 KINDS = ("nan", "posinf", "neginf")

@@ -16,7 +16,7 @@ from geluwatch.bundles.recorder import Recorder
 from geluwatch.config import Config
 from geluwatch.core.batch import Batch
 from geluwatch.core.monitor import Identity, Monitor
-from geluwatch.errors import DetachedError
+from geluwatch.errors import BaselineError, DetachedError
 from geluwatch.inbox import Inbox
 from geluwatch.origins import Origins
 from geluwatch.ports import BaselineStore, Clock, Sink, Source, WindowSink
@@ -56,11 +56,12 @@ class Cycle:
         self._monitor = Monitor(Identity(name, version, labels, source.framework), source.sites, config, clock.time())
         self._window_began = clock.monotonic()
         self._failures = 0
+        self._unfit = False
         # Guards the monitor between the background thread and the caller's; the model's threads never take it.
         self._lock = threading.RLock()
         self._inbox = Inbox()
         self._batch = Batch(config.pending_bytes // 4)
-        self._background = Background(self.tick, self._last_flush, min(config.flush_seconds, (config.window_seconds or math.inf) / 4.0))
+        self._background = Background(self.tick, self.detach, min(config.flush_seconds, (config.window_seconds or math.inf) / 4.0))
         self._background.on_fork = self._forget_parent
         self._incidents = Recorder(config, clock, lambda: self.sites, source.runtime)
         self._probing = Probing(source, clock, config.probe_seconds, lambda: self._monitor.baseline, self._probed)
@@ -90,7 +91,10 @@ class Cycle:
         atexit.register(self.detach)
 
     def detach(self) -> None:
-        """Come off the model, totally: hooks, thread, listener and store connection; again does nothing."""
+        """Come off the model, totally: hooks, thread, listener and store connection; again does nothing.
+
+        The background thread does it where the model is no more.
+        """
         self._probing.stop()
         self._source.close()
         self._background.stop()
@@ -113,7 +117,7 @@ class Cycle:
                 due = length is not None and self._clock.monotonic() - self._window_began >= length
                 self._fold(rows_may_wait=not due)
                 if due and self._monitor.ready_to_close():
-                    self._close()
+                    self._close_timed()
                 else:
                     self._publish()
             except Exception as error:  # noqa: BLE001  # the background thread must outlive any single failure
@@ -169,6 +173,7 @@ class Cycle:
         self._batch.take()
         self._listener = None
         self._incidents = self._incidents.restarted()
+        self._probing.forget_parent()
         self._source.start_anew()
         self._monitor = self._monitor.restarted(self._clock.time())
         self._window_began = self._clock.monotonic()
@@ -184,9 +189,22 @@ class Cycle:
         self._monitor.census(self.sites)
         self._monitor.count("flush", flush_seconds=self._clock.monotonic() - began)
 
+    def _close_timed(self) -> None:
+        """Close the window that is due; one that the armed baseline does not fit goes unjudged, and the guard goes on."""
+        try:
+            self._close()
+        except BaselineError as error:
+            self._monitor.count("judge", errors=1)
+            if not self._unfit:
+                log.warning("geluwatch: windows are closed and not judged: %s", error)
+            self._unfit = True
+            self._publish()
+        else:
+            self._unfit = False
+
     def _close(self) -> Report:
-        window = self._monitor.close(self._clock.time())
         self._window_began = self._clock.monotonic()
+        window = self._monitor.close(self._clock.time())
         self._tell("incident", self._incidents.take, window)
         report = self._publish()
         for sink in self._window_sinks:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 import os
 from collections.abc import Iterable
 from dataclasses import replace
@@ -67,6 +68,7 @@ class Watch(Cycle):
         """Store the windows closed so far as a baseline, with the model's provenance, calibrate it, and arm it if asked.
 
         Windows with non-finite values, silent sites, dropped rows or too few rows are left out and counted.
+        Where the agent is switched off, nothing is recorded, and the certificate says so.
 
         Args:
             name: What to call it.
@@ -82,6 +84,8 @@ class Watch(Cycle):
         """
         if name == "latest":
             raise BaselineError('A baseline cannot be called "latest", which means the newest one; choose another name.')
+        if not self._config.enabled:
+            return self._switched_off("recorded")
         # Neither under the lock, for each may take seconds.
         origin = self.provenance()
         made = self._probing.record(probe)
@@ -98,13 +102,15 @@ class Watch(Cycle):
         """Arm a stored baseline of this model and version; "latest" is the newest promoted one, or where none is, the newest not retired.
 
         Where the baseline was recorded of another model than this one (formula, dtype, or weights, if `provenance` has read them),
-        that is a warning in the log of the process.
+        that is a warning in the log of the process. Where the agent is switched off, nothing is armed, and the certificate says so.
 
         Raises:
             UnknownBaselineError: There is no such baseline.
             BaselineError: It is too small to be armed, was retired, belongs to another model, or its signature is refused.
             StoreError: The database cannot be used.
         """
+        if not self._config.enabled:
+            return self._switched_off("armed")
         with self._lock:
             self._refuse_if_detached()
             baseline = self._baselines.load(self._name, self._version, name)
@@ -247,6 +253,13 @@ class Watch(Cycle):
     def __repr__(self) -> str:
         state = "detached" if self._detached else self._report.verdict
         return f"<geluwatch.Watch of {self._name!r} version {self._version!r}: {len(self.sites)} sites, {state}>"
+
+    def _switched_off(self, what: str) -> Certificate:
+        """Return what stands for a certificate where the agent is off: a switch that is thrown in an emergency must stop no service."""
+        reason = f"The agent is switched off, so no baseline is {what}."
+        log.warning("geluwatch: %s", reason)
+        budgets = self._config.tickets_per_month, self._config.pages_per_quarter
+        return Certificate(0, 0, 0.0, (), 0.0, 1, *budgets, math.inf, math.inf, reason=reason)
 
     def _say_armed(self, baseline: Baseline) -> None:
         """Warn where an armed baseline is of another model than this one, and note in the store that it is armed."""

@@ -89,6 +89,8 @@ def untouched(watch: geluwatch.Watch, model: nn.Module, threads: int) -> None:
     report = watch.close_window()
     assert (0, 0, "blind") == (report.totals.forwards, report.totals.nonfinite_forwards, report.verdict)
     watch.note(accuracy=0.9)
+    for certificate, what in ((watch.record_baseline("launch", arm=True), "recorded"), (watch.arm(), "armed")):
+        assert (False, f"The agent is switched off, so no baseline is {what}.") == (certificate.armed, certificate.reason)
     watch.detach()
 
 
@@ -104,6 +106,14 @@ def test_the_configuration_switches_everything_off() -> None:
     """Config(enabled=False) does the same for one model."""
     model, threads = gelu_model(), threading.active_count()
     untouched(geluwatch.attach(model, name="model", config=geluwatch.Config(enabled=False)), model, threads)
+
+
+def test_what_is_off_needs_no_database(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """A switch that is thrown in an emergency works while the database is away, and leaves none behind."""
+    monkeypatch.setenv("GELUWATCH_OFF", "1")
+    for store in (f"sqlite:///{tmp_path}/missing/store.db", f"sqlite:///{tmp_path}/new.db"):
+        geluwatch.attach(gelu_model(), name="model", store=store).detach()
+    assert [] == list(tmp_path.iterdir())
 
 
 @pytest.mark.parametrize("value", ["", "0", "false", " No "])

@@ -427,3 +427,23 @@ def test_sinks_of_windows_get_each_closed_window_whole(bench: Callable[..., Benc
     parts.watch.detach()
     parts.watch.detach()
     assert 1 == sink.closed
+
+
+def test_a_baseline_of_another_width_costs_judgement_and_not_the_guard() -> None:
+    """Windows that the armed baseline does not fit are closed, unjudged and counted; the watch stays on, and a NaN is told."""
+    bench = Bench()
+    bench.windows(30)
+    bench.watch.record_baseline("calm", arm=True)
+    for _ in range(3 * bench.watch._config.breaker_limit):
+        pre = bench.rng.standard_normal((64, 12)).astype(np.float32)
+        bench.source.queue.append(Drained(forwards=1, samples=1, rows=(Rows(LAYER, "float32", pre, pre * ndtr(pre)),)))
+        bench.clock.advance(61.0)
+        bench.watch.tick()
+    totals = bench.watch.report.totals
+    assert ({"judge": 15}, 45) == (totals.errors, totals.windows)
+    bench.source.queue.append(
+        Drained(forwards=1, nonfinite_forwards=1, nonfinite={LAYER: Nonfinite(1, 1, 0, {("pre", "nan"): 1})}, first_nonfinite=LAYER)
+    )
+    bench.watch.tick()
+    assert ("page", LAYER) == (bench.watch.report.verdict, bench.watch.report.first_nonfinite)
+    assert "observed" == bench.watch.sites[0].state

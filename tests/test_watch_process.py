@@ -138,6 +138,20 @@ def test_attaching_and_detaching_leaves_nothing_behind_at_exit(monkeypatch: pyte
     watch.detach()
 
 
+def test_a_watch_ends_wholly_with_its_model() -> None:
+    """When the model is let go its port is free again, and a part that lives on, as what a wrapper held does, has no hook left."""
+    inner = gelu_model()
+    outer = nn.Sequential(inner)
+    watch = geluwatch.attach(outer, name="outer")
+    port = int(watch.serve().rsplit(":", 1)[1].rstrip("/"))
+    del outer
+    gc.collect()
+    watch._background._thread.join(timeout=10.0)
+    assert not any(module._forward_hooks or module._forward_pre_hooks for module in inner.modules())
+    with geluwatch.attach(inner, name="inner") as again:
+        assert again.serve(port=port).rstrip("/").endswith(f":{port}")
+
+
 _BY_ITSELF = """
 import geluwatch, torch
 from torch import nn

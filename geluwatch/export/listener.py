@@ -185,7 +185,9 @@ def _resolve(host: str, port: int) -> tuple[socket.AddressFamily, str, int]:
 
 def _refusal(host: str, port: int, error: OSError) -> str:
     if error.errno == errno.EADDRINUSE:
-        return f"Port {port} on {host} is taken by another program; choose another, or port 0 for any free one."
+        return (
+            f"Port {port} on {host} is taken, maybe by another watch; choose another, or port 0 for any free one."
+        )
     if error.errno == errno.EACCES:
         return f"Port {port} on {host} needs rights that this process lacks; choose one from 1024 on, or port 0 for any free one."
     return f"Port {port} on {host} cannot be opened ({error.strerror}); use an address of this machine such as 127.0.0.1."

@@ -25,6 +25,8 @@ from geluwatch.tap.rows import Captured, Formula, capture
 from geluwatch.tap.token import Token
 
 _COPY_EVERY = 16
+_graphed: set[_DeviceState] = set()
+"""What passes that were captured write to: a graph goes on writing there when it is replayed, watched or not, so it is never let go."""
 _WEIGHT = 1.0 / 32.0  # of the newest capture in the running share of valid rows
 
 
@@ -59,9 +61,18 @@ class DeviceGuard:
         self._all: list[_DeviceState] = []
         self._spare: dict[torch.device, deque[_DeviceState]] = {}
 
-    def look(self, site: int, sides: tuple[torch.Tensor, ...], mask: torch.Tensor | None) -> None:
-        """Note on the device whether a site's tensors (..., C) hold a non-finite value in a valid row; `mask` is (rows,)."""
+    def look(self, site: int, sides: tuple[torch.Tensor, ...], mask: torch.Tensor | None, *, captured: bool = False) -> None:
+        """Note on the device whether a site's tensors (..., C) hold a non-finite value in a valid row.
+
+        Args:
+            site: Where.
+            sides: What the site gave, and was given where that is looked at as well.
+            mask: (rows,), true where a row is valid; None where all are.
+            captured: Whether the pass is being captured into a graph.
+        """
         state = self._state(sides[0].device)
+        if captured:
+            _graphed.add(state)
         for side in sides:
             if not side.numel():
                 continue
@@ -78,13 +89,18 @@ class DeviceGuard:
 
     def end_pass(self) -> None:
         """Count the pass that ends, and start or pick up a copy of the counters."""
+        earlier: torch.Tensor | None = None
         for state in getattr(self._local, "states", {}).values():
             if state.touched:
-                self._count(state)
+                earlier = self._count(state, earlier)
 
-    def _count(self, state: _DeviceState) -> None:
+    def _count(self, state: _DeviceState, earlier: torch.Tensor | None) -> torch.Tensor:
+        """Count the pass on one device, and return whether it was hit there or on those before it, whose pass it is as well."""
         bad = state.bad | ~torch.isfinite(state.largest)
-        hit = bad.any()
+        hit = told = bad.any()
+        if earlier is not None:
+            earlier = earlier.to(hit.device, non_blocking=True)
+            hit, told = hit & ~earlier, hit | earlier
         first = (state.slots == bad.to(torch.int8).argmax()) & hit
         state.counts += torch.cat([bad, first, hit.reshape(1)]).to(torch.int64)
         state.bad.zero_()
@@ -92,7 +108,8 @@ class DeviceGuard:
         state.looked.clear()
         state.touched = False
         if capturing(state.bad.device):
-            return  # what the host does now would not be done again when the graph is replayed
+            _graphed.add(state)
+            return told  # what the host does now would not be done again when the graph is replayed
         state.passes += 1
         if state.in_flight and _fired(state.event):
             state.seen, state.in_flight = state.host.tolist(), False
@@ -101,6 +118,7 @@ class DeviceGuard:
             if state.event is not None:
                 state.event.record()
             state.in_flight = True
+        return told
 
     def counts(self, *, final: bool = False) -> tuple[list[int], list[int], int]:
         """Return passes with a hit by site, passes with the first hit by site, and passes with any, since attach.
@@ -163,6 +181,8 @@ class DeviceRows:
 
     def __init__(self) -> None:
         self._local = threading.local()
+        self._left: deque[_Flight] = deque()
+        """Of threads that have ended."""
         self.valid_share = 1.0
         """Share of valid rows among those of masked passes, learnt from what arrived."""
 
@@ -196,12 +216,8 @@ class DeviceRows:
         self._flights().append(_Flight(landed, valid, choice.masked, pre.device, event))
 
     def arrived(self) -> Iterator[Captured]:
-        """Yield what has arrived for this thread, without padding rows; the rest stays for a later pass."""
-        flights = self._flights()
-        if flights and capturing(flights[0].device):
-            return
-        while flights and _fired(flights[0].event):
-            flight = flights.popleft()
+        """Yield what has arrived for this thread and those that have ended, without padding rows; the rest stays for a later pass."""
+        for flight in (*_landed(self._flights()), *_landed(self._left)):
             captured = flight.captured
             if flight.masked and len(flight.valid):
                 self.valid_share += (float(flight.valid.float().mean()) - self.valid_share) * _WEIGHT
@@ -212,6 +228,8 @@ class DeviceRows:
             return self._local.flights  # type: ignore[no-any-return]  # threading.local is untyped
         except AttributeError:
             flights = self._local.flights = deque()
+            token = self._local.token = Token()
+            weakref.finalize(token, self._left.extend, flights).atexit = False
             return flights
 
     def _generator(self, device: torch.device) -> torch.Generator:
@@ -222,6 +240,19 @@ class DeviceRows:
             # Its own, for drawing from the device's default generator would change the model's dropout.
             generators[device] = torch.Generator(device).manual_seed(0x6E1)
         return generators[device]
+
+
+def _landed(flights: deque[_Flight]) -> Iterator[_Flight]:
+    """Yield flights from the front as far as they have arrived; other threads may do so at the same time."""
+    while flights:
+        try:
+            flight = flights.popleft()
+        except IndexError:
+            return
+        if capturing(flight.device) or not _fired(flight.event):
+            flights.appendleft(flight)
+            return
+        yield flight
 
 
 def _fired(event: torch.cuda.Event | None) -> bool:

@@ -196,7 +196,7 @@ def _look(tap: Tap, state: ThreadState, site: int, pre: torch.Tensor, post: torc
     if tap.breaker.allows("guard"):
         if state.pending is not None:
             tap.settle(state, missed=True)
-        if tap.learning:
+        if tap.learning and state.depth:
             if state.channels is not None and pre is state.channels[0]:
                 tap.channels.setdefault(site, state.channels[1])
             state.latest = Latest(site, post, total(post))
@@ -233,11 +233,12 @@ def _look_there(tap: Tap, state: ThreadState, site: int, pre: torch.Tensor, post
     if post.is_meta:
         admit(tap, site, (pre,), post)
         return
-    (tap.captured.add if capturing(post.device) else tap.captured.discard)(site)
+    captured = capturing(post.device)
+    (tap.captured.add if captured else tap.captured.discard)(site)
     state.away = True
     post = _rowwise(tap, site, post)
     sides = (post, _rowwise(tap, site, pre)) if tap.clips[site] else (post,)
-    tap.device_guard.look(site, sides, tap.mask(state, post.shape))
+    tap.device_guard.look(site, sides, tap.mask(state, post.shape), captured=captured)
 
 
 def _relayed(tap: Tap, state: ThreadState, site: int, *, training: bool) -> bool:

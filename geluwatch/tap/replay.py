@@ -155,13 +155,15 @@ class Replayer:
         own = getattr(self._tap.local, "state", None)
         others = any(state.depth for state in tuple(self._tap.states) if state is not own)
         training = any(module.training for module in model.modules())
+        # A loop that trains is most of its time in backward passes and steps: what counts is that it runs passes at all.
+        beside = any(state.counters.forwards for state in tuple(self._tap.states) if state is not own and not state.ended)
         if (own is not None and own.depth) or rerun():
             raise ProbeBusyError("A probe cannot be replayed within a forward or a backward pass of this thread; call it between passes.")
         if capturing(device) or (gently and self._tap.captured):
             raise ProbeBusyError(
                 "A probe is not replayed while passes are recorded into CUDA graphs; call watch.probe() when they are not."
             )
-        if training and (gently or others):
+        if training and (gently or others or beside):
             raise ProbeBusyError(
                 "The model is in training mode, and a replay in evaluation mode beside its passes would change them; call watch.probe() "
                 "in the thread that trains, between two steps."

@@ -36,6 +36,9 @@ MOST_STRAYS = 64
 _SHARE_OF_ROOM = 2 / 3
 """Share of the memory still free for waiting rows that one pass may take."""
 
+_of_parents: list[object] = []
+"""What forked children have come along with, which is never let go: to free pinned memory takes CUDA, which fails there."""
+
 
 class Tap:
     """What the hooks of one model share."""
@@ -159,13 +162,18 @@ class Tap:
         open_ = [each for each in tuple(self.states) if each.depth and each is not state]
         return open_[0] if len(open_) == 1 else None
 
-    def forget(self) -> None:
-        """Drop every count and row of this process: in a forked child they are the parent's."""
+    def forget(self, *others: object) -> None:
+        """Drop every count and row of this process: in a forked child they are the parent's.
+
+        Args:
+            others: What else may hold pinned memory of the parent's.
+        """
+        _of_parents.append((self.device_guard, self.device_rows, self.gradients, *others))
         self.local = threading.local()
         self.states = []
         self.evidence, self.profiling = Waiting(), Profiling(self.breaker)
         self.inputs = Reservoir(self.config.capture_inputs) if self.config.capture_inputs else None
-        self.device_guard = DeviceGuard(self.device_guard.sites)
+        self.device_guard, self.device_rows = DeviceGuard(self.device_guard.sites), DeviceRows()
         self.gradients = Gradients(self.device_guard.sites, self.state, self.breaker) if self.config.gradients else None
 
     def check(self, state: ThreadState, site: int, pre: torch.Tensor, post: torch.Tensor) -> None:

@@ -36,6 +36,8 @@ _OFF = "the agent is switched off, by GELUWATCH_OFF in the environment or by Con
 
 _CAPTURED = "recorded into a CUDA graph, whose replays call no hook: faults are counted on the device, and told when the watch comes off"
 
+_PARTS_ONLY = "guarded, but without rows: the model itself is never called, only its forward or parts of it; attach to what is called"
+
 _attached: weakref.WeakSet[nn.Module] = weakref.WeakSet()
 
 
@@ -87,7 +89,7 @@ class TorchSource:
         """The census as it stands: a site that does not run, or cannot be watched, is blind with the reason."""
         tap = self._tap
         tap.follow_traces()
-        ran = self._seen.gone.forwards + sum(state.counters.forwards for state in tuple(tap.states)) > 0
+        ran = self._seen.gone.forwards + sum(state.counters.forwards + state.depth for state in tuple(tap.states)) > 0
         sites = tap.sites
         reasons = [site.reason or self._blindness(site, ran=ran) for site in sites]
         return tuple(
@@ -113,7 +115,7 @@ class TorchSource:
         if position in tap.captured:
             return _CAPTURED
         if position in tap.called:
-            return _GAPS if position in self._gaps else ""
+            return _PARTS_ONLY if not ran else _GAPS if position in self._gaps else ""
         if tap.compiled:
             return "not seen to run: code of this model has been compiled, and hooks do not run in compiled code"
         if ran and site.form == "fused":
@@ -177,7 +179,7 @@ class TorchSource:
 
     def start_anew(self) -> None:
         """Forget what was seen, as a forked child has to: it was seen by the parent, which reports it."""
-        self._tap.forget()
+        self._tap.forget(self._steps)
         self._settling = threading.Lock()
         self._seen, self._firsts, self._steps = _Seen(), [], Steps(self._tap.breaker)
 

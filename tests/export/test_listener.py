@@ -370,7 +370,10 @@ def test_a_taken_port_is_said_so(listener: Listener) -> None:
     """The error names the port and what to do."""
     _, port = address(listener)
 
-    with pytest.raises(ListenError, match=f"^Port {port} on 127.0.0.1 is taken by another program; choose another, or port 0 "):
+    with pytest.raises(
+        ListenError,
+        match=f"^Port {port} on 127.0.0.1 is taken, maybe by another watch; choose another, or port 0 ",
+    ):
         Listener(ROUTES, port=port).start()
 
 

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import gc
 import math
 import threading
+import weakref
+from collections.abc import Callable
 from typing import Any
 
 import pytest
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from geluwatch.tap import deferred
 from geluwatch.tap.deferred import DeviceGuard, DeviceRows
 
 
@@ -163,3 +167,59 @@ def test_a_site_that_runs_twice_in_a_pass_is_hit_by_either_call(dtype: torch.dty
     guard.look(0, (torch.ones(2, 3, dtype=dtype),), None)
     guard.end_pass()
     assert ([int(any(bad))], [int(any(bad))], int(any(bad))) == guard.counts(final=True)
+
+
+def test_a_pass_over_several_devices_is_one_pass() -> None:
+    """A NaN that travels from device to device is hit on each, first on the first, and counts as one pass."""
+    guard = DeviceGuard(3)
+    for bad in ([1, 2], [2], [], [0]):
+        for site in range(3):
+            values = torch.full((2, 4), math.nan if site in bad else 1.0)
+            guard._state(torch.device("cpu" if site < 2 else "cpu:0")).touched = True
+            state = guard._state(torch.device("cpu" if site < 2 else "cpu:0"))
+            torch.linalg.vector_norm(values, math.inf, out=state.places[site])
+        guard.end_pass()
+    assert ([1, 1, 2], [1, 1, 1], 3) == guard.counts(final=True)
+
+
+def test_rows_of_threads_that_have_ended_arrive(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of threads that end before their copies have arrived, as those of a server with one for each request do, no row is lost."""
+    rows, landed = DeviceRows(), False
+    monkeypatch.setattr(deferred, "_fired", lambda _: landed)
+
+    def serve() -> None:
+        values = torch.randn(6, 4)
+        rows.capture("act", values, values, rows.pick(6, None, values.device, 1.0, 6))
+        assert [] == list(rows.arrived())
+
+    for _ in range(20):
+        thread = threading.Thread(target=serve)
+        thread.start()
+        thread.join()
+        del thread
+    landed = True
+    assert 120 == sum(len(captured.pre) for captured in rows.arrived())
+    assert [] == list(rows.arrived())
+
+
+def test_what_a_graph_writes_to_outlives_the_watch() -> None:
+    """The counters of a captured pass are never let go, for the graph writes to them whenever it is replayed; others are."""
+    kept = []
+    for captured in (True, False):
+        guard = DeviceGuard(1)
+        guard.look(0, (torch.ones(2, 4),), None, captured=captured)
+        kept.append(weakref.ref(guard._state(torch.device("cpu")).counts))
+        del guard
+        gc.collect()
+    assert [True, False] == [each() is not None for each in kept]
+
+
+def test_a_forked_child_lets_go_of_nothing_that_its_parent_pinned(attach: Callable[..., Any], block: Callable[..., Any]) -> None:
+    """What was copied to by devices stays where it is when a child begins anew, for freeing it would take CUDA, which fails there."""
+    watch = attach(block())
+    tap = watch._source._tap
+    before = [weakref.ref(each) for each in (tap.device_guard, tap.device_rows, watch._source._steps)]
+    watch._source.start_anew()
+    gc.collect()
+    assert all(each() is not None for each in before)
+    assert tap.device_guard is not before[0]()

@@ -74,6 +74,11 @@ def test_forward_called_directly_still_counts_hits(attach: Callable[..., Any], b
     totals = watch.flush().totals
     assert (0, 1, {}) == (totals.forwards, totals.nonfinite_forwards, totals.errors)
     assert 32 == totals.nonfinite["0.act"].elements["pre", "nan"]
+    assert ("blind", "page") == (watch.sites[0].state, watch.report.verdict)
+    assert "the model itself is never called" in watch.sites[0].reason
+    assert watch._source._tap.state().latest is None  # nor is an output, with all its graph, held for a pass that never ends
+    model(torch.randn(2, 8))
+    assert "observed" == watch.sites[0].state
 
 
 def test_a_gelu_whose_forward_is_called_directly_is_blind(attach: Callable[..., Any], block: Callable[..., Any]) -> None:

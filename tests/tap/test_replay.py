@@ -254,6 +254,29 @@ def test_busy_models_are_left_alone(block: Callable[[], nn.Module], watch: Watch
         source.replay(kept, ALL)
 
 
+def test_a_loop_that_trains_is_not_put_into_evaluation_mode(block: Callable[[], nn.Module], watch: Watch) -> None:
+    """Between the passes of another thread's training loop a replay is refused as well; when that thread is gone it is not."""
+    model = block().train()
+    source = watch(model)
+    kept = [source.keep(inputs(1)[0])]
+    passed, done = threading.Event(), threading.Event()
+
+    def train() -> None:
+        model(inputs(1)[0])
+        passed.set()
+        done.wait(10.0)  # as in a backward pass, or for data
+
+    thread = threading.Thread(target=train)
+    thread.start()
+    passed.wait(10.0)
+    with pytest.raises(ProbeBusyError, match="in training mode"):
+        source.replay(kept, ALL)
+    done.set()
+    thread.join()
+    del thread
+    assert 1 == len(source.replay(kept, ALL))
+
+
 @pytest.mark.parametrize(
     "item",
     [
