@@ -41,8 +41,10 @@ class Explanation:
     why: str
     matchers: tuple[str, ...] = ()
     """What the cause must match besides its name."""
+    only: tuple[str, ...] = ()
+    """What the others must match besides their names."""
     tier: Tier | None = None
-    """Which tier of the others; None for both."""
+    """Which tier of the others; None for both, if the cause is a page: a ticket keeps no page quiet."""
     labels: tuple[str, ...] = ()
     """Labels of a cause that is no alert of ours."""
 
@@ -86,8 +88,14 @@ EXPLANATIONS = (
     ),
     Explanation(
         cause="GeluwatchOutOfMemory",
-        explained=("GeluwatchMemoryPressure", "GeluwatchErrorBudgetBurn"),
-        why="Memory that has run out was short before, and the passes that it ended are the errors that burn the budget.",
+        explained=("GeluwatchMemoryPressure",),
+        why="Memory that has run out was short before.",
+    ),
+    Explanation(
+        cause="GeluwatchOutOfMemory",
+        explained=("GeluwatchErrorBudgetBurn",),
+        only=('slo="availability"',),
+        why="The passes that it ended are the errors that burn the budget of errors; that of slow passes is another matter.",
     ),
     Explanation(
         cause="GeluwatchErrorBudgetBurn",
@@ -167,6 +175,8 @@ def _yaml(value: object) -> str:
 def _explained(settings: MixinSettings) -> Iterator[tuple[str, dict[str, Any]]]:
     """Yield the inhibitions, each after the reason for it; explained alerts with the same labels share a rule."""
     rendered = {alert.name: alert.labels for alert in alerts(settings)}
+    paging = {alert.name for alert in alerts(settings) if alert.tier == "page"}
+    ticketing = {alert.name for alert in alerts(settings) if alert.tier == "ticket"}
     yield from _tiers(settings)
     for found in EXPLANATIONS:
         labels = found.labels or rendered.get(found.cause)
@@ -175,10 +185,17 @@ def _explained(settings: MixinSettings) -> Iterator[tuple[str, dict[str, Any]]]:
         shared: dict[tuple[str, ...], list[str]] = {}
         for name in (name for name in found.explained if name in rendered):
             shared.setdefault(tuple(label for label in labels if label in rendered[name]), []).append(name)
-        severity = [] if found.tier is None else [f'severity="{settings.severities[found.tier]}"']
         for equal, names in shared.items():
-            source = [f'alertname="{found.cause}"', *found.matchers]
-            yield found.why, _inhibition(source, [_one_of(names), *severity], equal)
+            page, ticket = ([f'severity="{settings.severities[tier]}"'] for tier in ("page", "ticket"))
+            source, target = [f'alertname="{found.cause}"', *found.matchers], [_one_of(names), *found.only]
+            if found.tier is not None:
+                yield found.why, _inhibition(source, [*target, f'severity="{settings.severities[found.tier]}"'], equal)
+            elif found.cause in ticketing and paging.intersection(names):  # which a ticket must not keep quiet
+                if found.cause in paging:
+                    yield found.why, _inhibition([*source, *page], target, equal)
+                yield found.why, _inhibition([*source, *ticket], [*target, *ticket], equal)
+            else:
+                yield found.why, _inhibition(source, target, equal)
 
 
 def _tiers(settings: MixinSettings) -> Iterator[tuple[str, dict[str, Any]]]:

@@ -50,32 +50,51 @@ def recent(metric: Metric, settings: MixinSettings) -> str:
     was attached long before (then the server was blind, and the count is old); and when
     the agent was attached anew within the window, which shows a restart even where the counter has come back to the
     very value it had, or the pod was gone for longer than a window.
+
+    Of pods' counters the server remembers more, as long as the grace: what one gained while nobody scraped it counts when
+    it is seen again, and what it had before does not count again. Of layers' there are too many for that.
     """
     window = settings.rate_window
     counter = series(metric, settings.selector)
     attached = series(catalog.ATTACHED, settings.selector)
     match = f" ignoring ({', '.join(metric.labels)})" if metric.labels else ""
+    memory = window if metric.labels else settings.grace
     born = [
         f"({counter} > 0)",
         "unless",
-        _seen_before(counter, window),
+        _seen_before(counter, memory, window),
         f"unless{match}",
         f"(time() - {attached} > {seconds(settings.grace)})",
     ]
-    anew = f"(changes({attached}[{window}]) > 0 or time() - {attached} < {seconds(window)})"
-    restarted = [f"({counter} > 0)", f"and{match}", anew]
-    return "\n".join([f"    (increase({counter}[{window}]) > 0)", "or", chain(*born), "or", chain(*restarted)])
+    anew = f"changes({attached}[{window}]) > 0 or time() - {attached} < {seconds(window)}"
+    later = f"{attached} > {_last_before(attached, settings.grace, window)}"
+    restarted = [f"({counter} > 0)", f"and{match}", f"({anew} or {later})"]
+    ways = [f"    (increase({counter}[{window}]) > 0)", chain(*born), chain(*restarted)]
+    if not metric.labels:
+        ways.append(f"    ({counter} - {_last_before(counter, memory, window)} > 0)")
+    return "\nor\n".join(ways)
+
+
+def timely(expression: str, settings: MixinSettings) -> str:
+    """Return what agents say of traffic that there is: a pod without any for long stands by its last judgement, whatever has come of it."""
+    idle = f"(increase({series(catalog.FORWARDS, settings.selector)}[{settings.idle_after}]) == 0)"
+    return f"({expression} unless on ({', '.join(POD)}) {idle})"
 
 
 def grown(metric: Metric, window: str, where: str) -> str:
     """Return how much a counter grew per series within a window, what it held when its series was born included."""
     counter = series(metric, where)
-    return f"(increase({counter}[{window}]) > 0) or (({counter} > 0) unless {_seen_before(counter, window)})"
+    return f"(increase({counter}[{window}]) > 0) or (({counter} > 0) unless {_seen_before(counter, window, window)})"
 
 
-def _seen_before(counter: str, window: str) -> str:
-    """Return the series of a counter that there were at some time in the window before the present one."""
-    return f"present_over_time({counter}[{window}] offset {window})"
+def _seen_before(counter: str, memory: str, window: str) -> str:
+    """Return the series of a counter that there were at some time before the present window, as far back as is remembered."""
+    return f"present_over_time({counter}[{memory}] offset {window})"
+
+
+def _last_before(series: str, memory: str, window: str) -> str:
+    """Return what series last were before the present window, as far back as is remembered."""
+    return f"last_over_time({series}[{memory}] offset {window})"
 
 
 def quantile(share: float, buckets: str) -> str:

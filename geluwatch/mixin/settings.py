@@ -31,6 +31,7 @@ _DURATIONS = (
     "keep_firing_for",
     "fault_keep_firing_for",
     "blind_for",
+    "idle_after",
     "service_for",
     "rollout_window",
     "usual_range",
@@ -80,6 +81,9 @@ class MixinSettings:
 
     blind_for: str = "30m"
     """How long a GELU may be blind, or an agent out of order or over its budget, while there is traffic, before its ticket."""
+
+    idle_after: str = "30m"
+    """How long a pod may be without a forward pass before what its agent last said of drift and faults counts no more."""
 
     service_for: str = "15m"
     """How long latency, accuracy, cost or memory has to be out of line before its ticket."""
@@ -139,6 +143,7 @@ class MixinSettings:
             keep_firing_for="10s",
             fault_keep_firing_for="20s",
             blind_for="5s",
+            idle_after="30s",
             service_for="5s",
             rollout_window="20s",
             usual_range="1m",

@@ -99,6 +99,31 @@ def test_inhibitions_compare_only_what_both_sides_have() -> None:
             assert all(compared <= set(BY_NAME[name].labels) for name in names if name in BY_NAME), rule
 
 
+def test_no_ticket_keeps_a_page_quiet() -> None:
+    """Every inhibition whose source may be less than a page, and whose target may be one, names a lower severity for its target."""
+    tiers = {name: {alert.tier for alert in ALERTS if alert.name == name} for name in BY_NAME}
+    severities = {f'severity="{value}"': tier for tier, value in SETTINGS.severities.items()}
+
+    def possible(matchers: list[str]) -> set[str]:
+        of_names = set().union(*(tiers.get(name, set()) for name in matchers[0].split('"')[1].split("|")))
+        named = {severities[matcher] for matcher in matchers if matcher in severities}
+        return named or of_names
+
+    rules = inhibit_rules(SETTINGS)
+    assert [] == [rule for rule in rules if possible(rule["source_matchers"]) - {"page"} and "page" in possible(rule["target_matchers"])]
+    assert any({"page"} < possible(rule["target_matchers"]) for rule in rules)
+
+
+def test_memory_that_has_run_out_explains_errors_and_not_slow_passes() -> None:
+    """A budget of latency that burns is told beside it."""
+    (rule,) = [
+        rule
+        for rule in inhibit_rules(SETTINGS)
+        if 'alertname="GeluwatchOutOfMemory"' in rule["source_matchers"] and "ErrorBudgetBurn" in rule["target_matchers"][0]
+    ]
+    assert 'slo="availability"' in rule["target_matchers"]
+
+
 def test_a_rollout_keeps_tickets_quiet_and_nothing_else() -> None:
     """What a rollout silences is a ticket in some tier, is not the canary's, and no page is silenced by a notice."""
     quiet = [alert for alert in ALERTS if alert.name in QUIET_IN_ROLLOUT]

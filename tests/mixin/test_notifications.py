@@ -55,7 +55,7 @@ class Inbox:
     def wait(self, met: Callable[[], bool]) -> bool:
         """Return whether a condition is met, as soon as it is or after some seconds."""
         with self.arrived:
-            return self.arrived.wait_for(met, 10)
+            return self.arrived.wait_for(met, 30)
 
 
 def told_as(labels: Labels) -> str:
@@ -217,10 +217,16 @@ def test_a_page_makes_its_own_ticket_needless(weekday: Example) -> None:
     assert "ActivationDrift far 1 eu" not in inbox.all("model-tickets")
 
 
+def asked(matchers: tuple[str, ...]) -> Labels:
+    """Return the labels that matchers of equality ask for."""
+    return {matcher.split("=")[0]: matcher.split('"')[1] for matcher in matchers}
+
+
 def causes_of(found: Explanation, here: Labels, there: Labels) -> list[Labels]:
     """Return the cause of an explanation at one place, and at the other one that looks like it where the explanation asks for more."""
-    labels = {name: VALUES[name] for name in found.labels} or labels_of(BY_NAME[found.cause])
-    extra = {matcher.split("=")[0]: matcher.split('"')[1] for matcher in found.matchers}
+    alert = next((alert for alert in ALERTS if alert.name == found.cause and alert.tier == "page"), BY_NAME.get(found.cause))
+    labels = {name: VALUES[name] for name in found.labels} or labels_of(alert)
+    extra = asked(found.matchers)
     cause = {**labels, "alertname": found.cause, **extra, **{name: value for name, value in here.items() if name in labels}}
     return [cause, {**cause, **dict.fromkeys(extra, "other"), **there}] if extra else [cause]
 
@@ -233,7 +239,9 @@ def test_every_explanation_holds_for_its_model_and_no_other(weekday: Example) ->
     places = [[{"job": f"{where}-{place}", "model": f"{where}-{place}"} for where in ("here", "there")] for place in range(len(pairs))]
     weekday.post(*(cause for (found, _), (here, there) in zip(pairs, places, strict=True) for cause in causes_of(found, here, there)))
     settle()
-    kept, told = ([labels_of(alert, **at[side]) for (_, alert), at in zip(pairs, places, strict=True)] for side in (0, 1))
+    kept, told = (
+        [{**labels_of(alert, **at[side]), **asked(found.only)} for (found, alert), at in zip(pairs, places, strict=True)] for side in (0, 1)
+    )
     weekday.post(*kept, *told)
     inbox = weekday.inbox
 
@@ -244,6 +252,17 @@ def test_every_explanation_holds_for_its_model_and_no_other(weekday: Example) ->
     assert inbox.wait(lambda: {(labels["alertname"], labels["model"]) for labels in told} <= seen())
     settle()
     assert set() == {(labels["alertname"], labels["model"]) for labels in kept} & seen()
+
+
+def test_a_ticket_keeps_no_page_quiet(weekday: Example) -> None:
+    """Beside the ticket of an overflow that lies ahead drift pages; its ticket waits."""
+    inbox, (page, ticket) = weekday.inbox, (find("ActivationDrift", tier) for tier in ("page", "ticket"))
+    weekday.post(labels_of(find("OverflowAhead", "ticket"), model="rising"), labels_of(find("OverflowAhead", "ticket"), model="growing"))
+    settle()
+    weekday.post(labels_of(page, model="rising"), labels_of(ticket, model="growing"))
+    assert inbox.wait(lambda: "ActivationDrift rising 1 eu" in inbox.all("model-pages"))
+    settle()
+    assert "ActivationDrift growing 1 eu" not in inbox.all("model-tickets")
 
 
 def test_a_rollout_silences_the_ticket_of_drift_and_not_the_page_of_nan(weekday: Example) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from geluwatch import catalog
+from geluwatch.catalog import Metric
 from geluwatch.mixin import queries
 from geluwatch.mixin.queries import GROUP, POD
 from geluwatch.mixin.rules.alerting import LISTED_LAYERS, NUMBER, SUBJECT, Alert, Recording, asked, lasting, matchers, reading
@@ -54,7 +55,7 @@ def _drift_ticket(settings: MixinSettings) -> Alert:
 def _drift(settings: MixinSettings, tier: Tier, expr: str, hold: str) -> Alert:
     evidence = evidence_recording(settings).name
     layers = f"sort(min by (layer) ({queries.series(catalog.LAYER_INDEX, '%[1]s')}) and on (layer) ({evidence}{{%[1]s}} >= 1))"
-    strength = f"max(avg by (point) ({queries.known(catalog.EVIDENCE, '%s', 'layer=%q')}))"
+    strength = f"max(avg by (point) ({queries.series(catalog.EVIDENCE, '%s', 'layer=%q')} >= 1))"
     distance = f"max(avg by (point) ({queries.known(catalog.KS, '%s', 'layer=%q')}))"
     drifted = f"{SUBJECT} has drifted from its baseline{_BEYOND[tier]}{_share_of_pods()}{_first_drift()}{_probe()}"
     return Alert(
@@ -140,12 +141,17 @@ def _most_surprising(settings: MixinSettings) -> str:
 
 def _drift_evidence(settings: MixinSettings) -> str:
     """Return the evidence of drift by layer and point, averaged over the pods of a model version; no pod counts for more than two."""
-    return queries.mean(f"clamp_max({queries.known(catalog.EVIDENCE, settings.selector)}, {_MOST_EVIDENCE})", *GROUP, "layer", "point")
+    return _mean_of_pods(settings, catalog.EVIDENCE, _MOST_EVIDENCE)
 
 
 def _drift_surprise(settings: MixinSettings) -> str:
     """Return the surprise by layer and point, averaged over the pods of a model version; no pod counts for more than two."""
-    return queries.mean(f"clamp_max({queries.known(catalog.SURPRISE, settings.selector)}, {_MOST_SURPRISE})", *GROUP, "layer", "point")
+    return _mean_of_pods(settings, catalog.SURPRISE, _MOST_SURPRISE)
+
+
+def _mean_of_pods(settings: MixinSettings, metric: Metric, most: float) -> str:
+    judged = queries.timely(queries.known(metric, settings.selector), settings)
+    return queries.mean(f"clamp_max({judged}, {most})", *GROUP, "layer", "point")
 
 
 def _drift_limit(settings: MixinSettings, tier: Tier) -> str:
@@ -174,11 +180,11 @@ def _stray_pods(settings: MixinSettings, evidence: str) -> str:
         settings: Which targets to look at.
         evidence: The recorded series of `drift_evidence`.
     """
-    surprise = queries.known(catalog.SURPRISE, settings.selector)
+    surprise = queries.timely(queries.known(catalog.SURPRISE, settings.selector), settings)
     limit = queries.largest(queries.series(catalog.LIMIT, settings.selector, 'tier="ticket"'), *POD)
     pods = queries.number(surprise, *GROUP, "layer", "point")
     beyond = [
-        f"({surprise}) - on ({', '.join(POD)}) group_left () {limit}",
+        f"{surprise} - on ({', '.join(POD)}) group_left () {limit}",
         f">= on ({', '.join(GROUP)}, layer, point) group_left ()",
         f"(1 + log10({pods} >= {_LEAST_PODS}))",
     ]

@@ -99,5 +99,5 @@ def _gross_faults(settings: MixinSettings, nonfinite: str) -> str:
     """
     fault = f"({queries.series(catalog.GROSS, settings.selector)} == 1)"
     verdict = queries.series(catalog.VERDICT, settings.selector, 'verdict="page"')
-    news = queries.chain(fault, f"and on ({', '.join(POD)})", f"({verdict} == 1)")
+    news = queries.chain(queries.timely(fault, settings), f"and on ({', '.join(POD)})", f"({verdict} == 1)")
     return f"{queries.largest(news, *GROUP)}\nunless\n  ({nonfinite} > 0)"

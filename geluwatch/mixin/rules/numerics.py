@@ -83,7 +83,8 @@ def _overflow_ahead(settings: MixinSettings, nonfinite: str, tier: Tier) -> str:
         tier: How near.
     """
     near = ('tier="page"',) if tier == "page" else ()
-    return f"{queries.largest(f'{queries.series(catalog.OVERFLOW, settings.selector, *near)} == 1', *GROUP)}\nunless\n  ({nonfinite} > 0)"
+    ahead = queries.timely(f"{queries.series(catalog.OVERFLOW, settings.selector, *near)} == 1", settings)
+    return f"{queries.largest(ahead, *GROUP)}\nunless\n  ({nonfinite} > 0)"
 
 
 def _kernel_mismatches(settings: MixinSettings) -> str:

@@ -68,7 +68,7 @@ def _share(gate: Metric, excess: str) -> str:
 
 def _excess(settings: MixinSettings, gate: Metric, usual: str) -> Recording:
     """Return the rule that averages over pods what a gate's share has gained on the pod's own baseline; absent without one."""
-    share = f"({queries.known(gate, settings.selector)})"
+    share = queries.timely(f"({queries.known(gate, settings.selector)})", settings)
     return Recording(
         name=f"model_layer:{gate.name}:excess",
         expr=queries.mean(queries.chain(share, "- ignoring (point, le)", usual), *GROUP, "layer"),

@@ -21,6 +21,7 @@ from geluwatch.mixin.ruletests.grammar import (
     fleet,
     merged,
     name,
+    ramp,
     silent,
 )
 from geluwatch.mixin.settings import Tier
@@ -55,6 +56,8 @@ def cases(_: Alert, scale: Scale) -> tuple[Case, ...]:
         stories.page_not_armed(),
         stories.calm(),
         stories.idle(),
+        stories.drained(),
+        stories.diluted(),
     )
 
 
@@ -240,6 +243,28 @@ class _Stories(Episode):
             "is silent for a calm model, however far its distance",
             {**self.agent, **self.drift(5.25, LAYERS[0]), **self.distance(0.5, LAYERS[0]), **self.limits("ticket", "page")},
             silent(0, self.paged, self.due, self.run - 1),
+        )
+
+    def drained(self) -> Case:
+        return Case(
+            "is silent for a pod that has had no traffic for long, however its last judgement stands",
+            {
+                **self.agent,
+                **self.drift(9, LAYERS[2]),
+                **self.limits("ticket", "page"),
+                name(catalog.FORWARDS, **POD): flat(1000, self.run),
+            },
+            silent(self.paged, self.due, self.end - 1),
+        )
+
+    def diluted(self) -> Case:
+        busy, *idle = fleet(3)
+        series = self.drift(9, LAYERS[2], busy) | merged(self.drift(2, LAYERS[2], pod) for pod in idle)
+        traffic = {name(catalog.FORWARDS, **pod): ramp(1000, 10 if pod is busy else 0, self.run) for pod in (busy, *idle)}
+        return Case(
+            "pages for the one pod that has traffic, whatever was last said on those that have none",
+            {**self.agent, **series, **self.limits("ticket", "page"), **traffic},
+            (Check(self.paged - 1), Check(self.paged, self.says_pages(" on 1 of 3 pods"))),
         )
 
     def idle(self) -> Case:

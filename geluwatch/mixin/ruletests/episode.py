@@ -43,7 +43,7 @@ class Sudden:
     """
 
     def __init__(self, scale: Scale, keep: str | None = None) -> None:
-        self.window = scale.settings.rate_window
+        self.window, self.step = scale.settings.rate_window, scale.step
         self.window_steps = scale.steps(self.window)
         self.cleared = self.window_steps + scale.steps(keep or scale.settings.keep_firing_for)
         self.start = 2 * self.window_steps

@@ -37,6 +37,7 @@ def cases(_: Alert, scale: Scale) -> tuple[Case, ...]:
         stories.in_the_baseline(),
         stories.behind_a_nan(),
         stories.sound(),
+        stories.drained(),
     )
 
 
@@ -111,4 +112,11 @@ class _Stories(Episode):
             "is silent for sound layers, even while the verdict is a page for another reason",
             {**self.agent, **self.verdict(), **self.fault(LAYERS[2], "dead", value=0), **self.fault(LAYERS[2], "impossible", value=0)},
             silent(0, self.due, self.run - 1),
+        )
+
+    def drained(self) -> Case:
+        return Case(
+            "is silent for a pod that has had no traffic for long, however its last window was",
+            {**self.agent, **self.verdict(), **self.fault(LAYERS[2], "dead"), name(catalog.FORWARDS, **POD): flat(1000, self.run)},
+            silent(self.due, self.end - 1),
         )

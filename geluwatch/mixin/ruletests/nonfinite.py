@@ -17,6 +17,7 @@ from geluwatch.mixin.ruletests.grammar import (
     Expected,
     Labels,
     Scale,
+    absent,
     agent,
     flat,
     gone,
@@ -40,6 +41,9 @@ def cases(_: Alert, scale: Scale) -> tuple[Case, ...]:
         stories.old_count(),
         stories.missed_scrape(),
         stories.long_gone(),
+        stories.while_nobody_looked(),
+        stories.nothing_while_nobody_looked(),
+        stories.restarted_while_nobody_looked(),
         stories.healthy(),
         stories.idle(),
     )
@@ -151,6 +155,41 @@ class _Stories(Sudden):
             "pages at once for what a pod met before its first scrape, however long it had been gone",
             {**self.agent(), **attached, **self.passes(count, LAYERS[0])},
             (Check(self.start - 1), Check(self.start, said), Check(self.start + 1, said)),
+        )
+
+    def blind(self, before: float, after: float) -> str:
+        """Return values that nobody scraped for longer than a window, until the start."""
+        seen = self.start - self.window_steps - 2
+        return f"{flat(before, seen)} {absent(self.start - seen)} {flat(after, self.run - self.start)}"
+
+    def while_nobody_looked(self) -> Case:
+        attached = {name(catalog.ATTACHED, **POD): self.blind(self.old, self.old)}
+        text = f"Model minilm version 1 had NaN or Inf in 25 forward passes within {self.window}."
+        said = (Expected(INCIDENT, text, FIRST_HOST),)
+        return Case(
+            "pages for what an old agent met while the server was away, when it is back",
+            {**self.agent(), **attached, name(catalog.NONFINITE_FORWARDS, **POD): self.blind(1000, 1025)},
+            (Check(self.start - 1), Check(self.start, said)),
+        )
+
+    def nothing_while_nobody_looked(self) -> Case:
+        seen, away = self.cleared + 2, self.window_steps + 2
+        young = {name(catalog.ATTACHED, **POD): f"{flat(0, seen)} {absent(away)} {flat(0, self.run - seen - away)}"}
+        count = f"{flat(3, seen)} {absent(away)} {flat(3, self.run - seen - away)}"
+        return Case(
+            "does not tell once more of what a young agent had before the server was away",
+            {**self.agent(), **young, **self.passes(count, LAYERS[2])},
+            (Check(0, self.says(3, LAYERS[2])), *silent(seen - 1, *(seen + away + late for late in (0, 1, 4)))),
+        )
+
+    def restarted_while_nobody_looked(self) -> Case:
+        left = self.start - self.window_steps - 2
+        attached = {name(catalog.ATTACHED, **POD): self.blind(self.old, (left + 1) * self.step)}
+        said = self.says(2, LAYERS[0])
+        return Case(
+            "pages for what a pod met that restarted while the server was away",
+            {**self.agent(), **attached, **self.passes(self.blind(3, 2), LAYERS[0])},
+            (Check(self.start, said),),
         )
 
     def healthy(self) -> Case:
