@@ -109,6 +109,7 @@ COST = Metric("geluwatch_cost_per_hour", "gauge", "What an hour of this process 
 # Process and devices, as of the last flush
 CPU_SECONDS = Metric("geluwatch_process_cpu_seconds", "counter", "Processor time of all threads of the process.", "s")
 RESIDENT = Metric("geluwatch_process_resident_memory_bytes", "gauge", "Memory of the process that is really there.", "By")
+MEMORY_USED = Metric("geluwatch_process_memory_used_bytes", "gauge", "Memory in use of that limit: by all processes of the control group that sets it, files that are only cached left out; else by this process.", "By")
 MEMORY_LIMIT = Metric("geluwatch_process_memory_limit_bytes", "gauge", "Memory that the process may use: the limit of its control group, else what the machine has.", "By")
 THREADS = Metric("geluwatch_process_threads", "gauge", "Threads of the process, those of libraries included.", "{thread}")
 DEVICE_MEMORY = Metric("geluwatch_device_memory_bytes", "gauge", "Memory of tensors on a device, as the framework's allocator counts it.", "By", ("device",))

@@ -20,6 +20,8 @@ _MOST_CONNECTIONS = 64
 _LOOPBACK_NAMES = ("localhost", "127.0.0.1", "::1")
 _SECONDS_TO_ANSWER = 1.0
 _SECONDS_TO_END = 2.0
+_SECONDS_WITHOUT = 0.5
+_NOTHING_LEFT = {errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM}
 
 
 class Listener:
@@ -130,6 +132,15 @@ class _Server(RoutedServer):
         while not self.stopping:
             self.handle_request()
 
+    def get_request(self) -> tuple[socket.socket, Any]:
+        """Accept a connection; where the process has no descriptor left for it, wait, for it stays in line and would be tried at once."""
+        try:
+            return super().get_request()
+        except OSError as error:
+            if error.errno in _NOTHING_LEFT:
+                time.sleep(_SECONDS_WITHOUT)
+            raise
+
     def _end(self, threads: Iterable[threading.Thread], seconds: float) -> None:
         """Wait for threads to end, for so long all together."""
         deadline = time.monotonic() + seconds
@@ -185,9 +196,7 @@ def _resolve(host: str, port: int) -> tuple[socket.AddressFamily, str, int]:
 
 def _refusal(host: str, port: int, error: OSError) -> str:
     if error.errno == errno.EADDRINUSE:
-        return (
-            f"Port {port} on {host} is taken, maybe by another watch; choose another, or port 0 for any free one."
-        )
+        return f"Port {port} on {host} is taken, maybe by another watch; choose another, or port 0 for any free one."
     if error.errno == errno.EACCES:
         return f"Port {port} on {host} needs rights that this process lacks; choose one from 1024 on, or port 0 for any free one."
     return f"Port {port} on {host} cannot be opened ({error.strerror}); use an address of this machine such as 127.0.0.1."

@@ -102,6 +102,7 @@ READERS: Mapping[Metric, Reader] = {
     catalog.COST: _of_application(lambda said: said.cost_per_hour),
     catalog.CPU_SECONDS: _of_process(lambda usage: usage.cpu_seconds),
     catalog.RESIDENT: _of_process(lambda usage: usage.resident),
+    catalog.MEMORY_USED: _of_process(lambda usage: usage.used),
     catalog.MEMORY_LIMIT: _of_process(lambda usage: usage.limit),
     catalog.THREADS: _of_process(lambda usage: usage.threads),
     catalog.DEVICE_MEMORY: _of_device(lambda device: device.allocated),

@@ -81,6 +81,11 @@ def timely(expression: str, settings: MixinSettings) -> str:
     return f"({expression} unless on ({', '.join(POD)}) {idle})"
 
 
+def by_host(targets: str) -> str:
+    """Return series of targets with the host of each as one more label."""
+    return f'label_replace({targets}, "host", "$1", "instance", "(.+?)(?::[0-9]+)?")'
+
+
 def grown(metric: Metric, window: str, where: str) -> str:
     """Return how much a counter grew per series within a window, what it held when its series was born included."""
     counter = series(metric, where)

@@ -7,11 +7,13 @@ library says, where its Python binding (pynvml) is installed.
 
 from __future__ import annotations
 
+import math
 import os
 import time
 from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path, PurePosixPath
+from typing import NamedTuple
 
 import torch
 
@@ -21,12 +23,26 @@ _SELF = Path("/proc/self")
 _GROUPS = Path("/sys/fs/cgroup")
 
 
+class _Files(NamedTuple):
+    """What a version of control groups calls its numbers."""
+
+    limit: str
+    used: str
+    cached: str
+
+
+_FIRST = _Files("memory.limit_in_bytes", "memory.usage_in_bytes", "total_inactive_file")
+_SECOND = _Files("memory.max", "memory.current", "inactive_file")
+
+
 def read() -> Usage:
     """Return what this process uses now; what the system does not tell is left out."""
     devices: tuple[DeviceUsage, ...] = ()
     with suppress(Exception):  # a device that has failed is the model's to report
         devices = tuple(_devices())
-    return Usage(time.process_time(), _resident(), _threads(), devices, memory_limit())
+    limit, used = memory()
+    resident = _resident()
+    return Usage(time.process_time(), resident, _threads(), devices, limit, resident if used is None else used)
 
 
 def _resident() -> int | None:
@@ -43,19 +59,28 @@ def _threads() -> int | None:
         return None
 
 
-def memory_limit() -> int | None:
+class Memory(NamedTuple):
+    """Memory that this process may use."""
+
+    limit: int | None
+    """Bytes; None where the system does not tell."""
+    used: int | None
+    """By all processes of the control group that sets the limit; None where it is the machine's, which serves others as well."""
+
+
+def memory() -> Memory:
     """Return the memory that this process may use: the least that its control groups allow and the machine has.
 
     Read anew each time, because the limit of a container that runs may be changed.
     """
-    limits = [*_group_limits()]
+    found = [*_of_groups()]
     with suppress(AttributeError, OSError, ValueError):  # a system that has no such number
-        limits.append(os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE"))
-    return min(limits, default=None)
+        found.append(Memory(os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE"), None))
+    return min(found, key=lambda each: each.limit or math.inf, default=Memory(None, None))
 
 
-def _group_limits() -> Iterator[int]:
-    """Yield the limits of the process's control groups, of version 2 or 1, and of the groups around them as far as they are seen."""
+def _of_groups() -> Iterator[Memory]:
+    """Yield the memory of the process's control groups, of version 2 or 1, and of the groups around them as far as they are seen."""
     try:
         lines = (_SELF / "cgroup").read_text().splitlines()
     except OSError:
@@ -63,11 +88,20 @@ def _group_limits() -> Iterator[int]:
     for _, controllers, path in (line.split(":", 2) for line in lines):
         if controllers and "memory" not in controllers.split(","):
             continue
-        root, name = (_GROUPS / "memory", "memory.limit_in_bytes") if controllers else (_GROUPS, "memory.max")
+        root, names = (_GROUPS / "memory", _FIRST) if controllers else (_GROUPS, _SECOND)
         group = PurePosixPath(path.lstrip("/"))
         for each in (group, *group.parents):
             with suppress(OSError, ValueError):  # a group that is not seen from within a container, or "max"
-                yield int((root / each / name).read_text())
+                yield Memory(int((root / each / names.limit).read_text()), _of_group(root / each, names))
+
+
+def _of_group(folder: Path, names: _Files) -> int | None:
+    """Return what is used as the kubelet counts it: without cached files that nobody has touched for long."""
+    try:
+        cached = dict(line.split() for line in (folder / "memory.stat").read_text().splitlines())[names.cached]
+        return max(0, int((folder / names.used).read_text()) - int(cached))
+    except (OSError, ValueError, KeyError):
+        return None
 
 
 def _devices() -> Iterator[DeviceUsage]:

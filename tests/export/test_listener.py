@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import gzip
 import http.client
 import socket
@@ -409,3 +410,19 @@ def _until(condition: Callable[[], bool]) -> None:
     while not condition():
         assert time.monotonic() < deadline, "it did not come about"
         time.sleep(0.01)
+
+
+def test_without_descriptors_left_the_listener_waits(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where a connection cannot be accepted for want of descriptors it stays in line; trying without a pause would take a whole core."""
+    tried: list[float] = []
+
+    def accept(_: object) -> None:
+        tried.append(time.monotonic())
+        raise OSError(errno.EMFILE, "Too many open files")
+
+    monkeypatch.setattr("socketserver.TCPServer.get_request", accept)
+    made = Listener(ROUTES)
+    with socket.create_connection(urlsplit(made.start()).netloc.split(":")):
+        time.sleep(1.2)
+    made.close()
+    assert 1 <= len(tried) <= 5

@@ -39,7 +39,7 @@ SCALED = replace(
     fault_keep_firing_for="7s",
     # The machine's memory is more than a test should fill: a gigabyte is under pressure here. A pass may be late by a second,
     # for the machine may be busy.
-    thresholds=Thresholds(memory_share=2**30 / (usage.memory_limit() or 2**40), latency_seconds=1.0, latency_factor=3.0),
+    thresholds=Thresholds(memory_share=2**30 / (usage.memory().limit or 2**40), latency_seconds=1.0, latency_factor=3.0),
 )
 TIMEOUT = 45.0
 

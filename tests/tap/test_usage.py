@@ -57,7 +57,7 @@ def grouped(root: Path, lines: str, **limits: str) -> tuple[Path, Path]:
     process.mkdir()
     (process / "cgroup").write_text(lines)
     for place, limit in limits.items():
-        file = groups / place.replace("__", "/").replace("_max", ".max").replace("_limit_in", ".limit_in")
+        file = groups / place.replace("__", "/").replace("memory_", "memory.")
         file.parent.mkdir(parents=True, exist_ok=True)
         file.write_text(f"{limit}\n")
     return process, groups
@@ -89,6 +89,26 @@ def test_the_least_limit_of_the_control_groups_holds(
     monkeypatch.setattr(usage, "_GROUPS", groups)
     machine = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
     assert usage.read().limit == (machine if megabytes is None else megabytes * MEGABYTES)
+
+
+@pytest.mark.parametrize(
+    ("lines", "group", "said"),
+    [
+        ("0::/pod\n", "pod__memory_", {"max": "512", "current": "400", "stat": "anon 7\ninactive_file 150"}),
+        ("3:memory:/pod\n", "memory__pod__memory_", {"limit_in_bytes": "512", "usage_in_bytes": "400", "stat": "total_inactive_file 150"}),
+    ],
+)
+def test_what_all_of_a_container_use_counts(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, lines: str, group: str, said: dict[str, str]
+) -> None:
+    """Where a control group sets the limit, its own use counts, less cached files; what it does not tell is the process's own."""
+    process, groups = grouped(tmp_path, lines, **{group + name: text for name, text in said.items()})
+    (process / "statm").write_text("0 2")
+    monkeypatch.setattr(usage, "_SELF", process)
+    monkeypatch.setattr(usage, "_GROUPS", groups)
+    assert (512, 250) == (usage.read().limit, usage.read().used)
+    next(groups.rglob("memory.stat")).unlink()
+    assert 2 * os.sysconf("SC_PAGE_SIZE") == usage.read().used
 
 
 @pytest.mark.skipif(not Path("/proc/meminfo").exists(), reason="there is no /proc")

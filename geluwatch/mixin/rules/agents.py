@@ -96,12 +96,13 @@ def _agent_faulty(settings: MixinSettings) -> Alert:
     window, parts = settings.rate_window, "sum by (instance, part)"
     errors, dropped = (f"increase({queries.series(metric, '%s')}[{window}])" for metric in (catalog.ERRORS, catalog.DROPPED_ROWS))
     flushed = f"increase({queries.series(catalog.FLUSH_SECONDS, '%s')}[{window}])"
+    off = f"max by (instance) ({queries.series(catalog.SITE_OBSERVED, '%s')}) == 0"
     faults = {
         f"{parts} ({queries.series(catalog.PART_DISABLED, '%s')}) > 0": "{{ .Labels.part }} is switched off",
         f"{parts} ({errors}) > 0": f"{_counted('.Value', 'error')} in {{{{ .Labels.part }}}} within {window}",
         f"sum by (instance) ({dropped}) > 0": f"{_counted('.Value', 'row')} dropped within {window}",
         f"{stalled_recording(settings).name}{{%s}}": "no window for {{ .Value | humanizeDuration }}",
-        f"sum by (instance) ({flushed}) == 0": "its background thread stands still",
+        f"sum by (instance) ({flushed}) == 0 unless {off}": "its background thread stands still",
     }
     return Alert(
         name="GeluwatchAgentFaulty",
@@ -198,14 +199,16 @@ def _faulty_agents(settings: MixinSettings) -> str:
     """Return how many agents of a model version do not do all of their work.
 
     A background thread that has ended or hangs leaves every counter where it is, so that the model looks idle; its own
-    time betrays it, for it grows with every flush, traffic or not.
+    time betrays it, for it grows with every flush, traffic or not. An agent that is switched off has none, and sees no site.
     """
     errors, dropped, flushed = (
         queries.total(f"increase({queries.series(metric, settings.selector)}[{settings.rate_window}])", *POD)
         for metric in (catalog.ERRORS, catalog.DROPPED_ROWS, catalog.FLUSH_SECONDS)
     )
     disabled = queries.total(queries.series(catalog.PART_DISABLED, settings.selector), *POD)
-    faults = (f"({disabled} > 0)", f"({errors} > 0)", f"({dropped} > 0)", f"({flushed} == 0)", stalled_recording(settings).name)
+    off = f"({queries.largest(queries.series(catalog.SITE_OBSERVED, settings.selector), *POD)} == 0)"
+    still = f"({flushed} == 0 unless {off})"
+    faults = (f"({disabled} > 0)", f"({errors} > 0)", f"({dropped} > 0)", still, stalled_recording(settings).name)
     return queries.number("\nor\n".join(f"  {fault}" for fault in faults), *GROUP)
 
 
@@ -234,7 +237,8 @@ def _agents_missing(settings: MixinSettings, seen: str) -> str:
     Job names are not known, so absence is told by memory. An agent that was seen is missed where its target is still
     there without any agent; and where its model has none left at all while its job has a target without one (a new
     pod that forgot to attach). A target that left service discovery is not missed, nor is a model that was scaled to
-    zero, renamed or replaced. Traffic plays no part.
+    zero, renamed or replaced. Nor do targets count as forgotten on a host that has an agent on another port, as those of
+    the application's own metrics. Traffic plays no part.
 
     Args:
         settings: Which targets to look at.
@@ -245,7 +249,8 @@ def _agents_missing(settings: MixinSettings, seen: str) -> str:
     target = f"up{{{settings.selector}}}" if settings.selector else "up"
     bare = f"({target} unless {on_target} {agent})"
     stripped = queries.chain(seen, f"and {on_target}", bare)
-    vanished = queries.chain(f"({seen} unless {on_model} {agent})", f"and {on_job}", bare)
+    forgotten = f"({queries.by_host(bare)} unless on ({', '.join(JOB)}, host) {queries.by_host(agent)})"
+    vanished = queries.chain(f"({seen} unless {on_model} {agent})", f"and {on_job}", forgotten)
     lost = f"{stripped}\nor\n{vanished}"
     missing = queries.number(lost, *MODEL_GROUP)
     if not settings.expected_targets:

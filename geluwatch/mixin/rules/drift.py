@@ -15,7 +15,7 @@ _LEAST_PODS = 3
 
 # A pod that is far out by itself must not carry the mean of its fleet: what a pod counts for is capped at about twice the
 # limits, which lie between 5 and 8. Smaller surprises only make the mean more cautious.
-_MOST_EVIDENCE = 2
+MOST_EVIDENCE = 2
 _MOST_SURPRISE = 15
 
 
@@ -141,7 +141,7 @@ def _most_surprising(settings: MixinSettings) -> str:
 
 def _drift_evidence(settings: MixinSettings) -> str:
     """Return the evidence of drift by layer and point, averaged over the pods of a model version; no pod counts for more than two."""
-    return _mean_of_pods(settings, catalog.EVIDENCE, _MOST_EVIDENCE)
+    return _mean_of_pods(settings, catalog.EVIDENCE, MOST_EVIDENCE)
 
 
 def _drift_surprise(settings: MixinSettings) -> str:

@@ -29,10 +29,13 @@ def out_of_memory_recording(settings: MixinSettings) -> Recording:
 
 
 def share_recording(settings: MixinSettings) -> Recording:
-    """Return the rule that records the share of memory in use, by pod and device; the host's has no device."""
+    """Return the rule that records the share of memory in use, by pod and device; the host's has no device.
+
+    What all processes that share the limit use counts, for it is at their sum that the kernel ends one of them.
+    """
     shares = (
         f"{queries.series(used, settings.selector)} / ({queries.series(limit, settings.selector)} > 0)"
-        for used, limit in ((catalog.RESIDENT, catalog.MEMORY_LIMIT), (catalog.DEVICE_MEMORY, catalog.DEVICE_LIMIT))
+        for used, limit in ((catalog.MEMORY_USED, catalog.MEMORY_LIMIT), (catalog.DEVICE_MEMORY, catalog.DEVICE_LIMIT))
     )
     expr = queries.largest("\nor\n".join(f"({share})" for share in shares), *POD, "device")
     return Recording(name="instance_model:geluwatch_memory_used:ratio", expr=expr)

@@ -8,6 +8,7 @@ from geluwatch.mixin.ruletests.episode import Episode
 from geluwatch.mixin.ruletests.grammar import (
     FIRST_HOST,
     INCIDENT,
+    LAYERS,
     OTHER_POD,
     POD,
     SECOND_HOST,
@@ -36,6 +37,7 @@ def cases(_: Alert, scale: Scale) -> tuple[Case, ...]:
         switched.dropped(),
         switched.stands_still(),
         switched.healthy(),
+        switched.switched_off(),
         switched.idle(),
         switched.restarts(),
         stalled.tickets(),
@@ -105,6 +107,14 @@ class _Stories(_Told):
             "opens a ticket for an agent whose background thread has come to an end, though nothing grows but time",
             {**self.agent, name(catalog.FLUSH_SECONDS, **POD): flushes, name(catalog.FORWARDS, **POD): flat(1000, self.long)},
             (Check(self.due), Check(self.long - 1, stopped)),
+        )
+
+    def switched_off(self) -> Case:
+        blind = {name(catalog.SITE_OBSERVED, **POD, layer=layer): flat(0, self.long) for layer in LAYERS}
+        return Case(
+            "is silent for an agent that is switched off, which sees no site and has no thread to stand still",
+            {**self.agent, **blind, name(catalog.FLUSH_SECONDS, **POD): flat(0, self.long)},
+            silent(self.due, self.long - 1),
         )
 
     def healthy(self) -> Case:

@@ -34,6 +34,7 @@ def cases(alert: Alert, scale: Scale) -> tuple[Case, ...]:
         stories.idle(),
         stories.scaled_in(),
         stories.replaced_in_place(),
+        stories.renamed_beside_other_metrics(),
         stories.restarts(),
     )
 
@@ -122,6 +123,14 @@ class _Stories:
         return Case(
             "is silent when another version or model takes the place of one",
             {**up(FIRST_HOST, flat(1, self.run)), **agent(self.lost()), **agent(self.born(1), new)},
+            silent(self.start, self.due, self.run - 1),
+        )
+
+    def renamed_beside_other_metrics(self) -> Case:
+        new, other = {**POD, "model": "bge"}, FIRST_HOST.replace("9464", "8080")
+        return Case(
+            "is silent for a model that was renamed on a pod whose other port, with the application's own metrics, has never had an agent",
+            {**up(FIRST_HOST, flat(1, self.run)), **up(other, flat(1, self.run)), **agent(self.lost()), **agent(self.born(1), new)},
             silent(self.start, self.due, self.run - 1),
         )
 

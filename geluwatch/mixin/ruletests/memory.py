@@ -47,7 +47,7 @@ class _Stories(Episode):
 
     def host(self, share: float, pod: Labels = POD) -> dict[str, str]:
         return {
-            name(catalog.RESIDENT, **pod): self.during(_GIGABYTE, share * 8 * _GIGABYTE),
+            name(catalog.MEMORY_USED, **pod): self.during(_GIGABYTE, share * 8 * _GIGABYTE),
             name(catalog.MEMORY_LIMIT, **pod): flat(8 * _GIGABYTE, self.run),
         }
 
@@ -91,7 +91,7 @@ class _Stories(Episode):
         used = " ".join(flat(value, steps) for value, steps in times)
         return Case(
             "starts to wait anew when a restart has freed the memory",
-            {**self.agent, **self.host(0.5), name(catalog.RESIDENT, **POD): used},
+            {**self.agent, **self.host(0.5), name(catalog.MEMORY_USED, **POD): used},
             silent(self.due - 1, self.due, self.due + 1),
         )
 
@@ -110,7 +110,7 @@ class _Stories(Episode):
 
     def without_limit(self) -> Case:
         used = {
-            name(catalog.RESIDENT, **POD): flat(64 * _GIGABYTE, self.run),
+            name(catalog.MEMORY_USED, **POD): flat(64 * _GIGABYTE, self.run),
             name(catalog.DEVICE_MEMORY, **POD, device="cuda:0"): flat(_GIGABYTE, self.run),
         }
         no_limit = {name(catalog.DEVICE_LIMIT, **POD, device="cuda:0"): flat(0, self.run)}

@@ -37,8 +37,13 @@ def pressure(ask: Queries, size: tuple[int, int] = (8, 8)) -> TimeSeries:
 def _memory(ask: Queries) -> TimeSeries:
     return TimeSeries(
         "Memory",
-        "Memory of each process that is really there. Dashed: what it may use, by its control group or what the machine has.",
-        [target(ask.gauge(catalog.RESIDENT), OF_AGENT), target(ask.gauge(catalog.MEMORY_LIMIT), f"{OF_AGENT} limit")],
+        "Memory of each process that is really there, and what all of its control group use. Dashed: the limit of that group, or what "
+        "the machine has.",
+        [
+            target(ask.gauge(catalog.RESIDENT), OF_AGENT),
+            target(ask.gauge(catalog.MEMORY_USED), f"{OF_AGENT} all"),
+            target(ask.gauge(catalog.MEMORY_LIMIT), f"{OF_AGENT} limit"),
+        ],
         size=(8, 8),
         unit="bytes",
         field=PODS_FROM_ZERO,
