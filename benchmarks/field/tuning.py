@@ -18,8 +18,8 @@ REPEATED = 1_440
 BUDGET = 2.0
 """False alarms a month that everybody is allowed."""
 
-_PEAKS = 0.02
-_LEAST_PEAKS, _MOST_PEAKS = 10, 30
+_PEAKS, _LEAST_EXCESSES = 0.02, 20
+_LEAST_PEAKS, _MOST_PEAKS = 5, 30
 
 Scores = npt.NDArray[np.float64]
 
@@ -67,7 +67,7 @@ def limit(calm: Scores, *, ladder: bool) -> float:
     allowed = BUDGET * len(calm) / MONTH
     if ladder:
         return next((rank for rank in np.unique(calm[calm > 0]) if episodes(calm >= rank) <= allowed), float(calm.max(initial=0.0)) + 1.0)
-    threshold = float(np.quantile(calm, 1.0 - _PEAKS))
+    threshold = float(np.quantile(calm, 1.0 - min(max(_PEAKS, _LEAST_EXCESSES / len(calm)), 1.0)))
     peaks = _peaks(calm, threshold)
     if len(peaks) > _MOST_PEAKS:
         threshold = float(np.sort(peaks)[-_MOST_PEAKS - 1])

@@ -95,8 +95,8 @@ def _sites_blind(settings: MixinSettings) -> Alert:
 def _agent_faulty(settings: MixinSettings) -> Alert:
     window, parts = settings.rate_window, "sum by (instance, part)"
     errors, dropped = (f"increase({queries.series(metric, '%s')}[{window}])" for metric in (catalog.ERRORS, catalog.DROPPED_ROWS))
-    flushed = f"increase({queries.series(catalog.FLUSH_SECONDS, '%s')}[{window}])"
-    off = f"max by (instance) ({queries.series(catalog.SITE_OBSERVED, '%s')}) == 0"
+    flushed = f"increase({queries.series(catalog.FLUSH_SECONDS, '%[1]s')}[{window}])"
+    off = f"max by (instance) ({queries.series(catalog.SITE_OBSERVED, '%[1]s')}) == 0"
     faults = {
         f"{parts} ({queries.series(catalog.PART_DISABLED, '%s')}) > 0": "{{ .Labels.part }} is switched off",
         f"{parts} ({errors}) > 0": f"{_counted('.Value', 'error')} in {{{{ .Labels.part }}}} within {window}",

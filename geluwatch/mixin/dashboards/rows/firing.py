@@ -5,7 +5,7 @@ from __future__ import annotations
 from geluwatch import catalog
 from geluwatch.mixin.dashboards.parts import RANGE, Queries, Row, drill_down, firing
 from geluwatch.mixin.panels import BLUE, EMPTY_CELLS, ORANGE, RED, Figure, Json, Stat, Table, cells, columns, judged, override, target
-from geluwatch.mixin.queries import by_host, number, series
+from geluwatch.mixin.queries import by_host, number
 from geluwatch.mixin.settings import Tier
 
 _HIDDEN = ("Time", "__name__", "namespace", "job", "alertstate", "owner")
@@ -131,9 +131,8 @@ def _longest(ask: Queries) -> Table:
 def missing(ask: Queries) -> Stat:
     """Return the tile with the targets of jobs with agents that answer without any."""
     here = ask.gauge(catalog.BUILD_INFO)
-    everywhere = series(catalog.BUILD_INFO, 'job=~"$job"')
-    bare = f'((up{{job=~"$job",instance=~"$instance"}} == 1) unless on (cluster, namespace, job, instance) {everywhere})'
-    forgotten = f"{by_host(bare)} unless on (cluster, namespace, job, host) {by_host(everywhere)}"
+    bare = f'((up{{job=~"$job",instance=~"$instance"}} == 1) unless on (cluster, namespace, job, instance) {here})'
+    forgotten = f"{by_host(bare)} unless on (cluster, namespace, job, host) {by_host(here)}"
     return Stat(
         "Targets without agent",
         "Targets of the jobs that have agents which answer and carry none, on hosts without one: pods that forgot to attach, or lost it.",
