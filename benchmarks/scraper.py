@@ -1,6 +1,6 @@
 """Scrapes an address once for every line it is given, and answers each with a line: seconds, and whether the answer was a new one.
 
-    python benchmarks/scraper.py http://127.0.0.1:9400/metrics
+    python benchmarks/scraper.py http://127.0.0.1:9464/metrics
 
 A process of its own, as Prometheus is, and started by `scraping.py`; it imports nothing that takes time.
 """

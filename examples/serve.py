@@ -25,7 +25,7 @@ from geluwatch.errors import BaselineError
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--port", type=int, default=8080)
-    parser.add_argument("--metrics-port", type=int, default=9400)
+    parser.add_argument("--metrics-port", type=int, default=9464)
     parser.add_argument("--window", type=float, default=60.0, help="seconds a window")
     parser.add_argument("--baseline-windows", type=int, default=60, help="windows of traffic that make the baseline")
     parser.add_argument("--store", default="sqlite:///geluwatch.db")

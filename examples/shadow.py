@@ -3,7 +3,7 @@
     python examples/shadow.py
 
 The digits are scikit-learn's, 8 x 8 pixels each, seen as sixteen patches. It trains in seconds on one core and tells more than 95 % of
-the digits it has not seen; the table that follows is measured on those. Needs scikit-learn: pip install 'geluwatch[examples]'.
+the digits it has not seen; the table that follows is measured on those. Needs scikit-learn: pip install scikit-learn.
 """
 
 from __future__ import annotations

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import argparse
 import math
+import textwrap
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -19,7 +20,7 @@ if TYPE_CHECKING:
     from geluwatch.records import Baseline, Certificate
     from geluwatch.store import BaselineInfo
 
-_LABEL = 10
+_LABEL, _WIDTH = 10, 140
 
 _HOURS = {
     1: "all judged alike; three days of traffic tell the hours of the day apart, three weeks those of the week",
@@ -97,7 +98,7 @@ def _import(arguments: argparse.Namespace) -> int:
     baseline = portable.read(arguments.file)  # before a store is made, which a file that is refused shall not leave behind
     if arguments.name not in {None, baseline.name}:
         baseline = replace(baseline, name=arguments.name, signature=None)
-    with opened(arguments) as store:
+    with opened(arguments, new=True) as store:
         store.take(baseline, str(arguments.file))
     print(f"{called(baseline)} is stored, with its certificate and {len(baseline.windows)} windows.")
     return 0
@@ -109,7 +110,8 @@ def _show(arguments: argparse.Namespace) -> int:
         standing = store.standing(baseline)
     print(f"{baseline.name}: model {baseline.model}, version {baseline.model_version}, recorded {when(baseline.created)}")
     for label, line in (*origin.lines(baseline, standing), *_lines(baseline)):
-        print(f"  {label:<{_LABEL}}{line}")
+        for place, part in enumerate(textwrap.wrap(line, _WIDTH - _LABEL - 2)):
+            print(f"  {'' if place else label:<{_LABEL}}{part}")
     return 0
 
 

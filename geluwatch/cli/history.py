@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import time
 from collections.abc import Iterable, Iterator
-from contextlib import closing
+from contextlib import closing, contextmanager
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
@@ -13,7 +13,7 @@ from geluwatch.errors import StoreError
 from geluwatch.retention import Retention
 
 if TYPE_CHECKING:
-    from geluwatch.store import HistoryInfo
+    from geluwatch.store import HistoryInfo, SqlHistory
 
 _KEPT_AS = {"raw": "windows", "hour": "hours", "day": "days"}
 _UNITS = ("B", "kB", "MB", "GB", "TB")
@@ -60,10 +60,17 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
         action.add_argument("--store", required=True, metavar="URL", help="SQLAlchemy URL, for example sqlite:///geluwatch.db")
 
 
-def _list(arguments: argparse.Namespace) -> int:
-    from geluwatch.store import SqlHistory
+@contextmanager
+def _opened(arguments: argparse.Namespace) -> Iterator[SqlHistory]:
+    from geluwatch.store import SqlHistory, refuse_missing
 
+    refuse_missing(arguments.store)
     with closing(SqlHistory(arguments.store)) as store:
+        yield store
+
+
+def _list(arguments: argparse.Namespace) -> int:
+    with _opened(arguments) as store:
         shown = [info for info in store.listing() if arguments.model in {None, info.model}]
     if not shown:
         print("No window is kept there yet; a watch whose store it is keeps them.")
@@ -74,10 +81,8 @@ def _list(arguments: argparse.Namespace) -> int:
 
 
 def _thin(arguments: argparse.Namespace) -> int:
-    from geluwatch.store import SqlHistory
-
     retention = Retention(**{name: getattr(arguments, name) for name in _AGES})
-    with closing(SqlHistory(arguments.store)) as store:
+    with _opened(arguments) as store:
         before = store.listing()
         for model in dict.fromkeys(info.model for info in before if arguments.model in {None, info.model}):
             while store.thin(model, retention, time.time()):
@@ -87,9 +92,7 @@ def _thin(arguments: argparse.Namespace) -> int:
 
 
 def _forget(arguments: argparse.Namespace) -> int:
-    from geluwatch.store import SqlHistory
-
-    with closing(SqlHistory(arguments.store)) as store:
+    with _opened(arguments) as store:
         if arguments.model not in {info.model for info in store.listing()}:
             raise StoreError(f'Nothing is kept of model "{arguments.model}"; `geluwatch history list` names the models there are.')
         gone = store.forget(arguments.model, arguments.before, arguments.model_version)

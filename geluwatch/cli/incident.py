@@ -44,8 +44,8 @@ def _add_replay(actions: argparse._SubParsersAction[argparse.ArgumentParser]) ->
 def _list(arguments: argparse.Namespace) -> int:
     from geluwatch.analysis.incident.show import listing
 
-    for line in listing(arguments.folder):
-        print(line)
+    shown = list(listing(arguments.folder))
+    print(*shown or [f"No bundle is in {arguments.folder} yet."], sep="\n")
     return 0
 
 

@@ -6,6 +6,7 @@ import argparse
 from typing import TYPE_CHECKING, Any
 
 from geluwatch.cli.stored import add_key, add_store, called, key, opened, when
+from geluwatch.errors import ConfigError
 
 if TYPE_CHECKING:
     from geluwatch.store.audit import Entry
@@ -66,7 +67,7 @@ def _policy(arguments: argparse.Namespace) -> int:
     from dataclasses import replace
 
     asked = {name: getattr(arguments, name) for name in ("approvals", "stable_hours") if getattr(arguments, name) is not None}
-    with opened(arguments) as store:
+    with opened(arguments, new=True) as store:
         policy = replace(store.policy(arguments.model), **asked)
         store.set_policy(arguments.model, policy)
     print(f'To be promoted, a baseline of model "{arguments.model}" needs {_asked(policy)}, and a replay within what was asked for.')
@@ -81,6 +82,8 @@ def _asked(policy: Policy) -> str:
 def _log(arguments: argparse.Namespace) -> int:
     from geluwatch.store import audit
 
+    if arguments.holds is not None and len(arguments.holds) < _SHORTEST:
+        raise ConfigError(f"--holds takes a digest or its first {_SHORTEST} digits or more, got {arguments.holds!r}.")
     with opened(arguments) as store:
         entries = store.log()
     for entry in entries:
@@ -95,10 +98,10 @@ def _log(arguments: argparse.Namespace) -> int:
 
 
 def _lost(entries: tuple[Entry, ...], noted: str | None) -> list[str]:
-    """Return what is wrong with a digest that was noted: too short to be one, or not in the log any more."""
-    if noted is None or (len(noted) >= _SHORTEST and any(entry.digest.startswith(noted) for entry in entries)):
+    """Return what is wrong where a digest that was noted is not in the log any more."""
+    if noted is None or any(entry.digest.startswith(noted) for entry in entries):
         return []
-    return [f"it has no entry {noted}, so it was cut off or made anew" if len(noted) >= _SHORTEST else f"{noted} is too short for a digest"]
+    return [f"it has no entry {noted}, so it was cut off or made anew"]
 
 
 def _about(entry: Entry) -> str:

@@ -86,7 +86,8 @@ def moment(text: str, now: float, option: str) -> float:
 @contextmanager
 def _stores(url: str) -> Iterator[tuple[History, BaselineStore]]:
     """Open the history and the baselines of a store."""
-    from geluwatch.store import SqlBaselines, SqlHistory
+    from geluwatch.store import SqlBaselines, SqlHistory, refuse_missing
 
+    refuse_missing(url)
     with closing(SqlBaselines(url)) as baselines, closing(SqlHistory(url)) as history:
         yield history, baselines

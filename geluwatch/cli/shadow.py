@@ -28,7 +28,7 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
     parser.add_argument("--labels", metavar="FUNCTION", help="returns the right answers, for each pass as many as its output has rows")
     parser.add_argument("--outputs", metavar="FUNCTION", help="takes the tensor to compare from what the model returns")
     parser.add_argument("--demo", action="store_true", help="a trained sentence encoder that tells which package a docstring is from")
-    parser.add_argument("--rounds", type=int, metavar="N", help="rounds of timing (default: 30; 0 takes no times)")
+    parser.add_argument("--rounds", type=int, metavar="N", help="rounds of timing (default: 30, at least 6; 0 takes no times)")
     parser.add_argument("--table-entries", type=int, metavar="N", help="entries of the lookup table (default: 256)")
     parser.add_argument("--cost-per-hour", type=float, metavar="PRICE", help="of this machine, for the cost of a million inputs")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the result as JSON")

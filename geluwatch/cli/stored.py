@@ -31,10 +31,12 @@ def add_key(parser: argparse.ArgumentParser, *, default: str | None = "latest") 
 
 
 @contextmanager
-def opened(arguments: argparse.Namespace) -> Iterator[SqlBaselines]:
-    """Open the store that the arguments name, with the keys and the actor of the environment, and close it."""
-    from geluwatch.store import SqlBaselines
+def opened(arguments: argparse.Namespace, *, new: bool = False) -> Iterator[SqlBaselines]:
+    """Open the store that the arguments name, with the keys and the actor of the environment, and close it; `new` if it may be made."""
+    from geluwatch.store import SqlBaselines, refuse_missing
 
+    if not new:
+        refuse_missing(arguments.store)
     store = SqlBaselines(arguments.store)
     try:
         yield store

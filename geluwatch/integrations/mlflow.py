@@ -144,7 +144,7 @@ def _place(target: str, client: MlflowClient | None) -> Iterator[_Place]:
         from mlflow.exceptions import MlflowException
         from mlflow.tracking import MlflowClient
     except ImportError:
-        raise MissingPartError("MLflow is not installed; install geluwatch[mlflow].") from None
+        raise MissingPartError("MLflow is not installed; run: pip install mlflow") from None
     try:
         yield _looked_up(target, found, MlflowClient() if client is None else client)
     except (MlflowException, OSError) as failure:

@@ -71,6 +71,17 @@ def is_lasting(address: str) -> bool:
     return not _in_memory(_parse(address))
 
 
+def refuse_missing(address: str) -> None:
+    """Refuse the URL of a file that does not exist, which opening would make: whoever reads has mistyped it.
+
+    Raises:
+        StoreError: The URL is unusable, or there is no such file.
+    """
+    url = _parse(address)
+    if is_lasting(address) and url.get_backend_name() == "sqlite" and not url.query and not Path(url.database or "").is_file():
+        raise StoreError(f"{shown(url)} does not exist; correct the path, or let a watch make it.")
+
+
 def _parse(address: str) -> URL:
     try:
         url = make_url(address)

@@ -185,5 +185,5 @@ def _library() -> Any:
     try:
         from cryptography.hazmat.primitives.asymmetric import ed25519
     except ImportError:
-        raise MissingPartError("Signatures need the package cryptography; install geluwatch[sign].") from None
+        raise MissingPartError("Signatures need the package cryptography; run: pip install cryptography") from None
     return ed25519

@@ -52,6 +52,7 @@ _CLIPPING = frozenset({"ClippedGELUActivation"})
 _NO_KERNELS = "called as a function, which this release of torch has no way to observe"
 _INSIDE_FUSED = "inside nn.TransformerEncoderLayer, whose fused path a hook would switch off"
 SPARSE = "the input of its GELU is thinned inside the module, where no hook reaches"
+_UNKNOWN = "a class that is not known; if it is a GELU, name it: Config(gelu_classes=({},))"
 _SPELLED = "spelled out in {}, which is no module: put it into one, and name its class in Config(gelu_classes=...)"
 
 
@@ -80,6 +81,12 @@ def discover(model: nn.Module, extra: tuple[type, ...] = ()) -> tuple[Found, ...
         replace(item, site=replace(item.site, layer=layer, position=position))
         for position, (item, layer) in enumerate(zip(found, layers, strict=True))
     )
+
+
+def strangers(found: tuple[Found, ...]) -> list[str]:
+    """Return the names of classes that are not known and may be GELUs, by their name."""
+    kinds = dict.fromkeys(item.site.kind for item in found)
+    return [kind for kind in kinds if any(item.site.reason == _UNKNOWN.format(kind) for item in found)]
 
 
 def variant_of(module: nn.Module, extra: tuple[type, ...] = ()) -> str | None:
@@ -151,7 +158,8 @@ def _walk(model: nn.Module, extra: tuple[type, ...]) -> Iterator[Found]:
             if _can_fuse(module):
                 yield from _of_encoder(path, module)
             else:
-                yield from _of_calls(path, module, reader, fused=module in parts)
+                calls = tuple(_of_calls(path, module, reader, fused=module in parts))
+                yield from calls if calls or not _may_be_one(module) else (_of_stranger(path, module),)
             # The public iterators drop a child that is held twice, and a shared GELU is just that.
             children = module._modules.items()  # noqa: SLF001
             # A list or a dictionary of modules is never called itself: its owner is the caller.
@@ -172,6 +180,16 @@ def _of_module(layer: str, module: nn.Module, caller: nn.Module, extra: tuple[ty
     site = Site(layer, 0, "gated" if gated(module) else "module", type(module).__name__, variant)
     clips = variant == "other" or any(name in _CLIPPING for _, name in _ancestry(module))
     return Found(_blind(site, reason), caller, module, clips=clips)
+
+
+def _may_be_one(module: nn.Module) -> bool:
+    """Return whether a module of a class that is not known is called a GELU, and spells it out itself."""
+    return "gelu" in type(module).__name__.lower() and not module._modules  # noqa: SLF001  # the public iterators make a list of them
+
+
+def _of_stranger(path: str, module: nn.Module) -> Found:
+    kind = type(module).__name__
+    return Found(Site(stable(path), 0, "formula", kind, "other", "blind", _UNKNOWN.format(kind)), module)
 
 
 def _of_encoder(path: str, module: nn.TransformerEncoderLayer) -> Iterator[Found]:

@@ -18,7 +18,7 @@ from geluwatch.records import Drained, Nonfinite, ProbeInput, Provenance, Rows, 
 from geluwatch.tap import inputs, origin, padding, ranks, runtime, usage
 from geluwatch.tap._compat import compiled_before
 from geluwatch.tap.adding import add, add_sites, at, increase_of, nonfinite_delta
-from geluwatch.tap.discover import discover
+from geluwatch.tap.discover import discover, strangers
 from geluwatch.tap.meter import increase
 from geluwatch.tap.replay import Replayer, parameters_of
 from geluwatch.tap.rows import Captured
@@ -56,10 +56,12 @@ class TorchSource:
         if model in _attached:
             raise AlreadyAttachedError(f"This {type(model).__name__} is being watched already; detach the other watch first.")
         found = discover(model, config.gelu_classes)
-        if not found:
+        unknown = strangers(found)
+        if all(item.site.kind in unknown for item in found):
+            named = f"name it: Config(gelu_classes=({', '.join(unknown)},))" if unknown else "name the class in Config(gelu_classes=...)"
             raise NoGeluError(
                 f"No GELU was found in this {type(model).__name__}, neither a module nor a call in its code; if it has one of a "
-                "class of its own, name the class in Config(gelu_classes=...)."
+                f"class of its own, {named}."
             )
         if not config.enabled:
             found = tuple(replace(item, site=replace(item.site, state="blind", reason=_OFF)) for item in found)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import textwrap
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -70,6 +71,7 @@ def test_a_baseline_of_an_hour_and_a_half(show: Show) -> None:
     low, high = certificate.interval
     horizons, limit = ", ".join(map(str, certificate.horizons)), certificate.ticket_limit
     *lines, verdict = show(baseline)
+    missing, *rest = textwrap.wrap(f"cannot be armed: {certificate.paging_reason}", 128)
     assert [
         "v1: model minilm, version 1, recorded 2023-11-14 22:13:20Z",
         "  standing  recorded by alice; not signed",
@@ -80,7 +82,8 @@ def test_a_baseline_of_an_hour_and_a_half(show: Show) -> None:
         f"  horizons  windows averaged: {horizons}; {certificate.looks:.1f} independent looks at the one that has fewest",
         f"  tickets   can be armed: drift opens a ticket from a surprise of {limit:.2f} on (probability {10**-limit:.1e} a look)",
         "            budget 2 false tickets a model-month",
-        f"  pages     cannot be armed: {certificate.paging_reason}",
+        f"  pages     {missing}",
+        *(f"            {line}" for line in rest),
         "            budget 1 false page a model-quarter",
         "  replay    100 windows, each quarter judged by limits from the others, loosened enough to count alarms",
     ] == lines
@@ -180,6 +183,7 @@ def test_latest_is_shown_by_default(tmp_path: Path, capsys: pytest.CaptureFixtur
 def test_mistakes_are_one_sentence(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """An empty store says how to fill it, and a baseline that is not there is named, with exit status 1."""
     url = f"sqlite:///{tmp_path}/store.db"
+    SqlBaselines(url).close()
     assert 0 == main(["baseline", "list", "--store", url])
     assert "No baseline is stored there yet; Watch.record_baseline makes one.\n" == capsys.readouterr().out
     assert 1 == main(["baseline", "show", "minilm", "v9", "--store", url])

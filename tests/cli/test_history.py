@@ -49,6 +49,7 @@ def fill(url: str, model: str, ends: list[float], version: str = "1") -> None:
 
 def test_list(run: Run, url: str) -> None:
     """A line for each model, version and resolution: how many spans of how many windows, their size and their time, in UTC."""
+    fill(url, "minilm", [])
     assert (0, ["No window is kept there yet; a watch whose store it is keeps them."], "") == run("list")
     fill(url, "minilm", [1_700_006_400.0 + MINUTE * number for number in range(1, 1501)])
     fill(url, "gpt2", [1_700_006_400.0], version="2026-01")

@@ -126,7 +126,7 @@ def test_refusals_are_sentences(client: Any, run: str) -> None:
 def test_without_mlflow_it_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
     """The library is looked for when it is needed, and named."""
     monkeypatch.setitem(sys.modules, "mlflow.exceptions", None)
-    with pytest.raises(MissingPartError, match=r"MLflow is not installed; install geluwatch\[mlflow\]"):
+    with pytest.raises(MissingPartError, match=r"MLflow is not installed; run: pip install mlflow"):
         adapter.load("runs:/0")
 
 

@@ -199,7 +199,7 @@ def shortened(configuration: Path, inside: dict[str, Path], out: Path, alertmana
     assert "127.0.0.1:9093" in text
     (out / "prometheus.yml").write_text(text.replace("127.0.0.1:9093", f"127.0.0.1:{alertmanager.port}"))
     targets = (configuration / "targets.yml").read_text()
-    (out / "targets.yml").write_text(targets.replace("127.0.0.1:9400", agent))
+    (out / "targets.yml").write_text(targets.replace("127.0.0.1:9464", agent))
 
 
 @pytest.mark.e2e

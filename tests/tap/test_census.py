@@ -123,13 +123,13 @@ def test_a_gated_module_is_watched_at_the_half_that_goes_through_the_gelu(
 
 
 def test_classes_of_other_libraries_are_known_by_name(attach: Callable[..., Any]) -> None:
-    """Classes of serving engines and of timm are watched, or blind with the reason, and a namesake of nobody's is neither."""
+    """Classes of serving engines and of timm are watched, or blind with the reason, as a namesake of nobody's is."""
     quick = of_package("vllm", "QuickGELU", lambda _self, x: x * torch.sigmoid(1.702 * x))
     sparse = of_package("vllm", "GeluAndMulSparse", gelu_and_mul, approximate="tanh")
     timm = of_package("timm", "GELUTanh", lambda _self, x: nn.functional.gelu(x, approximate="tanh"))
     nobody = of_package("elsewhere", "QuickGELU", lambda _self, x: x)
     watch = attach(nn.Sequential(quick, sparse, timm, nobody))
-    assert [("0", "quick", "observed"), ("1", "tanh", "blind"), ("2", "tanh", "observed")] == [
+    assert [("0", "quick", "observed"), ("1", "tanh", "blind"), ("2", "tanh", "observed"), ("3", "other", "blind")] == [
         (site.layer, site.variant, site.state) for site in watch.sites
     ]
     assert "thinned inside the module" in watch.sites[1].reason

