@@ -43,7 +43,7 @@ def nulls(known: dict[str, Cell]) -> str:
     """Return false alarms a month at defaults, by traffic and tool, with the share of windows in alarm."""
     cells = {name: cell for name, cell in known.items() if "shift" not in cell and "limit" not in cell}
     kinds = list(dict.fromkeys(cell["null"] for cell in cells.values()))
-    who = sorted({cell["who"] for cell in cells.values()}, key=lambda name: name != OURS)
+    who = sorted(dict.fromkeys(cell["who"] for cell in cells.values()), key=lambda name: name != OURS)
     found = {(cell["null"], cell["who"]): cell for cell in cells.values()}
     rows = [[name, *(_rate(found.get((kind, name))) for kind in kinds)] for name in who]
     return table(["false alarms a month (95 %), share of windows", *kinds], rows)
