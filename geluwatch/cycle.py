@@ -158,10 +158,20 @@ class Cycle:
             try:
                 self._fold()
                 self._publish()
+                self._hand_on_what_is_open()
             except Exception as error:  # noqa: BLE001  # coming off must succeed
                 self._monitor.count("flush", errors=1)
                 log.warning("geluwatch: the last flush failed; what it held is lost: %r", error)
         self._tell("incident", self._incidents.close)
+
+    def _hand_on_what_is_open(self) -> None:
+        """Close the last window for whoever keeps windows: a run that dies of a NaN has it there. The last report stands."""
+        if self._window_sinks:
+            window = self._monitor.close(self._clock.time())
+            if window.forwards or window.first_nonfinite:
+                report = self._monitor.report(self._clock.time())
+                for sink in self._window_sinks:
+                    self._tell(sink.part, sink.take, window, report)
 
     def _forget_parent(self) -> None:
         """Go on in a forked child, into which whoever held the lock has not come along, nor the listener's thread.

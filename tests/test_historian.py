@@ -20,7 +20,7 @@ from geluwatch.core.window import observe
 from geluwatch.errors import StoreError
 from geluwatch.historian import Historian
 from geluwatch.ports import WindowSink
-from geluwatch.records import Drained, PointReport, Report, Rows, Site, Span, Totals, Window
+from geluwatch.records import Drained, Nonfinite, PointReport, Report, Rows, Site, Span, Totals, Window
 from geluwatch.retention import DAY, HOUR, Retention
 from geluwatch.store import MemoryHistory, SqlHistory
 from geluwatch.testing import FakeClock, ListSource, MemoryBaselines
@@ -313,3 +313,18 @@ def test_parent_and_child_write_each_its_own(tmp_path: Path) -> None:
         [sys.executable, "-c", _FORKED, f"sqlite:///{tmp_path}/store.db"], capture_output=True, text=True, timeout=60, check=False
     )
     assert ("0\nTrue\n", "") == (done.stdout, done.stderr)
+
+
+def test_the_last_window_is_kept_when_the_watch_comes_off(clock: FakeClock, store: Faulty, historian: Historian) -> None:
+    """A run that stops on its first NaN has it in its history; where nothing came since the last window there is no other."""
+    source = ListSource((Site(LAYER, 0, "module", "GELU", "erf"),))
+    watch = Watch(source, MemoryBaselines(), clock, Config(), name="m", version="1", labels={}, window_sinks=(historian,))
+    bad = {LAYER: Nonfinite(1, 1, 0, {("pre", "nan"): 1})}
+    source.queue.append(Drained(forwards=5, nonfinite_forwards=1, nonfinite=bad, first_nonfinite=LAYER))
+    watch.detach()
+    (last,) = kept(store)
+    assert (5, LAYER, {"page": 1}) == (last.window.forwards, last.window.first_nonfinite, last.summary.verdicts)
+    assert ("page", LAYER) == (watch.report.verdict, watch.report.first_nonfinite)
+    idle = Watch(source, MemoryBaselines(), clock, Config(), name="idle", version="1", labels={}, window_sinks=(historian,))
+    idle.detach()
+    assert 1 == len(kept(store))

@@ -83,7 +83,7 @@ def read(path: Path) -> Bundle:
     Raises:
         IncidentError: The file cannot be read, is damaged, is no bundle, or was written by a newer release.
     """
-    from geluwatch.store.codec.archive import DAMAGE
+    from geluwatch.store.codec.archive import DAMAGE, refuse_large
 
     try:
         content = path.read_bytes()
@@ -91,8 +91,7 @@ def read(path: Path) -> Bundle:
         raise IncidentError(f"{path} cannot be read ({failure.strerror}); name a bundle of the folder given as incidents.") from None
     try:
         with zipfile.ZipFile(io.BytesIO(content)) as file:
-            if sum(entry.file_size for entry in file.infolist()) > _MOST_BYTES:
-                raise zipfile.BadZipFile(f"it unfolds to more than {_MOST_BYTES} bytes")
+            refuse_large(file, _MOST_BYTES)
             found = json.loads(file.read(contents.MANIFEST))
             if found["format"] != contents.FORMAT:
                 raise ValueError(f"it is {found['format']!r}")
@@ -142,8 +141,14 @@ def _evidence(file: zipfile.ZipFile, stem: str) -> Evidence:
 
 
 def _called(head: Mapping[str, Any], arrays: Mapping[str, npt.NDArray[Any]]) -> Called:
-    wanted = json.dumps(head["tree"]).count('"array":')
+    wanted = sum(map(_tensors, (*head["tree"]["args"], *head["tree"]["kwargs"].values())))
     return Called(head["tree"], arrays, whole=bool(head["whole"]) and len(arrays) == wanted)  # there may have been no room for them
+
+
+def _tensors(told: Mapping[str, Any]) -> int:
+    """Return how many tensors an argument holds whose values were kept."""
+    items = told.get("items", ())
+    return int("array" in told) + sum(map(_tensors, items.values() if isinstance(items, dict) else items))
 
 
 def _rows(part: str, head: Mapping[str, Any], arrays: Mapping[str, npt.NDArray[Any]]) -> KeptRows:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import sys
 import time
 from collections.abc import Iterable, Iterator
 from contextlib import closing, contextmanager
@@ -85,10 +86,24 @@ def _thin(arguments: argparse.Namespace) -> int:
     with _opened(arguments) as store:
         before = store.listing()
         for model in dict.fromkeys(info.model for info in before if arguments.model in {None, info.model}):
-            while store.thin(model, retention, time.time()):
-                pass
+            for damaged in _thinned(store, model, retention):
+                print(f"geluwatch: {damaged}", file=sys.stderr)
             print(f"{model}: {_together(before, model)} before, {_together(store.listing(), model)} now")
     return 0
+
+
+def _thinned(store: SqlHistory, model: str, retention: Retention) -> Iterator[StoreError]:
+    """Do all that age and size demand; yield what is wrong with each damaged span, which is passed over."""
+    seen: set[str] = set()
+    while True:
+        try:
+            if not store.thin(model, retention, time.time()):
+                return
+        except StoreError as failure:
+            if str(failure) in seen:
+                raise
+            seen.add(str(failure))
+            yield failure
 
 
 def _forget(arguments: argparse.Namespace) -> int:

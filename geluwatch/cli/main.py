@@ -11,6 +11,9 @@ from geluwatch.cli import baseline, compare, history, incident, mixin, report, r
 from geluwatch.cli import demo as demo_command
 from geluwatch.errors import GeluwatchError
 
+_UNREAD = 141
+"""What shells give for a program whose reader has gone: a gate that was not read to its verdict has not passed."""
+
 
 def parser() -> argparse.ArgumentParser:
     """Return the parser of the whole command line."""
@@ -26,7 +29,7 @@ def parser() -> argparse.ArgumentParser:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run one command; return its exit status: 0 done, 1 refused or failed, 2 misused, 130 interrupted."""
+    """Run one command; return its exit status: 0 done, 1 refused or failed, 2 misused, 130 interrupted, 141 not read to the end."""
     chosen = parser().parse_args(arguments)
     try:
         return int(chosen.func(chosen))
@@ -38,4 +41,4 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except BrokenPipeError:
         # The reader of a pipe has gone (`geluwatch runbook | head`); the interpreter must not complain about it at exit.
         sys.stderr.close()
-        return 0
+        return _UNREAD

@@ -137,12 +137,14 @@ class StoreBase(ABC):
     def exporting(self, baseline: Baseline, target: str) -> Iterator[None]:
         """Note in the log that a stored baseline was written to a file or a registry, unless what is done inside fails.
 
+        The note is made afterwards: an upload may take its time, and others write meanwhile.
+
         Raises:
-            StoreError: The database cannot be used.
+            StoreError: The database cannot be used; what was written is written.
         """
+        yield
         with self._transaction(writing=True) as transaction:
             self._note(transaction, "exported", key_of(baseline), {"to": target})
-            yield
 
     def _insert(self, baseline: Baseline, action: audit.Action, detail: dict[str, Any]) -> None:
         check(baseline)

@@ -18,7 +18,7 @@ from geluwatch import files
 from geluwatch.errors import BaselineError, StoreError
 from geluwatch.records import Baseline, Site
 from geluwatch.store import codec
-from geluwatch.store.codec.archive import DAMAGE
+from geluwatch.store.codec.archive import DAMAGE, refuse_large
 from geluwatch.store.rules import check
 from geluwatch.store.signing import Keys
 
@@ -143,8 +143,7 @@ def _origin(baseline: Baseline) -> dict[str, Any]:
 
 def _read(archive: bytes, name: str) -> Baseline:
     with zipfile.ZipFile(io.BytesIO(archive)) as entries:
-        if sum(entry.file_size for entry in entries.infolist()) > _MOST_BYTES:
-            raise zipfile.BadZipFile(f"it unfolds to more than {_MOST_BYTES} bytes")
+        refuse_large(entries, _MOST_BYTES)
         head = json.loads(entries.read("baseline.json"))
         windows = (codec.decode_window(entries.read(_window(place)), f"window {place}") for place in range(head["windows"]))
         return Baseline(

@@ -5,6 +5,7 @@ The tree is what `geluwatch.records.Called` says. Keys of a nested mapping may b
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -65,7 +66,9 @@ def _told(kept: Kept, value: Any, depth: int) -> dict[str, Any]:
         return _tensor(kept, value)
     if value is None or type(value) in _PLAIN:
         said: dict[str, Any] = {"type": type(value).__name__}
-        return said | ({"value": value} if kept.wanted or value is None else {})
+        # JSON has no word for what is not finite; `float` reads this one.
+        told = repr(value) if type(value) is float and not math.isfinite(value) else value
+        return said | ({"value": told} if kept.wanted or value is None else {})
     if type(value) in {list, tuple}:
         return {"type": type(value).__name__, "items": [_told(kept, item, depth + 1) for item in value]}
     if isinstance(value, Mapping):

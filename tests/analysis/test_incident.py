@@ -20,7 +20,8 @@ from torch import nn
 import geluwatch
 from geluwatch.analysis import imported
 from geluwatch.analysis.incident import inputs, kinds, read, run_pass, run_rows, show
-from geluwatch.bundles.bundle import Bundle
+from geluwatch.analysis.incident.regression import source
+from geluwatch.bundles.bundle import Bundle, _called
 from geluwatch.cli.main import main
 from geluwatch.tap.wiring import FORMULAS
 
@@ -346,3 +347,24 @@ def test_what_a_function_gives_is_a_call() -> None:
     assert ((1,), {"a": 2}) == inputs.from_value(((1,), {"a": 2}))
     assert ((), {"a": 2}) == inputs.from_value({"a": 2})
     assert (([1, 2],), {}) == inputs.from_value([1, 2])
+
+
+def test_an_argument_that_is_not_finite_is_kept(desk: Path) -> None:
+    """JSON has no word for it, and it may be the very cause: the bundle is whole, and the pass can be sent again."""
+    found = fail("broken_weights", desk / "endless", scale=math.inf, incident_inputs=True)
+    assert {"scale": math.inf} == inputs.given(found, imported.model("users_code:broken_weights"))[1]
+
+
+def test_an_argument_may_be_called_array(whole: Bundle) -> None:
+    """Whether all tensors of a call are there is counted by its tensors, not by names."""
+    tree = {"args": [], "kwargs": {"array": {"type": "list", "items": [{"type": "tensor", "array": "tensor0"}]}}}
+    assert _called({"tree": tree, "whole": True}, {"tensor0": np.zeros(2)}).whole
+    assert not _called({"tree": tree, "whole": True}, {}).whole
+
+
+def test_a_factory_may_be_a_part_of_a_class(whole: Bundle, tmp_path: Path) -> None:
+    """The written test imports what can be imported, and calls the rest of the path."""
+    text = source(whole, tmp_path / "test_it.py", "act", model="users_code:Factory.make", inputs=None, whole=True)
+    assert compile(text, "test_it.py", "exec")
+    assert "from users_code import Factory\n" in text
+    assert "Factory.make()" in text

@@ -37,7 +37,7 @@ def test_help_loads_nothing_heavy() -> None:
 def test_without_rich_the_command_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
     """A missing display library is refused in one sentence before anything else is done."""
     monkeypatch.setattr(command.util, "find_spec", lambda _: None)
-    with pytest.raises(MissingPartError, match=r"needs the package rich, which is not installed; run: pip install 'geluwatch\[demo\]'"):
+    with pytest.raises(MissingPartError, match=r"needs the package rich, which is not installed; run: pip install rich"):
         command.run(parsed())
 
 

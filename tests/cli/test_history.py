@@ -8,11 +8,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from sqlalchemy import text
 
 from geluwatch.cli.main import main
 from geluwatch.core import histogram
 from geluwatch.records import Moments, PointWindow, Span, Summary, Window
 from geluwatch.store import SqlHistory
+from geluwatch.store.engine import make_engine
 from geluwatch.store.history import _to_row
 
 MINUTE, HOUR, DAY = 60.0, 3600.0, 86400.0
@@ -98,3 +100,14 @@ def test_forget(run: Run, url: str) -> None:
     assert (1, [], expected) == run("forget", "minilm", "--before", "2023-11-15")
     with pytest.raises(SystemExit, match="2"):
         run("forget", "minilm", "--before", "yesterday")
+
+
+def test_a_damaged_span_is_named_and_passed_over(run: Run, url: str) -> None:
+    """What can be thinned is, whatever one span holds; it is named on the error stream."""
+    fill(url, "minilm", [1_700_006_400.0 + MINUTE * number for number in range(1, 61)])
+    with make_engine(url).begin() as connection:
+        connection.execute(text("UPDATE geluwatch_history SET payload = :bytes WHERE ended = 1700006700"), {"bytes": b"?"})
+    status, lines, told = run("thin", "--daily-days", "100000", "--hourly-days", "90000")
+    assert lines[0].startswith("minilm: 60 spans")
+    assert (0, True) == (status, told.startswith('geluwatch: The raw history of model "minilm" that ended at 1700006700 cannot be read'))
+    assert " 2 spans" in lines[0]

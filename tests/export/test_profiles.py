@@ -38,7 +38,7 @@ def worst(make_report: ReportBuilder, profile: Profile, layers: int, devices: in
     assert one.probe is not None
     probe = replace(one.probe, layers=tuple(replace(one.probe.layers[0], layer=name) for name in names))
     used = tuple(DeviceUsage(f"cuda:{index}", 1, 2, 0.5, 3) for index in range(devices))
-    return replace(one, sites=sites, drifting=tuple(names), probe=probe, usage=Usage(1.0, 2, 3, used, 4))
+    return replace(one, sites=sites, drifting=tuple(names), probe=probe, usage=Usage(1.0, 2, 3, used, 4, 5))
 
 
 def exposed(report: Report, accept: str | None = None, parse: Callable[[str], Iterable[Family]] = parse_text) -> Series:

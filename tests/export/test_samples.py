@@ -195,7 +195,7 @@ def test_passes_process_and_devices_are_read(make_report: ReportBuilder) -> None
     assert [812.5, 1.4e9, 37.0] == [one(report, metric) for metric in (catalog.CPU_SECONDS, catalog.RESIDENT, catalog.THREADS)]
     steps = (catalog.TRAINING_STEPS, catalog.NONFINITE_LOSSES, catalog.SKIPPED_STEPS, catalog.SKIPPED_IN_A_ROW, catalog.LOSS_SCALE)
     assert [1000.0, 2.0, 12.0, 3.0, 4096.0] == [one(report, metric) for metric in steps]
-    assert [8e9, 0.01] == [one(report, metric) for metric in (catalog.MEMORY_LIMIT, catalog.COST_BUDGET)]
+    assert [1.5e9, 8e9, 0.01] == [one(report, metric) for metric in (catalog.MEMORY_USED, catalog.MEMORY_LIMIT, catalog.COST_BUDGET)]
     devices = (catalog.DEVICE_MEMORY, catalog.DEVICE_PEAK, catalog.DEVICE_BUSY, catalog.DEVICE_LIMIT)
     assert [2e9, 2.5e9, 0.81, 8e10] == [one(report, metric, device="cuda:0") for metric in devices]
 
@@ -203,7 +203,15 @@ def test_passes_process_and_devices_are_read(make_report: ReportBuilder) -> None
 def test_before_the_first_pass_there_is_no_cold_start(make_report: ReportBuilder) -> None:
     """Counters and buckets stand at zero; what has not happened, or is not told, is absent."""
     report = replace(make_report("ok", 1), totals=Totals(), usage=None, cost_budget=None)
-    process = (catalog.CPU_SECONDS, catalog.RESIDENT, catalog.MEMORY_LIMIT, catalog.DEVICE_BUSY, catalog.DEVICE_LIMIT, catalog.COST_BUDGET)
+    process = (
+        catalog.CPU_SECONDS,
+        catalog.RESIDENT,
+        catalog.MEMORY_USED,
+        catalog.MEMORY_LIMIT,
+        catalog.DEVICE_BUSY,
+        catalog.DEVICE_LIMIT,
+        catalog.COST_BUDGET,
+    )
     said = (catalog.PREDICTIONS, catalog.WRONG_PREDICTIONS, catalog.ACCURACY, catalog.QUANTIZED_DELTA, catalog.COST)
     absent = (catalog.FIRST_FORWARD, catalog.COLD_START, *process, *said)
     assert [] == [sample for metric in absent for sample in samples_of(report, metric)]

@@ -196,7 +196,7 @@ _SERVED = {
     catalog.GELU_SECONDS: (1, 4),
     catalog.TIMED_SECONDS: (10, 20),
     catalog.QUANTIZED_DELTA: (-0.002, -0.05),
-    catalog.RESIDENT: (1, 7.9),
+    catalog.MEMORY_USED: (1, 7.9),
     catalog.MEMORY_LIMIT: (8, 8),
 }
 """What a service counts each minute, or shows, while all is well and when it has become bad."""

@@ -89,6 +89,15 @@ def failing_export(store: Store, baseline: Baseline) -> None:
         raise OSError("no room")
 
 
+def test_others_write_while_something_is_exported(store: Store, small: Make) -> None:
+    """An upload may take its time: whoever records or arms meanwhile waits for nobody, and the export is noted when it is done."""
+    store.save(small())
+    with store.exporting(small(), "models:/tiny/3"):
+        store.save(small("v2", 2.0))
+        store.note_armed(small())
+    assert ["recorded", "recorded", "armed", "exported"] == [entry.action for entry in store.log()]
+
+
 def test_latest_is_the_newest_promoted(store: Store, small: Make) -> None:
     """A promoted baseline is the latest however many newer ones there are; retired, the next best takes its place."""
     for name, created in (("v1", 1.0), ("v2", 2.0), ("v3", 3.0)):

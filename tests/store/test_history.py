@@ -106,6 +106,16 @@ def test_spans_come_in_the_order_of_their_time(kept: HistoryStore) -> None:
     assert [] == all_of(kept, "unknown")
 
 
+def test_a_day_is_of_the_period_that_most_of_it_is_in(kept: HistoryStore) -> None:
+    """A merged day that begins half a minute before midnight, for its first window does, is not of a period that ends at midnight."""
+    fill(kept, [replace(each, window=replace(each.window, started=each.window.started - 30.0)) for each in (span(), span(1_438))])
+    assert 1 == len(list(kept.spans("minilm", None, 0.0, MIDNIGHT)))
+    thin(kept, MIDNIGHT + 30 * DAY)
+    assert ["day"] == [each.resolution for each in all_of(kept)]
+    assert [] == list(kept.spans("minilm", None, 0.0, MIDNIGHT))
+    assert 1 == len(list(kept.spans("minilm", None, MIDNIGHT, MIDNIGHT + DAY)))
+
+
 def test_spans_are_read_one_at_a_time(kept: HistoryStore) -> None:
     """Whoever stops after the first has read one, and holds up nobody."""
     fill(kept, map(span, range(3)))

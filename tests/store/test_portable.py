@@ -13,6 +13,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from geluwatch.errors import BaselineError
@@ -173,3 +174,15 @@ def test_a_full_disk_leaves_nothing_behind(baseline: Callable[..., Baseline], tm
     with pytest.raises(BaselineError, match=r"v1\.baseline cannot be written \(No space left on device\); give another place\."):
         portable.write(baseline(), tmp_path / "v1.baseline")
     assert [] == list(tmp_path.iterdir())
+
+
+def test_what_unfolds_within_counts(baseline: Callable[..., Baseline], monkeypatch: pytest.MonkeyPatch) -> None:
+    """An archive in the archive that unfolds beyond the limit is refused before it is unfolded."""
+    vast, archive = io.BytesIO(), io.BytesIO()
+    np.savez_compressed(vast, x=np.zeros(1 << 23))
+    with zipfile.ZipFile(io.BytesIO(unstamped(portable.dump(baseline())))) as before, zipfile.ZipFile(archive, "w") as after:
+        for entry in before.namelist():
+            after.writestr(entry, vast.getvalue() if entry == "references.npz" else before.read(entry))
+    monkeypatch.setattr(portable, "_MOST_BYTES", 1 << 24)
+    with pytest.raises(BaselineError, match="it unfolds to more than 16777216 bytes"):
+        portable.load(stamped(archive.getvalue()), "the file")

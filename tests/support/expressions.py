@@ -81,4 +81,4 @@ def _of_handbook(settings: MixinSettings) -> Iterator[Query]:
 
 
 def _filled(expr: str, everything: dict[str, str | None]) -> str:
-    return re.sub(r"\$(\w+)", lambda variable: str(everything[variable[1]]), expr)
+    return re.sub(r"\$([a-zA-Z_]\w*)", lambda variable: str(everything[variable[1]]), expr)  # "$1" is a group of label_replace

@@ -31,7 +31,8 @@ def test_before_the_first_step_there_is_no_training(attach: Attach) -> None:
 @pytest.mark.parametrize("bad", [math.nan, math.inf, torch.tensor(math.nan), torch.tensor([1.0, -math.inf]), torch.tensor(math.nan).half()])
 def test_losses_that_are_no_number_are_counted(bad: Any, attach: Attach) -> None:
     """Three steps, the second with such a loss, as a float, a tensor, a vector or in half precision."""
-    watch = attach(nn.Sequential(nn.GELU()))
+    model = nn.Sequential(nn.GELU())  # which lives as long as its watch is asked
+    watch = attach(model)
     for loss in (0.5, bad, torch.tensor(0.25, requires_grad=True)):
         watch.note_step(loss)
     assert Training(3, 1) == watch.flush().totals.training
@@ -41,7 +42,8 @@ def test_losses_that_are_no_number_are_counted(bad: Any, attach: Attach) -> None
 
 def test_a_large_loss_in_half_precision_is_a_number(attach: Attach) -> None:
     """Parts whose sum a half could not hold are finite each."""
-    watch = attach(nn.Sequential(nn.GELU()))
+    model = nn.Sequential(nn.GELU())  # which lives as long as its watch is asked
+    watch = attach(model)
     watch.note_step(torch.full((4,), 60000.0, dtype=torch.float16))
     assert Training(1, 0) == watch.flush().totals.training
 
@@ -69,7 +71,8 @@ def test_skipped_steps_are_seen_by_the_scale(attach: Attach) -> None:
 
 def test_a_disabled_scaler_has_no_scale(attach: Attach) -> None:
     """A loop that keeps its scaler but has switched it off is one without."""
-    watch = attach(nn.Sequential(nn.GELU()))
+    model = nn.Sequential(nn.GELU())  # which lives as long as its watch is asked
+    watch = attach(model)
     watch.note_step(1.0, torch.amp.GradScaler("cpu", enabled=False))
     assert Training(1) == watch.flush().totals.training
 
@@ -77,14 +80,16 @@ def test_a_disabled_scaler_has_no_scale(attach: Attach) -> None:
 @pytest.mark.parametrize(("loss", "scaler", "wrong"), [("0.5", None, "str"), (1.0, object(), "object")])
 def test_what_is_neither_loss_nor_scaler_is_refused(loss: Any, scaler: Any, wrong: str, attach: Attach) -> None:
     """The message names the argument's type."""
-    watch = attach(nn.Sequential(nn.GELU()))
+    model = nn.Sequential(nn.GELU())  # which lives as long as its watch is asked
+    watch = attach(model)
     with pytest.raises(ConfigError, match=wrong):
         watch.note_step(loss, scaler)
 
 
 def test_after_detaching_the_loop_goes_on(attach: Attach) -> None:
     """A step that is noted too late is ignored."""
-    watch = attach(nn.Sequential(nn.GELU()))
+    model = nn.Sequential(nn.GELU())  # which lives as long as its watch is asked
+    watch = attach(model)
     watch.note_step(1.0)
     watch.detach()
     watch.note_step(math.nan)
@@ -101,6 +106,7 @@ def test_a_scaler_that_fails_does_not_stop_the_loop(attach: Attach) -> None:
         def get_scale(self) -> float:
             return 1.0
 
-    watch = attach(nn.Sequential(nn.GELU()))
+    model = nn.Sequential(nn.GELU())  # which lives as long as its watch is asked
+    watch = attach(model)
     watch.note_step(1.0, Broken())
     assert {"training": 1} == watch.flush().totals.errors

@@ -48,7 +48,7 @@ def _value(told: Mapping[str, Any], arrays: Mapping[str, Any], device: Any) -> A
     if told["type"] in {"list", "tuple"}:
         items = [_value(item, arrays, device) for item in told["items"]]
         return tuple(items) if told["type"] == "tuple" else items
-    return told["value"]
+    return float(told["value"]) if told["type"] == "float" else told["value"]
 
 
 def from_text(text: str) -> Inputs:

@@ -44,7 +44,7 @@ def source(bundle: Bundle, path: Path, layer: str | None, *, model: str | None, 
     arguments = ["BUNDLE"]
     if model is not None:
         module, _, function = model.partition(":")
-        imports.append(f"from {module} import {function}")
+        imports.append(f"from {module} import {function.partition('.')[0]}")
         arguments.append(f"{function}()")
     if inputs is not None and whole:
         reader = "from_file" if inputs.endswith(".npz") else "from_text"

@@ -20,7 +20,7 @@ from geluwatch.analysis.report.grid import Grid, grid
 from geluwatch.analysis.report.signals import signals
 from geluwatch.analysis.report.tracks import Track
 from geluwatch.core import lattice, panel
-from geluwatch.errors import ReportError, UnknownBaselineError
+from geluwatch.errors import ReportError, SignatureError, UnknownBaselineError
 from geluwatch.ports import BaselineStore, History
 from geluwatch.records import POINTS, Baseline, Histogram, Moments, PointWindow, Span
 
@@ -67,7 +67,7 @@ def _baseline(reading: _Reading, subject: Subject, baselines: BaselineStore) -> 
     version, name = reading.armed
     try:
         return BaselineFinding(name, version, baselines.load(subject.model, version, name))
-    except UnknownBaselineError:
+    except (UnknownBaselineError, SignatureError):  # the keys may have changed since it was armed
         return BaselineFinding(name, version, None)
 
 

@@ -116,6 +116,22 @@ class Format:
         return {name: _from_planes(array, self.columns[name]) if name in self.columns else array for name, array in arrays.items()}
 
 
+def refuse_large(archive: zipfile.ZipFile, most: int) -> None:
+    """Refuse an archive that unfolds to more than so many bytes, with the archives in it, before anything of it is unfolded.
+
+    Raises:
+        zipfile.BadZipFile: It does, or an archive in it is damaged.
+    """
+    total = 0
+    for entry in archive.infolist():
+        total += entry.file_size
+        if total <= most and entry.filename.endswith(".npz"):
+            with zipfile.ZipFile(io.BytesIO(archive.read(entry))) as inner:
+                total += sum(each.file_size for each in inner.infolist())
+        if total > most:
+            raise zipfile.BadZipFile(f"it unfolds to more than {most} bytes")
+
+
 def joined(arrays: Iterable[Array], dtype: str) -> Array:
     """Return flat arrays end to end."""
     return np.concatenate([np.empty(0, dtype), *arrays]).astype(dtype, copy=False)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -41,3 +43,17 @@ def test_a_place_that_cannot_be_written_is_refused(tmp_path: Path, place: str) -
     with pytest.raises(ReportError, match=r"cannot be written \(.+\); give another --output\."):
         write(tmp_path / place, "new")
     assert [] == list(tmp_path.iterdir())
+
+
+def test_a_device_is_written_to_and_not_replaced(tmp_path: Path) -> None:
+    """A pipe gets the report, and stays a pipe; behind a link its file is replaced, and the link stays."""
+    pipe, link, file = tmp_path / "pipe", tmp_path / "latest.html", tmp_path / "report.html"
+    os.mkfifo(pipe)
+    with ThreadPoolExecutor() as pool:
+        read = pool.submit(pipe.read_text)
+        write(pipe, "a report")
+        assert "a report" == read.result(10.0)
+    assert pipe.is_fifo()
+    link.symlink_to(file)
+    write(link, "a report")
+    assert (True, "a report") == (link.is_symlink(), file.read_text())

@@ -13,7 +13,8 @@ import weeks
 from geluwatch.analysis.report import Findings, Subject, gather
 from geluwatch.analysis.report.opening import opening
 from geluwatch.core.histogram import merge
-from geluwatch.errors import ReportError
+from geluwatch.errors import ReportError, SignatureError
+from geluwatch.records import Baseline
 from geluwatch.store import MemoryBaselines
 
 Gathered = Callable[..., Findings]
@@ -112,6 +113,18 @@ def test_a_baseline_that_is_not_stored_is_said() -> None:
     assert ("week-9", None) == (found.baseline.name, found.baseline.stored)
     assert {None} == {each.panel for each in found.portraits} | {each.calm for each in found.portraits}
     assert any("is not in this store" in each.text for each in found.signals)
+
+
+def test_a_baseline_whose_signature_is_refused_is_as_one_that_is_not_there() -> None:
+    """Keys change: a report of what happened is made all the same."""
+
+    class Refusing(MemoryBaselines):
+        def load(self, model: str, model_version: str, name: str) -> Baseline:
+            raise SignatureError(f"Baseline {name!r} of {model} {model_version} is signed by nobody that is trusted.")
+
+    found = gather(weeks.Week(weeks.CALM), Refusing(), subject(weeks.CALM))
+    assert found.baseline is not None
+    assert found.baseline.stored is None
 
 
 def test_a_followed_run_lacks_no_baseline() -> None:
