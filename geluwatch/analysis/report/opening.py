@@ -39,7 +39,7 @@ _HEADS = {
     "unjudged": "Not judged",
 }
 
-_TONES = {"silent": "page", "blind": "blind", "page": "page", "ticket": "ticket", "again": "ok", "well": "ok", "unjudged": "warming"}
+_TONES = {"silent": "warming", "blind": "blind", "page": "page", "ticket": "ticket", "again": "ok", "well": "ok", "unjudged": "warming"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,7 +71,7 @@ def _sentences(found: Findings, gravest: Episode | None) -> Iterator[str]:
         since = (
             f"Nothing has been kept since {words.moment(found.last)}, {words.lasting(found.until - found.last)} before the period's end."
         )
-        yield f"{since} The process has ended, the agent has stopped, or it cannot write its history."
+        yield f"{since} There was too little traffic for a window, or the process has ended, or the agent cannot write its history."
     elif found.status == "blind":
         yield "None of the model's GELUs can be observed at the end of the period."
     elif found.status == "unjudged":
