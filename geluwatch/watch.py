@@ -18,6 +18,9 @@ from geluwatch.records import Baseline, Certificate, ProbeInput, ProbeResult, Pr
 
 log = logging.getLogger("geluwatch")
 
+_MOST_SURPRISE = 20.0
+"""Limit of a ticket beyond which a baseline is not armed. Calm traffic gives 5 to 12; more comes of an incident in the baseline."""
+
 
 class Watch(Cycle):
     """One watched model. Made by `attach`; a context manager that detaches at the end."""
@@ -77,7 +80,7 @@ class Watch(Cycle):
             probe: Inputs of passes to keep with what the model makes of them, as `compare_models` takes them; None for `captured_inputs`.
 
         Raises:
-            BaselineError: There is no window, over a tenth is unfit, the name is taken, or arming needs more windows.
+            BaselineError: There is no window, over a tenth is unfit, the name is taken, or arming needs more windows or calmer ones.
             SignatureError: It is stored but not armed, for keys are trusted and none of them signed it.
             ProbeError: The probe cannot be made; then nothing is stored.
             StoreError: The database cannot be used.
@@ -95,6 +98,8 @@ class Watch(Cycle):
             baseline = self._monitor.make_baseline(name, self._clock.time(), made)
             if arm and not baseline.certificate.armed:
                 raise BaselineError(f"Baseline {name!r} is neither stored nor armed: {baseline.certificate.reason}")
+            if arm:
+                _refuse_blinded(baseline)
             self._baselines.save(replace(baseline, provenance=origin, traffic=traffic))
             return self.arm(name) if arm else baseline.certificate
 
@@ -106,7 +111,8 @@ class Watch(Cycle):
 
         Raises:
             UnknownBaselineError: There is no such baseline.
-            BaselineError: It is too small to be armed, was retired, belongs to another model, or its signature is refused.
+            BaselineError: It is too small to be armed, holds an incident, was retired, belongs to another model, or its signature is
+                refused.
             StoreError: The database cannot be used.
         """
         if not self._config.enabled:
@@ -114,6 +120,7 @@ class Watch(Cycle):
         with self._lock:
             self._refuse_if_detached()
             baseline = self._baselines.load(self._name, self._version, name)
+            _refuse_blinded(baseline)
             certificate = self._monitor.arm(baseline, promoted=self._baselines.promoted(baseline))
             self._publish()
             self._say_armed(baseline)
@@ -269,3 +276,13 @@ class Watch(Cycle):
             self._baselines.note_armed(baseline)
         except StoreError as error:  # a process that may only read its baselines is to judge by them all the same
             log.warning("geluwatch: baseline %r is armed, but the audit log does not say so: %s", baseline.name, error)
+
+
+def _refuse_blinded(baseline: Baseline) -> None:
+    """Refuse a baseline whose limits an incident in it has driven to where nothing would be told."""
+    limit = baseline.certificate.ticket_limit
+    if baseline.certificate.armed and limit > _MOST_SURPRISE:
+        raise BaselineError(
+            f"Baseline {baseline.name!r} is not armed: an incident in its windows has driven the limit of a ticket to {limit:.0f}, where "
+            "calm traffic gives 5 to 12, so that next to nothing would be told; record another one of calm traffic."
+        )
