@@ -10,7 +10,7 @@ import matplotlib
 matplotlib.use("svg")
 from matplotlib import pyplot as plt
 
-from .tables import OURS, TOLD, Cell, load, middle
+from .tables import OURS, TOLD, Cell, in_order, load, middle
 
 plt.rcParams["svg.hashsalt"] = "geluwatch"  # the same file from the same figures
 
@@ -34,7 +34,7 @@ def _rates(cells: dict[str, Cell]) -> dict[str, dict[str, float]]:
     for cell in cells.values():
         if cell["who"] not in _DUMMIES:
             found.setdefault(cell["null"], {})[cell["who"]] = max(cell["monthly"], 0.1)
-    return found
+    return {kind: found[kind] for kind in in_order(found)}
 
 
 def _delays(cells: dict[str, Cell]) -> dict[str, dict[str, float]]:

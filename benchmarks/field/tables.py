@@ -9,6 +9,8 @@ from pathlib import Path
 from statistics import median
 from typing import Any, NamedTuple
 
+from .streams import NULLS
+
 Cell = dict[str, Any]
 
 OURS = "geluwatch"
@@ -39,10 +41,16 @@ def middle(values: list[float | None]) -> float:
     return float(median(math.inf if value is None else value for value in values))
 
 
+def in_order(kinds: Iterable[str]) -> list[str]:
+    """Return kinds of traffic, each once, in the order in which they are drawn; real ones come last."""
+    known = [null.name for null in NULLS]
+    return sorted(dict.fromkeys(kinds), key=lambda kind: known.index(kind) if kind in known else len(known))
+
+
 def nulls(known: dict[str, Cell]) -> str:
     """Return false alarms a month at defaults, by traffic and tool, with the share of windows in alarm."""
     cells = {name: cell for name, cell in known.items() if "shift" not in cell and "limit" not in cell}
-    kinds = list(dict.fromkeys(cell["null"] for cell in cells.values()))
+    kinds = in_order(cell["null"] for cell in cells.values())
     who = sorted(dict.fromkeys(cell["who"] for cell in cells.values()), key=lambda name: name != OURS)
     found = {(cell["null"], cell["who"]): cell for cell in cells.values()}
     rows = [[name, *(_rate(found.get((kind, name))) for kind in kinds)] for name in who]
@@ -129,7 +137,8 @@ class Race(NamedTuple):
 
 
 def _summary(races: list[Race]) -> str:
-    """Return in how many cells ours is faster, of all and of those in which somebody is."""
+    """Return in how many cells ours is faster, of all that ours or a rival sees, and of those in which somebody is."""
+    races = [race for race in races if math.isfinite(min(race.mine, race.theirs))]
     open_to = [race.ratio for race in races if race.winnable]
     ratios = [race.ratio for race in races]
     return (
