@@ -30,6 +30,8 @@ LABELS = TARGET_LABELS.union(*KNOWN.values())
 def unknown(nodes: list[Any]) -> list[str]:
     """Return the metrics, matched labels and grouped labels that do not exist."""
     found: list[str] = []
+    calls = [node for node in nodes if isinstance(node, promql_parser.Call) and node.func.name == "label_replace"]
+    labels = LABELS.union(call.args[1].val for call in calls)
     for node in nodes:
         if isinstance(node, promql_parser.VectorSelector):
             if node.name not in KNOWN:
@@ -38,9 +40,9 @@ def unknown(nodes: list[Any]) -> list[str]:
                 matched = {matcher.name for matcher in node.matchers.matchers}
                 found += [f"{node.name}{{{label}}}" for label in matched - KNOWN[node.name] - TARGET_LABELS]
         elif isinstance(node, promql_parser.AggregateExpr) and node.modifier is not None:
-            found += [f"by {label}" for label in set(node.modifier.labels) - LABELS]
+            found += [f"by {label}" for label in set(node.modifier.labels) - labels]
         elif isinstance(node, promql_parser.BinaryExpr) and node.modifier is not None and node.modifier.matching is not None:
-            found += [f"on {label}" for label in set(node.modifier.matching.labels) - LABELS]
+            found += [f"on {label}" for label in set(node.modifier.matching.labels) - labels]
     return found
 
 

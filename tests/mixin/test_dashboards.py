@@ -45,6 +45,7 @@ CALLS = {
     "vector",
     "sort_desc",
     "sqrt",
+    "clamp_max",
     "clamp_min",
     "label_replace",
     "count_over_time",

@@ -21,14 +21,14 @@ def write(path: Path, text: str, *, force: bool = False) -> int:
     Raises:
         ReportError: There is a file of another kind, or the place cannot be written to.
     """
-    content, path = text.encode(), path.resolve()
+    content = text.encode()
     try:
         if path.exists() and not path.is_file():  # a pipe or a device is written to, and not replaced
             path.write_bytes(content)
             return len(content)
         if path.exists() and not force and not _ours(path):
             raise ReportError(f"{path} is there and is no report of geluwatch; give another --output, or --force to replace it.")
-        files.replace(path, content)
+        files.replace(path.resolve(), content)  # a link stays, and what it leads to is replaced
     except OSError as failure:
         raise ReportError(f"{path} cannot be written ({failure.strerror}); give another --output.") from None
     return len(content)
