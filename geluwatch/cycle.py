@@ -61,7 +61,7 @@ class Cycle:
         self._lock = threading.RLock()
         self._inbox = Inbox()
         self._batch = Batch(config.pending_bytes // 4)
-        self._background = Background(self.tick, self.detach, min(config.flush_seconds, (config.window_seconds or math.inf) / 4.0))
+        self._background = Background(self.tick, self._let_go, min(config.flush_seconds, (config.window_seconds or math.inf) / 4.0))
         self._background.on_fork = self._forget_parent
         self._incidents = Recorder(config, clock, lambda: self.sites, source.runtime)
         self._probing = Probing(source, clock, config.probe_seconds, lambda: self._monitor.baseline, self._probed)
@@ -91,10 +91,7 @@ class Cycle:
         atexit.register(self.detach)
 
     def detach(self) -> None:
-        """Come off the model, totally: hooks, thread, listener and store connection; again does nothing.
-
-        The background thread does it where the model is no more.
-        """
+        """Come off the model, totally: hooks, thread, listener and store connection; again does nothing."""
         self._probing.stop()
         self._source.close()
         self._background.stop()
@@ -103,11 +100,24 @@ class Cycle:
                 return
             self._detached = True
             self._last_flush()
-        if self._listener is not None:
-            self._listener.close()
-        for sink in self._window_sinks:
-            self._tell(sink.part, sink.close)
+        self._close_outlets()
         self._baselines.close()
+
+    def _let_go(self) -> None:
+        """End with the model: parts of it that live on have no hook left, and its port is free. What was seen may still be asked for."""
+        self._source.close()
+        with self._lock:
+            self._last_flush()
+        self._close_outlets()
+
+    def _close_outlets(self) -> None:
+        """Close the listener, and whoever keeps windows, who writes what is left; each once."""
+        listener, self._listener = self._listener, None
+        sinks, self._window_sinks = self._window_sinks, ()
+        if listener is not None:
+            listener.close()
+        for sink in sinks:
+            self._tell(sink.part, sink.close)
 
     def tick(self) -> None:
         """Flush once, and close the window if its time is over; a failure is counted, repeated ones end the thread's work."""
