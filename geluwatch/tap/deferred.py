@@ -17,6 +17,7 @@ from collections import deque
 from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass, replace
+from itertools import chain
 
 import torch
 
@@ -217,7 +218,7 @@ class DeviceRows:
 
     def arrived(self) -> Iterator[Captured]:
         """Yield what has arrived for this thread and those that have ended, without padding rows; the rest stays for a later pass."""
-        for flight in (*_landed(self._flights()), *_landed(self._left)):
+        for flight in chain(_landed(self._flights()), _landed(self._left)):
             captured = flight.captured
             if flight.masked and len(flight.valid):
                 self.valid_share += (float(flight.valid.float().mean()) - self.valid_share) * _WEIGHT

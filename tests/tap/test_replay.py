@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import threading
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
@@ -216,6 +217,25 @@ def test_inputs_follow_a_cast_of_the_parameters(block: Callable[[], nn.Module], 
         source.replay(kept, ALL)
 
 
+@contextmanager
+def other_thread(work: Callable[[Callable[..., None]], None]) -> Iterator[None]:
+    """Have another thread work as far as its pause; it goes on and ends afterwards."""
+    reached, go_on = threading.Event(), threading.Event()
+
+    def pause(*_: Any) -> None:
+        reached.set()
+        go_on.wait(10.0)
+
+    thread = threading.Thread(target=work, args=(pause,))
+    thread.start()
+    try:
+        assert reached.wait(10.0)
+        yield
+    finally:
+        go_on.set()
+        thread.join()
+
+
 def test_busy_models_are_left_alone(block: Callable[[], nn.Module], watch: Watch) -> None:
     """Within a pass, and gently of a model in training, a replay is refused with the reason."""
     model = block().train()
@@ -234,21 +254,14 @@ def test_busy_models_are_left_alone(block: Callable[[], nn.Module], watch: Watch
     model(inputs(1)[0])
     handle.remove()
     assert [1] == refused
-    began, done = threading.Event(), threading.Event()
 
-    def slow(*_: Any) -> None:
-        began.set()
-        done.wait(10.0)
+    def serve(pause: Callable[..., None]) -> None:
+        handle = model.up.register_forward_hook(pause)
+        model(inputs(1)[0])
+        handle.remove()
 
-    handle = model.up.register_forward_hook(slow)
-    thread = threading.Thread(target=model, args=(inputs(1)[0],))
-    thread.start()
-    began.wait(10.0)
-    with pytest.raises(ProbeBusyError, match="in training mode"):
+    with other_thread(serve), pytest.raises(ProbeBusyError, match="in training mode"):
         source.replay(kept, ALL)
-    done.set()
-    thread.join()
-    handle.remove()
     source.close()
     with pytest.raises(ProbeError, match="no longer watched"):
         source.replay(kept, ALL)
@@ -259,21 +272,13 @@ def test_a_loop_that_trains_is_not_put_into_evaluation_mode(block: Callable[[], 
     model = block().train()
     source = watch(model)
     kept = [source.keep(inputs(1)[0])]
-    passed, done = threading.Event(), threading.Event()
 
-    def train() -> None:
+    def train(pause: Callable[..., None]) -> None:
         model(inputs(1)[0])
-        passed.set()
-        done.wait(10.0)  # as in a backward pass, or for data
+        pause()  # as in a backward pass, or for data
 
-    thread = threading.Thread(target=train)
-    thread.start()
-    passed.wait(10.0)
-    with pytest.raises(ProbeBusyError, match="in training mode"):
+    with other_thread(train), pytest.raises(ProbeBusyError, match="in training mode"):
         source.replay(kept, ALL)
-    done.set()
-    thread.join()
-    del thread
     assert 1 == len(source.replay(kept, ALL))
 
 
