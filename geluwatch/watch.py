@@ -19,7 +19,7 @@ from geluwatch.records import Baseline, Certificate, ProbeInput, ProbeResult, Pr
 log = logging.getLogger("geluwatch")
 
 _MOST_SURPRISE = 20.0
-"""Limit of a ticket beyond which a baseline is not armed. Calm traffic gave 5 to 9 in every trial; a limit so far out comes of an incident."""
+"""Limit of a ticket beyond which a baseline is not armed. Calm traffic gave 5 to 9 in trials; more comes of an incident."""
 
 
 class Watch(Cycle):

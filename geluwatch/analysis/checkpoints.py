@@ -61,9 +61,7 @@ def _state(path: Path) -> Mapping[str, Any]:
     except pickle.UnpicklingError:
         raise ConfigError(f"{path} holds more than tensors, and would have to run code to be read; save a state dictionary.") from None
     except Exception as failure:
-        raise ConfigError(
-            f"{path} is neither a file of safetensors nor a state dictionary that torch.save wrote; give one of these."
-        ) from failure
+        raise ConfigError(f"{path} is neither a file of safetensors nor a state dictionary of torch.save; give one of these.") from failure
     for key in _INSIDE:
         if isinstance(found, Mapping) and isinstance(found.get(key), Mapping):
             found = found[key]
