@@ -109,7 +109,7 @@ def run(cell: Cell, months: float, baselines: int, pods: int = 1) -> list[Outcom
         alarms = {"ticket": Alarm(certificate.ticket_limit), "page": Alarm(certificate.page_limit)}
         for largest in _fleet(traffic, references, judge, months, pods, rng):
             for alarm in alarms.values():
-                alarm.see(largest.mean(axis=0).max(axis=-1))
+                alarm.see(largest.mean(axis=0))
         for tier, alarm in alarms.items():
             counts[tier].append(alarm.count)
     return [outcome(cell, pods, tier, months, counts[tier], certificates) for tier in counts]

@@ -11,7 +11,6 @@ from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
-from scipy import special
 from scipy.signal import lfilter
 
 from geluwatch import Config
@@ -130,37 +129,37 @@ class Judge:
         self.certificate = certificate
         self._yardstick = surprise.measure(calibrate.restrict(calm, certificate.horizons))
         self._tolerated = surprise.tolerated(Config().tolerance, certificate.horizons, len(calm.ended))
+        self._levels: Floats | None = None
 
     def surprises(self, scores: Singles, ended: Floats) -> Floats:
         """Return the largest surprise (n, K) of each key; those far below any limit are left at zero, to save time."""
         at = surprise.stratum(ended, len(self._yardstick.level))
         deviations = self._yardstick.deviations(scores.astype(np.float64), at, self._tolerated)
-        outward = np.where(surprise.SIDES > 1.0, np.abs(deviations), deviations)
-        found = np.zeros_like(outward)
-        high = np.nonzero(np.nan_to_num(outward, nan=-1.0) > _WORTH_A_LOOK)
-        freedom, sides = (np.broadcast_to(part, outward.shape)[high] for part in (self._yardstick.freedom, surprise.SIDES))
-        found[high] = -np.log10(np.maximum(sides * special.stdtr(freedom, -outward[high]), 10.0**-surprise.MOST))
-        largest: Floats = found.max(axis=(1, 3))
+        levels = deviations[:, 0] if self._levels is None else np.concatenate([self._levels, deviations[:, 0]])
+        self._levels = levels[-surprise.LASTING + 1 :]
+        least = surprise.lasting(levels)[-len(deviations) :]
+        worth = (np.nan_to_num(np.abs(deviations)) > _WORTH_A_LOOK).any(axis=(1, 2, 3))
+        largest = np.zeros((len(deviations), deviations.shape[2]))
+        largest[worth] = np.nan_to_num(self._yardstick.surprise(deviations[worth], least[worth])).max(axis=(1, 3))
         return largest
 
 
 class Alarm:
-    """Counts alarms over chunks of windows, with the agent's hysteresis."""
+    """Counts a model's alarms over chunks of windows, with the agent's hysteresis at each key."""
 
     def __init__(self, limit: float) -> None:
         self._limit = limit
-        self._raised = False
+        self._held: npt.NDArray[np.bool_] | None = None
         self.count = 0
 
-    def see(self, worst: Floats) -> None:
-        """Take the largest surprises (n,) of the next windows."""
-        high, low = np.flatnonzero(worst >= self._limit), np.flatnonzero(worst < tail.CLEARED * self._limit)
-        at = 0
-        while True:
-            wanted = low if self._raised else high
-            place = np.searchsorted(wanted, at)
-            if place == len(wanted):
-                return
-            at = int(wanted[place])
-            self._raised = not self._raised
-            self.count += self._raised
+    def see(self, surprises: Floats) -> None:
+        """Take the surprises (n, K) of the next windows."""
+        before = np.zeros(surprises.shape[1], bool) if self._held is None else self._held
+        at = np.arange(1, len(surprises) + 1)[:, None]
+        raised, ended = (
+            np.maximum.accumulate(np.where(when, at, 0)) for when in (surprises >= self._limit, surprises < tail.CLEARED * self._limit)
+        )
+        held = (raised > ended) | (before & (ended == 0))
+        model = np.concatenate([[before.any()], held.any(axis=1)])
+        self.count += int(np.sum(model[1:] & ~model[:-1]))
+        self._held = held[-1]

@@ -156,7 +156,7 @@ GATE_OPEN = Metric("geluwatch_gate_open_ratio", "gauge", "Share of values before
 ZERO = Metric("geluwatch_zero_ratio", "gauge", "Share of exact zeros in the last window.", "1", _POINT, profile="standard")
 PSI = Metric("geluwatch_population_stability_index", "gauge", "Population stability index of the last window on the baseline's deciles; for display, it decides nothing.", "1", _POINT, profile="standard")
 SCORE = Metric("geluwatch_drift_score", "gauge", "Typical squared channel z against the baseline, at the horizon that surprises most; about 1 when calm.", "1", _POINT, profile="standard")
-SURPRISE = Metric("geluwatch_drift_surprise", "gauge", "Negative decimal logarithm of the probability of the window in calm traffic, the most over horizons and over level, contrast, shift and scale.", "1", _POINT)
+SURPRISE = Metric("geluwatch_drift_surprise", "gauge", "Negative decimal logarithm of the probability of the window in calm traffic, the most over horizons and over level, contrast, shift, scale and the largest of all channels.", "1", _POINT)
 LIMIT = Metric("geluwatch_drift_limit", "gauge", "Surprise from which drift is a ticket or a page; absent while the baseline is too small for that tier.", "1", ("tier",))
 EVIDENCE = Metric("geluwatch_drift_evidence_ratio", "gauge", "Surprise over the ticket's limit: drift from 1 on; average it over pods.", "1", _POINT)
 ALARM = Metric("geluwatch_drift_alarm", "gauge", "1 while drift at this point is a ticket or a page, until its surprise has fallen below half of the ticket's limit.", "1", ("layer", "point", "tier"))

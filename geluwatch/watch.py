@@ -18,9 +18,6 @@ from geluwatch.records import Baseline, Certificate, ProbeInput, ProbeResult, Pr
 
 log = logging.getLogger("geluwatch")
 
-_MOST_SURPRISE = 20.0
-"""Limit of a ticket beyond which a baseline is not armed. Calm traffic gave 5 to 9 in trials; more comes of an incident."""
-
 
 class Watch(Cycle):
     """One watched model. Made by `attach`; a context manager that detaches at the end."""
@@ -98,8 +95,6 @@ class Watch(Cycle):
             baseline = self._monitor.make_baseline(name, self._clock.time(), made)
             if arm and not baseline.certificate.armed:
                 raise BaselineError(f"Baseline {name!r} is neither stored nor armed: {baseline.certificate.reason}")
-            if arm:
-                _refuse_blinded(baseline)
             self._baselines.save(replace(baseline, provenance=origin, traffic=traffic))
             return self.arm(name) if arm else baseline.certificate
 
@@ -120,7 +115,6 @@ class Watch(Cycle):
         with self._lock:
             self._refuse_if_detached()
             baseline = self._baselines.load(self._name, self._version, name)
-            _refuse_blinded(baseline)
             certificate = self._monitor.arm(baseline, promoted=self._baselines.promoted(baseline))
             self._publish()
             self._say_armed(baseline)
@@ -276,13 +270,3 @@ class Watch(Cycle):
             self._baselines.note_armed(baseline)
         except StoreError as error:  # a process that may only read its baselines is to judge by them all the same
             log.warning("geluwatch: baseline %r is armed, but the audit log does not say so: %s", baseline.name, error)
-
-
-def _refuse_blinded(baseline: Baseline) -> None:
-    """Refuse a baseline whose limits an incident in it has driven to where nothing would be told."""
-    limit = baseline.certificate.ticket_limit
-    if baseline.certificate.armed and limit > _MOST_SURPRISE:
-        raise BaselineError(
-            f"Baseline {baseline.name!r} is not armed: an incident in its windows has driven the limit of a ticket to {limit:.0f}, where "
-            "calm traffic gives 5 to 9, so that next to nothing would be told; record another one of calm traffic."
-        )

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -448,16 +447,3 @@ def test_a_baseline_of_another_width_costs_judgement_and_not_the_guard() -> None
     bench.watch.tick()
     assert ("page", LAYER) == (bench.watch.report.verdict, bench.watch.report.first_nonfinite)
     assert "observed" == bench.watch.sites[0].state
-
-
-def test_a_baseline_with_an_incident_in_it_is_not_armed() -> None:
-    """Where a fault in a few windows of a hundred has driven the limits beyond reach, arming is refused, as a watch that is blind."""
-    bench = Bench()
-    bench.windows(30)
-    bench.watch.record_baseline("calm")
-    calm = bench.store.load("model", "1", "calm")
-    bench.store.save(replace(calm, name="spoilt", certificate=replace(calm.certificate, ticket_limit=123.3)))
-    with pytest.raises(BaselineError, match="has driven the limit of a ticket to 123, where calm traffic gives 5 to 9"):
-        bench.watch.arm("spoilt")
-    assert bench.watch.report.baseline is None
-    assert bench.watch.arm("calm").armed

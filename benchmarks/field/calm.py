@@ -79,7 +79,7 @@ def months(null: Null, size: Months) -> list[dict[str, Any]]:
         while left > 0:
             count = min(_CHUNK, left)
             ended = MINUTE * (vectors.minute + np.arange(1, count + 1))
-            largest = judge.surprises(scorer.score(vectors.take(count)), ended).max(axis=-1)
+            largest = judge.surprises(scorer.score(vectors.take(count)), ended)
             for alarm in alarms.values():
                 alarm.see(largest)
             left -= count

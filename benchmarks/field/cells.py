@@ -77,8 +77,8 @@ class Traffic(ABC):
         """Yield the baseline's windows in chunks (n, 2L, R, C)."""
 
     @abstractmethod
-    def _calm(self, part: int, reads: str) -> Iterator[Halves]:
-        """Yield calm windows in chunks."""
+    def _calm(self, part: int, reads: str, seed: int) -> Iterator[Halves]:
+        """Yield calm windows in chunks, of the model of a baseline."""
 
     @abstractmethod
     def _trial(self, case: Case, trial: int) -> Halves:
@@ -111,23 +111,23 @@ class Traffic(ABC):
         self.baseline(seed)
         return {part: str(self._folder / f"{part}-{seed}.npy") for part in ("sample", "summaries")}
 
-    def calm(self, rival: Rival, part: int) -> dict[str, Any]:
-        """Return a rival's stream of calm windows."""
-        return {"file": str(self._written(part, rival.reads)), "baseline": 0, "most": rival.most, "skip": 0}
+    def calm(self, rival: Rival, part: int, seed: int = 0) -> dict[str, Any]:
+        """Return a rival's stream of calm windows, of the model of a baseline."""
+        return {"file": str(self._written(part, rival.reads, seed)), "baseline": seed, "most": rival.most, "skip": 0}
 
     def calm_values(self) -> Halves:
         """Return the calm windows with all values that false alarms are counted in."""
-        found: Halves = np.load(self._written(CALM, "values"), mmap_mode="r")
+        found: Halves = np.load(self._written(CALM, "values", 0), mmap_mode="r")
         return found
 
     def month(self) -> Iterable[Halves]:
         """Return as many calm windows with all values as there are with summaries, one by one."""
-        return (window for chunk in self._calm(CALM, "summaries") for window in chunk)
+        return (window for chunk in self._calm(CALM, "summaries", 0) for window in chunk)
 
-    def _written(self, part: int, reads: str) -> Path:
-        path = self._folder / f"{'tune' if part == TUNE else 'calm'}.{reads}.npy"
+    def _written(self, part: int, reads: str, seed: int) -> Path:
+        path = self._folder / f"{'tune' if part == TUNE else 'calm'}-{seed}.{reads}.npy"
         if not path.exists():
-            np.save(path, np.concatenate([chunk if reads == "values" else summaries(chunk) for chunk in self._calm(part, reads)]))
+            np.save(path, np.concatenate([chunk if reads == "values" else summaries(chunk) for chunk in self._calm(part, reads, seed)]))
         return path
 
     def trials(self, case: Case) -> list[tuple[int, Halves]]:
@@ -168,8 +168,8 @@ class Drawn(Traffic):
     def _baseline(self, seed: int) -> Iterator[Halves]:
         return map(served, Stream(self._null, seed, 0).chunks(self._recorded))
 
-    def _calm(self, part: int, reads: str) -> Iterator[Halves]:
-        return map(served, Stream(self._null, 0, part).chunks(self.size.values if reads == "values" else self.size.summaries))
+    def _calm(self, part: int, reads: str, seed: int) -> Iterator[Halves]:
+        return map(served, Stream(self._null, seed, part).chunks(self.size.values if reads == "values" else self.size.summaries))
 
     def _trial(self, case: Case, trial: int) -> Halves:
         values = Stream(self._null, trial % self.size.baselines, _TRIALS + trial).take(LEAD + self.size.after)

@@ -69,26 +69,30 @@ def _all_delays(run: Run, book: Book, traffic: Traffic) -> None:
         _delays(run, book, traffic, case, limits)
 
 
-def _tuned(run: Run, book: Book, traffic: Traffic, rival: Rival) -> float:
-    """Return a rival's limit of equal false alarms; what it gives on other calm windows is written down."""
+def _tuned(run: Run, book: Book, traffic: Traffic, rival: Rival) -> list[float]:
+    """Return a rival's limits of equal false alarms, by baseline; what the first gives on other calm windows is written down."""
     name = f"tuned | {traffic.name} | {rival.name}"
     if name not in book.cells:
-        tune, calm = run.ask(rival, traffic, "tune", [traffic.calm(rival, part) for part in (TUNE, CALM)], 1).scores
-        limit = tuning.limit(tune, ladder=rival.ladder)
-        enter(book, name, {"null": traffic.name, "who": rival.name, "limit": limit, **asdict(tuning.rate(calm >= limit))})
-    limit = book.cells[name]["limit"]
-    return float("inf") if limit is None else float(limit)
+        streams = [traffic.calm(rival, CALM), *(traffic.calm(rival, TUNE, seed) for seed in range(traffic.size.baselines))]
+        calm, *tune = run.ask(rival, traffic, "tune", streams, traffic.size.baselines).scores
+        limits = [tuning.limit(scores, ladder=rival.ladder) for scores in tune]
+        facts = {"null": traffic.name, "who": rival.name, "limit": limits[0], "limits": limits}
+        enter(book, name, {**facts, **asdict(tuning.rate(calm >= limits[0]))})
+    return [float("inf") if limit is None else float(limit) for limit in book.cells[name]["limits"]]
 
 
-def _delays(run: Run, book: Book, traffic: Traffic, case: Case, limits: dict[str, float]) -> None:
+def _delays(run: Run, book: Book, traffic: Traffic, case: Case, limits: dict[str, list[float]]) -> None:
     start = f"{traffic.name} | {case.shift} | {case.place}"
     facts = {"null": traffic.name, **asdict(case)}
     for rival in run.rivals:
         name = f"{start} | {rival.name}"
         if rival.tuned and run.wants(book, name):
-            answer = run.ask(rival, traffic, "delays", traffic.planted(rival, case), traffic.size.baselines)
+            streams = traffic.planted(rival, case)
+            answer = run.ask(rival, traffic, "delays", streams, traffic.size.baselines)
             after = [scores[LEAD:] for scores in answer.scores]
-            default, tuned = ([tuning.delay(each >= limit) for each in after] for limit in (answer.limit, limits[rival.name]))
+            default = [tuning.delay(each >= answer.limit) for each in after]
+            own = [limits[rival.name][stream["baseline"]] for stream in streams]
+            tuned = [tuning.delay(each >= limit) for each, limit in zip(after, own, strict=True)]
             enter(book, name, {**facts, "who": rival.name, "default": default, "tuned": tuned, "milliseconds": answer.milliseconds})
     name = f"{start} | {OURS}"
     if run.wants(book, name):

@@ -36,6 +36,13 @@ def _dead(values: Singles, rng: np.random.Generator, count: int) -> Singles:
     return changed
 
 
+def _alone(values: Singles, rng: np.random.Generator, size: float) -> Singles:
+    """Return the values with one channel moved; the same one in each window."""
+    changed = values.copy()
+    changed[..., rng.integers(values.shape[-1])] += np.float32(size)
+    return changed
+
+
 def _coarse(values: Singles, bits: int) -> Singles:
     """Return the values rounded to so many significant bits."""
     mantissa, exponent = np.frexp(values)
@@ -54,6 +61,7 @@ SHIFTS = (
     Shift("scale x 1.05", lambda values, _: values * np.float32(1.05), 15),
     Shift("scale x 1.15", lambda values, _: values * np.float32(1.15), 3),
     Shift("tail: 1 % x 5", _tail),
+    Shift("one of 64 channels + .5", lambda values, rng: _alone(values, rng, 0.5)),
     Shift("dead: 1 of 64 channels", lambda values, rng: _dead(values, rng, 1)),
     Shift("dead: 2 of 64 channels", lambda values, rng: _dead(values, rng, 2), 2),
     Shift("precision: float8 (e4m3)", lambda values, _: _coarse(values, 4)),

@@ -25,9 +25,12 @@ LAYERS, ROWS, CHANNELS = 3, 64, 64
 MINUTES_A_DAY = 1440
 _CHUNK = 120
 _TOPICS = 2
+# Correlation of the batch effect's size from window to window, where that changes.
+_SLOW = 0.995
 
 Halves = npt.NDArray[np.float16]
 Singles = npt.NDArray[np.float32]
+Doubles = npt.NDArray[np.float64]
 
 
 @dataclass(frozen=True)
@@ -41,6 +44,10 @@ class Null:
     """Whether all channels of a layer move as one."""
     own: bool = False
     """Whether part of the batch effect is each layer's own."""
+    freedom: float = math.inf
+    """Degrees of freedom of the batch effect, which is Student's."""
+    restless: float = 0.0
+    """Deviation of the logarithm of the batch effect's size, which changes slowly."""
     daily: float = 0.0
     """Deviations by which the time of day moves each channel, at its peak."""
     baseline: int = 2_880
@@ -58,6 +65,9 @@ NULLS = (
     *(_memory(rho, jitter, windows) for rho, windows in _LENGTHS for jitter in (0.03, 0.1)),
     Null("AR(1), rho 0.9, jitter 0.1, a third each layer's own", 0.9, 0.1, own=True, baseline=5_760),
     Null("AR(1), rho 0.9, jitter 0.03, all channels as one", 0.9, 0.03, common=True, own=True, baseline=5_760),
+    Null("AR(1), rho 0.9, jitter 0.03, Student's t with 5 degrees", 0.9, 0.03, freedom=5.0, baseline=5_760),
+    Null("AR(1), rho 0.9, jitter 0.03, Student's t with 3 degrees", 0.9, 0.03, freedom=3.0, baseline=5_760),
+    Null("AR(1), rho 0.9, jitter 0.03, of changing size", 0.9, 0.03, restless=0.7, baseline=5_760),
     Null("daily cycle", 0.5, 0.03, daily=0.1, baseline=17_280),
 )
 """Without jitter there is nothing to remember, so rho 0 to .99 with jitter 0 are one cell, the first."""
@@ -83,6 +93,7 @@ class Stream:
         self._cycle = (null.daily * model.normal(size=(LAYERS, channels))).astype(np.float32)
         self._rng = np.random.default_rng([32, seed, part])
         self._state = self._rng.normal(size=_TOPICS + LAYERS)
+        self._size = self._rng.normal(size=_TOPICS + LAYERS) if null.restless else self._state
 
     def chunks(self, count: int) -> Iterator[Singles]:
         """Yield the next `count` windows in chunks (n, L, R, C), before the GELU."""
@@ -95,21 +106,37 @@ class Stream:
 
     def offsets(self, count: int) -> Singles:
         """Return by how much the next windows' means are off (n, L, C)."""
-        rho = self._null.rho
-        moves = self._rng.normal(size=(count, self._state.size)) * math.sqrt(1.0 - rho**2)
-        states, _ = lfilter([1.0], [1.0, -rho], moves, axis=0, zi=rho * self._state[None])
+        states = self._remembered(self._state, self._null.rho, count)
         self._state = states[-1]
+        if self._null.restless:
+            sizes = self._remembered(self._size, _SLOW, count)
+            self._size = sizes[-1]
+            states = states * np.exp(self._null.restless * sizes - self._null.restless**2)  # of deviation 1 again
+        elif math.isfinite(self._null.freedom):
+            states = _student(states, self._null.freedom)
         found: Singles = np.tensordot(states.astype(np.float32), self._loads, 1)
         phase = 2.0 * np.pi * (self.minute + np.arange(count)) / MINUTES_A_DAY
         found += np.sin(phase).astype(np.float32)[:, None, None] * self._cycle
         self.minute += count
         return found
 
+    def _remembered(self, state: Doubles, rho: float, count: int) -> Doubles:
+        """Return normal states (n, S) of deviation 1, each of which resembles the one before; the first resembles `state`."""
+        moves = self._rng.normal(size=(count, state.size)) * math.sqrt(1.0 - rho**2)
+        states: Doubles = lfilter([1.0], [1.0, -rho], moves, axis=0, zi=rho * state[None])[0]
+        return states
+
     def _draw(self, count: int) -> Singles:
         offsets = self.offsets(count)
         values = self._rng.standard_normal((count, LAYERS, ROWS, CHANNELS), dtype=np.float32)
         values += offsets[:, :, None]
         return values
+
+
+def _student(states: Doubles, freedom: float) -> Doubles:
+    """Return normal states as Student's of deviation 1, each at the same probability."""
+    found: Doubles = special.stdtrit(freedom, special.ndtr(states)) / math.sqrt(freedom / (freedom - 2.0))
+    return found
 
 
 def gelu(values: npt.NDArray[np.floating]) -> Singles:

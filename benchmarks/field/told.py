@@ -42,11 +42,11 @@ def delays(traffic: Traffic, case: Case) -> list[float]:
     calm = [_learn(_numbers(traffic.known(seed)["summaries"])) for seed in range(traffic.size.baselines)]
     trials = [(each["baseline"], _numbers(each["file"])) for each in traffic.planted(_READS, case)]
     moved = np.array([numbers[LEAD:].mean(axis=0) - numbers[:LEAD].mean(axis=0) for _, numbers in trials])
-    tune = _numbers(traffic.calm(_READS, TUNE)["file"])
+    tune = [_numbers(traffic.calm(_READS, TUNE, seed)["file"]) for seed in range(traffic.size.baselines)]
     found = []
     for place, (seed, numbers) in enumerate(trials):
         change = np.delete(moved, place, axis=0).mean(axis=0)  # as the other trials show it
-        limit = tuning.limit(calm[0].scores(tune, change), ladder=False)
+        limit = tuning.limit(calm[seed].scores(tune[seed], change), ladder=False)
         if not math.isfinite(limit):  # of a large change calm windows show nothing; a likelihood ratio exceeds x once in x windows
             limit = math.log(tuning.MONTH / tuning.BUDGET)
         found.append(tuning.delay(calm[seed].scores(numbers, change)[LEAD:] >= limit))

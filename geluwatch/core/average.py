@@ -34,18 +34,18 @@ class Averages:
         self._compare(calm)
 
     def _compare(self, calm: Reference) -> None:
-        self._calm, self._short = calm, score.bias(calm)
+        self.calm, self._short = calm, score.bias(calm)
 
     def rebase(self, calm: Reference) -> None:
         """Go on with another reference of the same width."""
-        before = self._calm
+        before = self.calm
         moved = np.multiply.outer(self._state[0], np.subtract(before.mean, calm.mean, dtype=np.float64))
         self._sums = ((self._sums * np.sqrt(before.variance) + moved) / np.sqrt(calm.variance)).astype(np.float32)
         self._compare(calm)
 
     def add(self, vector: Floats, rows: float, requests: float) -> None:
         """Take one more window: its vector (2C,), and the rows and requests behind it."""
-        calm = self._calm
+        calm = self.calm
         thin = score.thinness(rows, requests, calm.rows, calm.requests)
         z = score.tamed(score.standardised(calm, vector.astype(np.float32)), thin)
         self._sums *= self._keep
@@ -63,13 +63,19 @@ class Averages:
         return found
 
     def statistics(self) -> Floats:
-        """Return score, shift and scale (3, H), NaN where an average holds too few windows for its horizon."""
+        """Return score, shift, scale and largest (4, H), NaN where an average holds too few windows for its horizon."""
         if not self._windows:
             return np.full((len(STATISTICS), self._needed.size), np.nan)
         weight, noise, uneven = self._state
-        found = score.statistics(self._sums, noise + weight**2 / self._calm.windows, uneven, self._short)
+        found = score.statistics(self._sums, noise + weight**2 / self.calm.windows, uneven, self._short)
         found[:, self._windows < self._needed] = np.nan
         return found
+
+    def furthest(self, horizon: int) -> tuple[int, float]:
+        """Return which component (of 2C) is furthest out on average over one of the horizons, by its place, and by how many deviations."""
+        sums = self._sums[horizon]
+        component = int(np.abs(sums).argmax())
+        return component, float(sums[component] / self._state[0, horizon])
 
 
 def smoothing(horizons: tuple[int, ...]) -> Floats:
@@ -100,7 +106,7 @@ def replay(vectors: Floats, rows: Floats, requests: Floats, horizon: int, gap: i
         gap: Windows left out on either side, at the least.
 
     Returns:
-        (3, m), NaN where the average holds too few windows or the reference fewer than two.
+        (4, m), NaN where the average holds too few windows or the reference fewer than two.
     """
     count = len(vectors)
     middle = vectors.mean(axis=0)

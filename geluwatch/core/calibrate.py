@@ -38,12 +38,23 @@ MINIMUM_WINDOWS = 12
 MOST_LEFT_OUT = 0.10
 """Share of unclean windows above which a baseline is refused."""
 
+MOST_LIMIT = 20.0
+"""Limit of a ticket from which on a baseline is refused."""
+
+CERTAIN = 30.0
+"""Surprise of what no calm traffic does, whatever the limits."""
+
+METHOD = 2
+"""Changes with the way in which limits are found, or what they are held against."""
+
 _MONTH = 30 * 24 * 3600.0
 _MONTHS_A_QUARTER = 3.0
 # A baseline so calm that less would keep to the budget has too few windows to say so: once in a thousand is ordinary.
 _LEAST_LIMIT = 3.0
 # Chance of the replay's false alarms, from which on they are not put down to luck.
 _BAD_LUCK = 1e-4
+# Standard errors of the tail that the limits of tickets and pages allow for: nobody is to be woken by an estimate.
+_CERTAINTY = (1.0, 1.5)
 _NEVER = math.inf
 
 
@@ -64,9 +75,9 @@ def certify(calm: Calm, left_out: int, config: Config, recorded: Recorded | None
         config: For the budgets and the horizons asked for.
         recorded: How much was recorded, where that is more than the scores show.
     """
-    windows, seconds = recorded or Recorded(len(calm.ended), float(calm.ended[-1] - calm.ended[0]) if len(calm.ended) else 0.0)
+    windows, seconds = recorded or Recorded(calm.every * len(calm.ended), float(calm.ended[-1] - calm.ended[0]) if len(calm.ended) else 0.0)
     unarmed = Certificate(
-        windows, left_out, seconds, (), 0.0, 1, config.tickets_per_month, config.pages_per_quarter, _NEVER, _NEVER, reason=""
+        windows, left_out, seconds, (), 0.0, 1, config.tickets_per_month, config.pages_per_quarter, _NEVER, _NEVER, reason="", method=METHOD
     )  # fmt: skip
     if windows < MINIMUM_WINDOWS:
         return replace(unarmed, reason=f"{windows} usable windows are too few to calibrate: {MINIMUM_WINDOWS - windows} more are needed.")
@@ -84,19 +95,34 @@ def certify(calm: Calm, left_out: int, config: Config, recorded: Recorded | None
         )
     # What the longest horizon has, or, where it is not in use yet, would have if its looks were those of the longest that is.
     longest = max(float(looks[-1]), float(looks[calm.horizons.index(used[-1])]) * used[-1] / calm.horizons[-1])
-    return _armed(restrict(calm, used), unarmed, config.tolerance, longest)
+    fewest = float(looks[[calm.horizons.index(horizon) for horizon in used]].min())
+    return _armed(restrict(calm, used), unarmed, config.tolerance, fewest, longest)
 
 
-def _armed(calm: Calm, unarmed: Certificate, tolerance: float, longest: float) -> Certificate:
-    fewest = float(surprise.measure(calm).looks.min())
+def again(calm: Calm, known: Certificate, config: Config) -> Certificate:
+    """Return the certificate of calm scores whose limits an older release found, as this one finds them."""
+    budgets = replace(
+        config, tickets_per_month=known.tickets_per_month, pages_per_quarter=known.pages_per_quarter, tolerance=known.tolerance
+    )  # fmt: skip
+    return certify(calm, known.left_out, budgets, Recorded(known.windows, known.seconds))
+
+
+def _armed(calm: Calm, unarmed: Certificate, tolerance: float, fewest: float, longest: float) -> Certificate:
     hours = surprise.strata(calm.ended)
     parts = tail.unseen(calm, hours, tolerance)
     requested, observed, interval = tail.replay(parts)
     kept = requested / observed if _too_many(observed, requested) else 1.0
-    known = tail.measure(np.concatenate(parts))
-    ticket, page = (max(known.limit(kept * budget / windows_a_month(calm)), _LEAST_LIMIT) for budget in _monthly(unarmed))
+    known = tail.measure(parts)
+    tiers = zip(_monthly(unarmed), _CERTAINTY, strict=True)
+    ticket, page = (max(known.limit(kept * budget / windows_a_month(calm), sure), _LEAST_LIMIT) for budget, sure in tiers)
+    if ticket > MOST_LIMIT:
+        return replace(
+            unarmed,
+            reason=f"Incidents in its windows have driven the limit of a ticket to {ticket:.0f}, where calm traffic gives 5 to 9, so that "
+            "next to nothing would be told: record another one on calm traffic.",
+        )
     looks = min(fewest, longest)
-    needed = len(calm.ended) * PAGE_LOOKS / looks / (1.0 - YOUNG)  # the baseline that pages is a long one
+    needed = calm.every * len(calm.ended) * PAGE_LOOKS / looks / (1.0 - YOUNG)  # the baseline that pages is a long one
     missing = _missing_for_paging(needed - unarmed.windows, looks, requested, observed)
     return replace(
         unarmed,
@@ -104,7 +130,7 @@ def _armed(calm: Calm, unarmed: Certificate, tolerance: float, longest: float) -
         looks=fewest,
         strata=hours,
         ticket_limit=ticket,
-        page_limit=_NEVER if missing else max(page, ticket),
+        page_limit=_NEVER if missing else min(max(page, ticket), CERTAIN),
         replayed=len(calm.ended),
         requested=requested,
         observed=observed,
@@ -156,7 +182,7 @@ def restrict(calm: Calm, horizons: tuple[int, ...]) -> Calm:
 
 def windows_a_month(calm: Calm) -> float:
     """Return how many windows of typical length follow each other in thirty days; at most one a second."""
-    return _MONTH / max(float(np.median(np.diff(calm.ended))), 1.0)
+    return _MONTH / max(float(np.median(np.diff(calm.ended))) / calm.every, 1.0)
 
 
 def refuse_unfit(closed: int, left_out: int, minimum_rows: int) -> None:

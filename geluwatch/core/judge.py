@@ -18,9 +18,8 @@ from geluwatch.records import POINTS, STATISTICS, Alarm, Baseline, Floats, Panel
 # Channels are dead whose standard deviation is less than a hundredth of the baseline's, and lower than its noise explains.
 _DEAD_FALL = -np.log(100.0)
 _DEAD_DEVIATIONS = 8.0
-# So large a share of the channels is drift for certain, which is more than any limit asks for; of narrow layers, one.
+# So large a share of the channels is drift for certain; of narrow layers, one.
 _DEAD_SHARE = 0.005
-_CERTAIN = 30.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,7 +56,7 @@ class Judge:
         self.keys = calm.keys
         self._horizons = calm.horizons
         self._minimum_rows = config.minimum_rows
-        self._tolerated = surprise.tolerated(baseline.certificate.tolerance, calm.horizons, len(calm.ended))
+        self._tolerated = surprise.tolerated(baseline.certificate.tolerance, calm.horizons, calm.every * len(calm.ended))
         self._yardstick = surprise.measure(calm)
         self._panels = {key: panel.prepare(self._calm(key), key[1]) for key in calm.keys}
         self._filling = {key: comb.filling(baseline.histograms[key]) for key in calm.keys}
@@ -85,9 +84,11 @@ class Judge:
                     certain.append(place)
         at = int(surprise.stratum(window.ended, len(self._yardstick.level)))
         deviations = self._yardstick.deviations(scores, at, self._tolerated)
-        surprises = self._yardstick.surprise(deviations)
         self._history.add(window.started, deviations)
-        surprises[0, certain, 0] = np.fmax(surprises[0, certain, 0], _CERTAIN)
+        surprises = self._yardstick.surprise(deviations, surprise.lasting(self._history.levels(surprise.LASTING))[-1])
+        if np.nanmax(surprises, initial=0.0) >= self.baseline.certificate.ticket_limit:  # then all that moved is asked where it began
+            surprises = self._yardstick.surprise(deviations, deviations[0])
+        surprises[0, certain, 0] = np.fmax(surprises[0, certain, 0], calibrate.CERTAIN)
         largest, scored = _largest(surprises), ~np.isnan(scores[0]).all(axis=1)
         judged: dict[PointKey, Judgement] = {}
         places: dict[PointKey, tuple[int, int]] = {}
@@ -98,7 +99,7 @@ class Judge:
         alarmed = {key: places[key] for key, seen in judged.items() if seen.alarm}
         strongest = max(alarmed, key=lambda key: judged[key].surprise, default=None)
         onset = self._history.onset(alarmed, strongest, self._positions)
-        return Judged(judged, onset, self._cause(onset, window))
+        return Judged(judged, onset, self._cause(onset, window) or ("" if spoilt else self._channel(onset, judged)))
 
     def _calm(self, key: PointKey) -> PointWindow:
         """Return all of the baseline's values at one (layer, point) together."""
@@ -114,8 +115,19 @@ class Judge:
                         return f"{layer}: {found.text}"
         return ""
 
+    def _channel(self, onset: Onset, judged: Mapping[PointKey, Judgement]) -> str:
+        """Return which channel moved where drift began, if it is one that surprises most there."""
+        for layer in onset.layers[:1]:
+            for key in ((layer, point) for point in POINTS):
+                if key in onset.times and judged[key].family == "largest":
+                    component, deviations = self._averages[key].furthest(self._horizons.index(judged[key].horizon))
+                    what, channel = divmod(component, self.baseline.references[key].mean.size // 2)
+                    part, away = ("the logarithm of the spread" if what else "the mean"), f"{abs(deviations):.2g}"
+                    return f"{layer}: {part} of channel {channel} lies {away} standard deviations from where windows have it."
+        return ""
+
     def _scores(self, key: PointKey, vector: Floats, rows: int, requests: float, spoilt: bool) -> Floats:
-        """Return score, shift and scale (3, H) of one (layer, point)."""
+        """Return score, shift, scale and largest (4, H) of one (layer, point)."""
         reference = self.baseline.references[key]
         if vector.size != reference.mean.size:
             raise BaselineError(

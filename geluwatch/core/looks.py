@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from typing import NamedTuple
 
 import numpy as np
@@ -16,11 +17,22 @@ LEAST_SPREAD = 0.02
 _TINY = 1e-30
 # Independent looks that an hour needs before its own spread counts as much as that of all.
 _PRIOR_LOOKS = 20.0
+# Robust standard deviations from the median beyond which a value counts no further: one incident must not pass for the spread.
+_WILD = 5.0
+# Stretches that a series is cut into, and how many of them may be incidents: those count no more than the next worst.
+_STRETCHES = 16
+_INCIDENTS = 2
+# Independent looks that a stretch needs for that: with fewer, its worst is ordinary.
+_LOOKS_A_STRETCH = 4.0
+# Of a normal distribution, its standard deviation over the median distance from its median.
+_NORMAL = 1.4826
+# Values that a median is taken of.
+_SAMPLED = 2_000
 
 Places = npt.NDArray[np.intp]
 
 
-def independent(rest: Floats, horizons: tuple[int, ...]) -> Floats:
+def independent(rest: Floats, horizons: tuple[float, ...]) -> Floats:
     """Return how many independent looks (H,) a series of deviations (n, K, H) is worth at each horizon.
 
     The number of windows is divided by the integrated autocorrelation time, measured over all keys together up to the
@@ -36,7 +48,13 @@ def independent(rest: Floats, horizons: tuple[int, ...]) -> Floats:
     return np.array(found)
 
 
-def _shortest_time(horizon: int) -> float:
+def apart(horizons: tuple[int, ...], every: int) -> tuple[float, ...]:
+    """Return the horizons whose averages fall from one window to the next by as much as these do over `every` windows."""
+    keeps = [(1.0 - 2.0 / (horizon + 1.0)) ** every for horizon in horizons]
+    return tuple((1.0 + keep) / (1.0 - keep) for keep in keeps)
+
+
+def _shortest_time(horizon: float) -> float:
     """Return the correlation time of squares of averages, which falls by the square of (1 - smoothing) from look to look."""
     fall = (1.0 - 2.0 / (horizon + 1.0)) ** 2
     return (1.0 + fall) / (1.0 - fall)
@@ -60,11 +78,49 @@ def _correlation_time(series: Floats) -> float:
 
 
 def centre(values: Floats, at: Places, strata: int) -> tuple[Floats, Floats]:
-    """Return the mean of values (n, ...) in each stratum (S, ...), smoothed over neighbouring hours, and what is left of them."""
+    """Return the mean of values (n, ...) in each stratum (S, ...), smoothed over neighbouring hours, and what is left of them.
+
+    What lies far out is tamed: it counts no more for the mean, and is left no larger, than an ordinary outlier.
+    """
+    first = _means(values, at, strata)
+    rest = _tamed_by_hour(values - first[at], at, strata)
+    second = _means(rest, at, strata)
+    return first + second, rest - second[at]
+
+
+def tamed(values: Floats, most: float = _WILD) -> Floats:
+    """Return values (n, ...) with those far from their median brought nearer, to so many robust standard deviations."""
+    middle, deviation = _robust(values)
+    return _clipped(values, middle, most * deviation)
+
+
+def _tamed_by_hour(rest: Floats, at: Places, strata: int) -> Floats:
+    """Return what is left of values (n, ...), tamed; hours in which they scatter more may have as much more."""
+    middle, deviation = _robust(rest)
+    if strata == 1:
+        return _clipped(rest, middle, _WILD * deviation)
+    by_hour = np.array([_robust(rest[at == hour])[1] if (at == hour).any() else deviation for hour in range(strata)])
+    return _clipped(rest, middle, _WILD * np.fmax(by_hour, deviation)[at])
+
+
+def _robust(values: Floats) -> tuple[Floats, Floats]:
+    """Return the median (...) of values (n, ...) and their standard deviation by the median distance from it."""
+    sample = values[:: max(1, len(values) // _SAMPLED)]
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", RuntimeWarning)  # a key without any value has no median
+        middle = np.nanmedian(sample, axis=0)
+        return middle, _NORMAL * np.nanmedian(np.abs(sample - middle), axis=0)
+
+
+def _clipped(values: Floats, middle: Floats, reach: Floats) -> Floats:
+    nearer: Floats = np.where(reach > 0, np.clip(values, middle - reach, middle + reach), values)
+    return nearer
+
+
+def _means(values: Floats, at: Places, strata: int) -> Floats:
     counts, sums = _by_hour(values, at, strata)
     everywhere = sums.sum(axis=0) / np.maximum(counts.sum(axis=0), 1.0)
-    means = np.where(counts > 0, sums / np.maximum(counts, 1e-9), everywhere)
-    return means, values - means[at]
+    return np.where(counts > 0, sums / np.maximum(counts, 1e-9), everywhere)
 
 
 class Spread(NamedTuple):
@@ -78,12 +134,12 @@ class Spread(NamedTuple):
     """(..., K, H) degrees of freedom of the tail."""
 
 
-def upper_spread(rest: Floats, horizons: tuple[int, ...], at: Places, strata: int) -> Spread:
+def upper_spread(rest: Floats, horizons: tuple[float, ...], at: Places, strata: int) -> Spread:
     """Return how values (n, K, H) scatter above zero: scores are skewed, and alarms come from above."""
     return _spread(np.where(rest > 0, np.sqrt(2.0) * rest, 0.0 * rest), rest, horizons, at, strata, 2.0)
 
 
-def spread(rest: Floats, horizons: tuple[int, ...], at: Places, strata: int) -> Spread:
+def spread(rest: Floats, horizons: tuple[float, ...], at: Places, strata: int) -> Spread:
     """Return how values (n, K, H) scatter about zero."""
     return _spread(rest, np.abs(rest), horizons, at, strata, 1.0)
 
@@ -99,7 +155,7 @@ def _by_hour(values: Floats, at: Places, strata: int) -> tuple[Floats, Floats]:
     return counts, sums
 
 
-def _spread(values: Floats, series: Floats, horizons: tuple[int, ...], at: Places, strata: int, times: float) -> Spread:
+def _spread(values: Floats, series: Floats, horizons: tuple[float, ...], at: Places, strata: int, times: float) -> Spread:
     """Return how values (n, K, H), whose squares were taken `times` over, scatter about zero.
 
     Looks are as many as the memory of a series (n, K, H) leaves. Hours in which values scatter more get as much more; those
@@ -113,18 +169,33 @@ def _spread(values: Floats, series: Floats, horizons: tuple[int, ...], at: Place
         looks = independent(series / np.sqrt(uneven[at]), horizons)
     few = np.maximum(looks, 2.0)
     restless = np.maximum(uneven, 1.0)
-    there = np.maximum((~np.isnan(squares)).sum(axis=0), 1)
     mean, even, fourths = (
-        np.nan_to_num(part).sum(axis=0) / there for part in (squares, squares / restless[at], np.square(squares / restless[at]))
+        np.where(few < _STRETCHES * _LOOKS_A_STRETCH, _mean(part, 1, 0), _mean(part, _STRETCHES, _INCIDENTS))
+        for part in (squares / uneven[at], squares / restless[at], np.square(squares / restless[at]))
     )
     kurtosis = fourths / np.maximum(np.square(even), _TINY) / times
     excess = np.maximum(kurtosis - 3.0 - np.sqrt(48.0 / few), 0.0)
-    borrowed = _borrowed(mean, few - 1.0, (series / np.sqrt(uneven[at]))[:, :, 0])
+    alive = mean[:, 0] > _TINY  # what never moved at the shortest horizon has no ratio to it
+    borrowed = _borrowed(mean[alive], few - 1.0, (series / np.sqrt(uneven[at]))[:, :, 0])
     freedom = 1.0 / (1.0 / (few - 1.0 + borrowed) + excess / (4.0 * excess + 6.0))
-    usual = mean[:, :1] * (mean / np.maximum(mean[:, :1], _TINY)).mean(axis=0)
+    usual = mean[:, :1] * (mean[alive] / mean[alive, :1]).mean(axis=0) if alive.any() else mean
     mean = ((few - 1.0) * mean + borrowed * usual) / (few - 1.0 + borrowed)
     deviation = np.sqrt(mean * restless / np.maximum(1.0 - 1.0 / few, 0.5))
     return Spread(np.maximum(deviation, LEAST_SPREAD), looks, freedom)
+
+
+def _mean(values: Floats, stretches: int, incidents: int) -> Floats:
+    """Return the mean (...) of values (n, ...), those of the worst stretches of successive ones brought down to the next worst.
+
+    What comes again and again belongs to the traffic; what came in one stretch only was an incident, and is no measure of calm.
+    """
+    parts = [part for part in np.array_split(values, stretches) if len(part)]
+    counts = np.array([(~np.isnan(part)).sum(axis=0) for part in parts], np.float64)
+    means = np.array([np.nan_to_num(part).sum(axis=0) for part in parts]) / np.maximum(counts, 1.0)
+    if len(parts) > incidents:
+        means = np.minimum(means, np.sort(means, axis=0)[-1 - incidents])
+    mean: Floats = (counts * means).sum(axis=0) / np.maximum(counts.sum(axis=0), 1.0)
+    return mean
 
 
 def _borrowed(mean: Floats, own: Floats, series: Floats) -> Floats:

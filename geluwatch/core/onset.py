@@ -22,6 +22,8 @@ _LEAD = 3
 _COMMON = 2.0
 # And at least this share of what the layer that moved most does.
 _ALIKE = 0.25
+# Share of the layers that must lie before the front, calm, for them to tell the model from traffic that reaches deep layers only.
+_TELLING = 0.25
 
 
 class Onset(NamedTuple):
@@ -33,7 +35,7 @@ class Onset(NamedTuple):
     """When it began at each point in drift, seconds since the epoch."""
     scope: str
     """"traffic" when the layers before it, or all, moved as well, "model" when it enters at the first layer, "unknown" when there
-    is only one layer, "" without drift."""
+    is only one layer, or when all but the first few moved, "" without drift."""
 
 
 class History:
@@ -45,8 +47,12 @@ class History:
         self._windows: deque[tuple[float, Floats]] = deque(maxlen=REMEMBERED)
 
     def add(self, started: float, deviations: Floats) -> None:
-        """Take a window: when it started, and its deviations (4, K, H)."""
+        """Take a window: when it started, and its deviations (F, K, H)."""
         self._windows.append((started, deviations))
+
+    def levels(self, most: int) -> Floats:
+        """Return the levels (n, K, H) of the last windows, oldest first."""
+        return np.array([deviations[0] for _, deviations in list(self._windows)[-most:]])
 
     def onset(self, alarmed: dict[PointKey, tuple[int, int]], strongest: PointKey | None, positions: dict[str, int]) -> Onset:
         """Return where the drift of the alarmed points began.
@@ -79,13 +85,24 @@ class History:
     def _scope(self, front: str, strongest: PointKey, horizon: int, positions: dict[str, int]) -> str:
         """Return whether the traffic moved or the model: what enters at a layer leaves those before it calm.
 
-        Where the front is the first layer there are none before it, and the others are asked: traffic moves them all.
+        Where the front is the first layer there are none before it, and the others are asked: traffic moves them all. Where few are
+        before it and all behind it moved, either may be: some traffic leaves the first layers as they were.
         """
         latest = self._windows[-1][1][0, :, horizon]
-        before = [place for place, (layer, _) in enumerate(self._keys) if positions.get(layer, 0) < positions.get(front, 0)]
-        place = self._keys.index(strongest)
-        levels = latest[before][~np.isnan(latest[before])]
-        common = float(np.median(levels)) if levels.size else float(shared(latest[:, None], self._layers)[place, 0])
-        if np.isnan(common):
-            return "unknown"
-        return "traffic" if common >= max(_COMMON, _ALIKE * float(latest[place])) else "model"
+        at = np.array([positions.get(layer, 0) for layer, _ in self._keys])
+        place, entered = self._keys.index(strongest), positions.get(front, 0)
+        moved = max(_COMMON, _ALIKE * float(latest[place]))
+        before, behind = (_median(latest[which]) for which in (at < entered, at > entered))
+        if np.isnan(before):
+            others = float(shared(latest[:, None], self._layers)[place, 0])
+            return "unknown" if np.isnan(others) else "traffic" if others >= moved else "model"
+        if before >= moved:
+            return "traffic"
+        few = np.mean(at < entered) < _TELLING
+        return "unknown" if few and behind >= moved else "model"
+
+
+def _median(levels: Floats) -> float:
+    """Return the median of the levels that there are; NaN where there is none."""
+    known = levels[~np.isnan(levels)]
+    return float(np.median(known)) if known.size else float("nan")

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from typing import NamedTuple
 
-from geluwatch.core.paired import Paired, where
+from geluwatch.core.paired import Paired, systematic, where
 from geluwatch.errors import ProbeError
 from geluwatch.records import Bfloat16, LayerDifference, Origin, Probe, ProbeResult, Rows, Tree
 
@@ -20,6 +20,8 @@ TOLERANCES = {"float64": 1e-6, "float32": 1e-5, "float16": 5e-3, "bfloat16": 4e-
 """Relative difference up to which values of a dtype count as the same. Sums in another order, by another number of threads or
 another machine's kernels, stay below it; values of float64 are kept as float32."""
 
+# Relative difference in which a change of the weights may hide that drift would see.
+_HIDDEN = 1e-2
 _HOW = "watch.probe() tells"
 
 
@@ -66,8 +68,9 @@ def compare(
     limits = {layer: TOLERANCES[dtype] for layer, dtype in dtypes.items()}
     first_moved = next((each for each in layers if _moved(each, limits[each.layer])), None)
     limit = limits[first_moved.layer] if first_moved else max(limits.values(), default=0.0)
-    within = first_moved is not None and not first_moved.difference and first_moved.before <= limit
-    return ProbeResult(time, baseline, probe.created, layers, first_moved, within, _sentence(layers, first_moved, limit))
+    within = first_moved is not None and not first_moved.difference and not _before(first_moved, limit)
+    doubtful = first_moved is None and any(max(each.before, each.after) > _doubtful(limits[each.layer]) for each in layers)
+    return ProbeResult(time, baseline, probe.created, layers, first_moved, within, _sentence(layers, first_moved, limit), doubtful)
 
 
 def _layers(known: Collection[str], pairs: dict[str, Paired], census: Collection[str]) -> Iterator[LayerDifference]:
@@ -75,11 +78,22 @@ def _layers(known: Collection[str], pairs: dict[str, Paired], census: Collection
     for layer in known:
         pair = pairs.get(layer, Paired())
         told = pair.unlike if layer in census else "the model lacks it now"
-        yield LayerDifference(layer, pair.rows, pair.before.relative, pair.after.relative, pair.after.largest, told)
+        before, after = pair.before, pair.after
+        alike = before.systematic, after.systematic
+        yield LayerDifference(layer, pair.rows, before.relative, after.relative, after.largest, told, *alike)
 
 
 def _moved(layer: LayerDifference, limit: float) -> bool:
-    return bool(layer.difference) or max(layer.before, layer.after) > limit
+    return bool(layer.difference) or _before(layer, limit) or layer.after > limit or layer.all_after > systematic(limit)
+
+
+def _before(layer: LayerDifference, limit: float) -> bool:
+    return layer.before > limit or layer.all_before > systematic(limit)
+
+
+def _doubtful(limit: float) -> float:
+    """Return the difference from which on a tolerance may hide a change: weights that are off by a hundredth move drift as well."""
+    return min(_HIDDEN, limit)
 
 
 def _sentence(layers: tuple[LayerDifference, ...], first: LayerDifference | None, limit: float) -> str:
@@ -115,4 +129,6 @@ def attribute(onset: float | None, result: ProbeResult | None, *, has_probe: boo
         return Attribution("unknown", "The baseline has no probe that could tell whether the data changed or the model.")
     if result is None or result.time < onset:
         return Attribution("unknown", f"No probe has been replayed since the drift began; {_HOW} whether the data changed or the model.")
+    if result.doubtful:
+        return Attribution("unknown", f"The probe cannot tell the data from a small change of the weights: {result.sentence}.")
     return Attribution("data", f"The probe says: the data changed; {result.sentence}.")

@@ -18,6 +18,7 @@ from geluwatch.config import Config
 from geluwatch.core import calibrate, histogram, score
 from geluwatch.core.average import Averages, replay
 from geluwatch.core.calibrate import Recorded
+from geluwatch.core.looks import tamed
 from geluwatch.core.window import nbytes
 from geluwatch.errors import BaselineError
 from geluwatch.records import STATISTICS, Baseline, Calm, Floats, Histogram, Moments, PointKey, PointWindow, Reference, Site, Window
@@ -35,7 +36,7 @@ LONGEST = 20 * 24 * 60
 """Windows whose scores are kept: twenty days of minutes, three quarters of which hold each hour of the week twice."""
 
 CALM_BYTES = 64 * 2**20
-"""Most memory of scores."""
+"""Most memory of scores; of very deep models those of every second window are kept, or every fourth, and so on."""
 
 # Of a float64, a float32's mantissa; its range stays, for squares of finite activations may exceed a float32.
 _KEPT_BITS = np.int64(-1 << 29)
@@ -59,13 +60,22 @@ class _Sums:
     requests: list[float] = field(default_factory=list)
 
     def add(self, vector: Floats, rows: int, requests: float) -> None:
-        away = vector - self.origin
-        self.total += away
-        self.squares += np.square(away)
+        self._take(vector if self.averages is None else score.nearer(self.averages.calm, vector))
         self.windows += 1
         if len(self.rows) < KEPT_WINDOWS:
             self.rows.append(float(rows))
             self.requests.append(requests)
+
+    def _take(self, vector: Floats) -> None:
+        away = vector - self.origin
+        self.total += away
+        self.squares += np.square(away)
+
+    def settle(self, vectors: Floats) -> None:
+        """Take the vectors (m, 2C) of the windows so far anew, with channels that are far out in one of them brought nearer."""
+        self.total[:], self.squares[:] = 0.0, 0.0
+        for vector in tamed(vectors, score.WILD):
+            self._take(vector)
 
     def learn(self) -> Reference:
         mean = self.total / self.windows
@@ -87,6 +97,8 @@ class Recorder:
         self._full = False
         self._sums: dict[PointKey, _Sums] = {}
         self._later: deque[tuple[float, npt.NDArray[np.float32]]] = deque()
+        self._every = 1
+        """Windows from one whose scores are kept to the next."""
         self._mixed = ""
         self._learnt = 0
         self._began = 0.0
@@ -153,9 +165,13 @@ class Recorder:
             if key in vectors and sums.averages is not None:
                 sums.averages.add(vectors[key], window.points[key].moments.rows, window.requests)
                 scores[:, place] = sums.averages.statistics()
-        self._later.append((window.ended, scores))
-        most = min(LONGEST - len(self._kept), CALM_BYTES // max(scores.nbytes, 1))
-        while len(self._later) > max(most, 1):
+        if self._fit % self._every == 0:
+            self._later.append((window.ended, scores))
+        if len(self._later) > max(CALM_BYTES // max(scores.nbytes, 1), LEAST_KEPT):
+            self._every *= 2
+            newest_stays = self._fit % self._every == 0
+            self._later = deque(list(self._later)[(len(self._later) - newest_stays) % 2 :: 2])
+        while len(self._later) * self._every > max(LONGEST - len(self._kept), 1):
             self._later.popleft()
 
     def _learn(self, key: PointKey, sums: _Sums) -> None:
@@ -163,10 +179,16 @@ class Recorder:
         if sums.averages is not None:
             sums.averages.rebase(sums.learn())
         elif sums.windows > 1:
+            if sums.windows == len(self._kept):
+                sums.settle(self._vectors(key))
             sums.averages = Averages(sums.learn(), self._config.horizons)
             for window in self._kept:
                 if (seen := window.points.get(key)) is not None:
                     sums.averages.add(score.vector(seen.moments), seen.moments.rows, window.requests)
+
+    def _vectors(self, key: PointKey) -> Floats:
+        """Return the vectors (m, 2C) of those of the windows kept whole that hold a (layer, point)."""
+        return np.stack([score.vector(window.points[key].moments) for window in self._kept if key in window.points])
 
     def keys(self) -> tuple[PointKey, ...]:
         """Return the (layer, point) keys that every fit window held, in the model's order."""
@@ -181,23 +203,24 @@ class Recorder:
         keys, young, later = self.keys(), int(self._fit * calibrate.YOUNG), list(self._later)
         place_of = {key: place for place, key in enumerate(self._sums)}
         places = [place_of[key] for key in keys]
-        if young >= len(self._kept):
-            later = later[max(0, len(later) - self._fit + young) :]
+        whole = young < len(self._kept) and self._every == 1
+        if not whole:
+            later = later[max(0, len(later) - (self._fit - young) // self._every) :]
         shape = (len(later), len(STATISTICS), len(keys), len(self._config.horizons))
         scores = np.array([scores[:, places] for _, scores in later], np.float32).reshape(shape)
         ended = np.array([ended for ended, _ in later])
-        if young < len(self._kept):
+        if whole:
             scores = np.concatenate([self._replayed(keys).astype(np.float32), scores])
             ended = np.concatenate([[window.ended for window in self._kept], ended])
-        return Calm(keys, self._config.horizons, ended, scores)
+        return Calm(keys, self._config.horizons, ended, scores, self._every)
 
     def _replayed(self, keys: tuple[PointKey, ...]) -> Floats:
-        """Return the scores (n, 3, K, H) of the windows kept whole, each against all the others but its neighbours."""
+        """Return the scores (n, 4, K, H) of the windows kept whole, each against all the others but its neighbours."""
         horizons, count = self._config.horizons, len(self._kept)
         scores = np.empty((count, len(STATISTICS), len(keys), len(horizons)))
         requests = np.array([window.requests for window in self._kept])
         for column, key in enumerate(keys):
-            vectors = np.stack([score.vector(window.points[key].moments) for window in self._kept])
+            vectors = tamed(self._vectors(key), score.WILD)
             rows = np.array([window.points[key].moments.rows for window in self._kept], np.float64)
             for which, horizon in enumerate(horizons):
                 scores[:, :, column, which] = replay(vectors, rows, requests, horizon, max(1, round(count * _GAP))).T
@@ -213,6 +236,9 @@ class Recorder:
             raise BaselineError(self._mixed)
         calibrate.refuse_unfit(self.closed, self.left_out, self._config.minimum_rows)
         calm = self.calm()
+        if not self._full:
+            for key in calm.keys:
+                self._sums[key].settle(self._vectors(key))
         return Baseline(
             model,
             model_version,
@@ -228,9 +254,11 @@ class Recorder:
 
 
 def revived(baseline: Baseline, config: Config) -> Baseline:
-    """Return a baseline with everything that judging needs; one from an earlier release holds windows only."""
-    if baseline.calm is not None:
+    """Return a baseline with everything that judging needs; an earlier release kept windows only, or found limits in another way."""
+    if baseline.calm is not None and baseline.certificate.method == calibrate.METHOD:
         return baseline
+    if baseline.calm is not None:
+        return replace(baseline, certificate=calibrate.again(baseline.calm, baseline.certificate, config))
     recorder = Recorder(config)
     for window in baseline.windows:
         recorder.add(window, ())

@@ -1,4 +1,4 @@
-"""The drift score and its two leans: how far a window's channels are from the baseline, and in which way all of them.
+"""The drift score, its two leans and the largest: how far a window's channels are from the baseline, and in which way.
 
 A window's vector holds, for each channel, its mean and the logarithm of its standard deviation. The reference is
 the mean of the baseline's vectors and their variance from window to window, which contains everything that makes
@@ -6,7 +6,7 @@ calm windows differ: sampling, batches, topics, hours.
 
 Each component of a window lies z standard deviations from the reference, and these are averaged over windows
 (`geluwatch.core.average`) before they are scored. An average of h windows has one h-th of a window's variance, and the
-reference itself, the mean of n, is uncertain by one n-th. Of the averages three statistics are made:
+reference itself, the mean of n, is uncertain by one n-th. Of the averages four statistics are made:
 
 *   The score is the typical squared z, about 1 in calm at every horizon. Typical is a power mean: of the square roots of
     |z|, raised again. One odd text in an otherwise calm window throws some channels far out, and would carry a plain mean
@@ -14,6 +14,7 @@ reference itself, the mean of n, is uncertain by one n-th. Of the averages three
 *   The shift is the mean z of the channels' means, the scale that of their log spreads, signed, times the root of the
     number of channels. Traffic moves channels to and fro and mostly cancels out; weights, gains and biases that changed
     move them all one way. These two are the matched filters for that (North 1943), and see what the score cannot.
+*   The largest is the |z| of the channel that is furthest out. One channel of a thousand moves none of the sums over all.
 
 Volume: noise from sampling shrinks with the rows in a window and the requests they come from, noise of the traffic itself
 does not. A window with fewer than the reference is therefore judged against variance scaled up by the ratio (the most it
@@ -39,8 +40,8 @@ _TINY = 1e-30
 # What a float32 can hold.
 _LARGEST = float(np.finfo(np.float32).max)
 
-# Deviations beyond which a channel counts no further: an average would remember it for hours.
-_WILD = 10.0
+WILD = 10.0
+"""Deviations beyond which a channel counts no further: an average would remember it for hours."""
 
 # The fourth power of the mean square root of a standard normal's magnitude: what calm scores before it is divided out.
 _CALM = (2**0.25 * math.gamma(0.75) / math.sqrt(math.pi)) ** 4
@@ -50,6 +51,9 @@ _NEGLIGIBLE = 0.03
 
 # Smallest noise that is believed in a channel's mean, as a share of the channel's size, and in its log spread.
 _RESOLUTION = 1e-3
+
+# Log spreads whose variance is no more than so many times the least that is believed in are those of constants.
+_STILL = 1.01
 
 
 def vector(moments: Moments) -> Floats:
@@ -71,11 +75,11 @@ def reference(mean: Floats, spread: Floats, rows: float, windows: int, requests:
     different units, so each half has its own: a hundredth of its typical noise, and what rounding can do.
     """
     halves = spread.reshape(2, -1)
-    typical = np.array([[float(_power_mean(half))] for half in halves])
+    least = np.array([[float(_floor(half))] for half in halves])
     levels, log_spreads = mean.reshape(2, -1)
     size = np.square(levels) + np.exp(np.minimum(2.0 * log_spreads, 700.0))
     rounding = np.square(_RESOLUTION) * np.stack([size, np.ones_like(levels)])
-    floored = np.maximum(halves, np.maximum(1e-4 * typical, rounding) + _TINY).reshape(-1).clip(max=_LARGEST)
+    floored = np.maximum(halves, np.maximum(least, rounding) + _TINY).reshape(-1).clip(max=_LARGEST)
     return Reference(mean.clip(-_LARGEST, _LARGEST).astype(np.float32), floored.astype(np.float32), rows, windows, requests)
 
 
@@ -105,20 +109,28 @@ def standardised(calm: Reference, vectors: npt.NDArray[np.floating]) -> npt.NDAr
 
 def tamed(z: npt.NDArray[np.floating], thin: float) -> npt.NDArray[np.floating]:
     """Return a window's deviations (2C,) with the wild ones brought nearer; a thin window may deviate further."""
-    reach = _WILD * math.sqrt(max(thin, 1.0))
+    reach = WILD * math.sqrt(max(thin, 1.0))
     return z.clip(-reach, reach)
 
 
+def nearer(calm: Reference, vector: Floats) -> Floats:
+    """Return a vector (2C,) with what is far from the reference brought nearer: so that one window does not become the reference."""
+    reach = WILD * np.sqrt(calm.variance)
+    found: Floats = np.clip(vector, calm.mean - reach, calm.mean + reach)
+    return found
+
+
 def bias(calm: Reference) -> npt.NDArray[np.float32]:
-    """Return by how many deviations (C,) the log spreads of a window without rows to speak of fall short."""
+    """Return by how many deviations (C,) the log spreads of a window without rows to speak of fall short; 0 of one that never moves."""
     levels, log_spreads = calm.variance.reshape(2, -1)
     relative = levels * np.exp(-2.0 * calm.mean[levels.size :])
     short: npt.NDArray[np.float32] = (log_spreads + np.float32(0.5) * relative) / np.sqrt(log_spreads)
-    return short
+    still = log_spreads <= np.float32(_STILL) * max(float(_floor(log_spreads)), _RESOLUTION**2)
+    return np.where(still, np.float32(0.0), short)
 
 
 def statistics(z: npt.NDArray[np.floating], noise: Floats, uneven: Floats, short: npt.NDArray[np.float32]) -> Floats:
-    """Return the score, the shift and the scale (3, ...) of weighted sums over windows.
+    """Return the score, the shift, the scale and the largest (4, ...) of weighted sums over windows.
 
     Args:
         z: (..., 2C) sums of deviations.
@@ -136,10 +148,16 @@ def statistics(z: npt.NDArray[np.floating], noise: Floats, uneven: Floats, short
         roots[..., width:] /= np.sqrt(np.sqrt(allowed, out=allowed), out=allowed)
     typical = np.add.reduce(roots, axis=-1) / (2 * width)
     beyond = np.abs(leans[..., 1]) - lacking * (np.add.reduce(short) / math.sqrt(width))
-    return np.array([typical**4 / (noise * _CALM), leans[..., 0], np.copysign(np.maximum(beyond, 0.0), leans[..., 1])])
+    scale = np.copysign(np.maximum(beyond, 0.0), leans[..., 1])
+    return np.array([typical**4 / (noise * _CALM), leans[..., 0], scale, np.square(np.maximum.reduce(roots, axis=-1)) / np.sqrt(noise)])
 
 
-def _power_mean(values: Floats) -> Floats:
+def _floor(variances: npt.NDArray[np.floating]) -> Floats:
+    """Return the least variance that is believed in beside those of the same kind: of a hundredth of their typical noise."""
+    return 1e-4 * _power_mean(variances)
+
+
+def _power_mean(values: npt.NDArray[np.floating]) -> Floats:
     """Return the power mean of exponent 1/4 over the last axis, which neither a few wild values nor many zeros carry away."""
     mean: Floats = np.sqrt(np.sqrt(values)).mean(axis=-1, dtype=np.float64)
     return mean**4

@@ -4,13 +4,16 @@ Each score is judged twice. Its *level* is its logarithm: how far the layer is f
 much further it is than the other layers' median: traffic moves all layers together, a fault inside the model moves one.
 What the layers share cancels out of the contrast, which is what makes small faults visible on unruly traffic. The *shift*
 and the *scale* are taken over the root of the other layers' median score, above 1: when traffic moves everything, every
-layer leans further. They are judged to either side of zero.
+layer leans further. They are judged to either side of zero. The *largest*, as a logarithm, is taken over the same.
 
-All four are measured on the baseline's own windows, hour by hour where the baseline is long enough: their mean and their
+All five are measured on the baseline's own windows, hour by hour where the baseline is long enough: their mean and their
 standard deviation, and how many independent looks those rest on (scores overlap and traffic has a memory: the number of
 windows is divided by the integrated autocorrelation time). A new score then lies x standard deviations out, and the
 probability of that is Student's, the prediction distribution of one more normal value from an estimated mean and
 deviation; few looks give heavy tails. The surprise is its negative decimal logarithm: 3 means once in a thousand looks.
+
+The level is what all of the traffic moves, and traffic bursts: a strange topic for some minutes, further out than anything in
+a baseline of some days. So a level is taken at its word when it has lasted, and has a heavier tail until then.
 """
 
 from __future__ import annotations
@@ -19,18 +22,22 @@ from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
+from numpy.lib.stride_tricks import sliding_window_view
 from scipy import special
 
 from geluwatch.core import contrast
 from geluwatch.core.contrast import Bend, Layers, shared
-from geluwatch.core.looks import centre, independent, spread, upper_spread
-from geluwatch.records import Calm, Floats
+from geluwatch.core.looks import apart, centre, independent, spread, tamed, upper_spread
+from geluwatch.records import STATISTICS, Calm, Floats
 
-FAMILIES = ("level", "contrast", "shift", "scale")
+FAMILIES = ("level", "contrast", "shift", "scale", "largest")
 """The ways in which a window is judged, in the order of the first axis of what follows."""
 
-SIDES = np.array([1.0, 1.0, 2.0, 2.0])[:, None, None]
-"""(4, 1, 1) tails that count in each family: levels and contrasts surprise from above, shifts and scales from both sides."""
+SIDES = np.array([1.0, 1.0, 2.0, 2.0, 1.0])[:, None, None]
+"""(5, 1, 1) tails that count in each family: shifts and scales surprise from both sides, the others from above."""
+
+LASTING = 16
+"""Windows that a level must last for to be judged by what the baseline shows alone."""
 
 MOST = 300.0
 """Surprise beyond which floating point ends."""
@@ -39,6 +46,9 @@ MOST = 300.0
 _LEAST_SCORE = 0.05
 # Windows that the mean of an hour takes: with fewer, windows would be compared with little more than themselves.
 _WINDOWS_AN_HOUR = 8
+# Degrees of freedom that the tail of a single window's level has at most. With 10, topics of Student's t with 3 degrees give about the
+# budget of false tickets, and a total change of domain is still told at once.
+_BURST_FREEDOM = 10.0
 # Share of the tolerated shift that may fall on one layer more than on the others.
 _ALONE = 0.3
 _HOUR, _DAY, _WEEK = 3600.0, 24, 168
@@ -46,7 +56,7 @@ _HOUR, _DAY, _WEEK = 3600.0, 24, 168
 
 @dataclass(frozen=True, slots=True)
 class Yardstick:
-    """What calm windows look like: the location and spread of each level, contrast, shift and scale.
+    """What calm windows look like: the location and spread of each level, contrast, shift, scale and largest.
 
     K is the number of (layer, point) keys, H of horizons, S of strata (hours of the week, of the day, or one for all).
     """
@@ -70,23 +80,27 @@ class Yardstick:
     """(S, 2, K, H) mean shift and scale; zero where hours are not told apart, for the baseline is what they are measured from."""
     lean_spread: Floats
     """(S, 2, K, H) their standard deviations about it."""
+    largest: Floats | None
+    """(S, K, H) mean logarithm of the largest; None where the baseline is from before it was measured."""
+    largest_spread: Floats | None
+    """(S, K, H) standard deviation about it."""
     looks: Floats
-    """(4, H) independent looks behind each family."""
+    """(F, H) independent looks behind each family."""
     freedom: Floats
-    """(4, K, H) degrees of freedom of the tail."""
+    """(F, K, H) degrees of freedom of the tail."""
     windows: int
-    """Windows measured."""
+    """Windows measured, with those in between."""
 
     def deviations(self, scores: Floats, stratum: npt.NDArray[np.intp] | int = 0, tolerated: Floats | float = 0.0) -> Floats:
-        """Return how many standard deviations a window lies from calm: levels and contrasts above, shifts and scales either way.
+        """Return how many standard deviations a window lies from calm: shifts and scales either way, the others above.
 
         Args:
-            scores: (..., 3, K, H) statistics, in the order of `records.STATISTICS`.
+            scores: (..., 4, K, H) statistics, in the order of `records.STATISTICS`; 3 where the baseline has no more.
             stratum: (...) which of the strata each belongs to.
             tolerated: (H,) the square of the lasting shift that does not count, over an average's variance (see `tolerated`).
 
         Returns:
-            (..., 4, K, H), NaN where there is no score or nothing to contrast it with.
+            (..., F, K, H), NaN where there is no score or nothing to contrast it with.
         """
         level_spread = self.level_spread[stratum]
         levels = (_logs(scores[..., 0, :, :]) - self.level[stratum]) / level_spread
@@ -95,17 +109,54 @@ class Yardstick:
         allowed = np.log1p(tolerated) / level_spread
         allowed_alone = np.log1p(_ALONE * tolerated) / level_spread
         contrasts = self.bend.straighten(floored - allowed_alone - others - self.contrast[stratum], others) / self.contrast_spread[stratum]
-        leans = (_steadied(scores[..., 1:, :, :], level_spread * others) - self.lean[stratum]) / self.lean_spread[stratum]
+        leans, largest = _steadied(scores, level_spread * others)
+        leans = (leans - self.lean[stratum]) / self.lean_spread[stratum]
         leans = np.copysign(np.maximum(np.abs(leans) - np.sqrt(tolerated), 0.0), leans)
-        both = np.stack([levels - allowed, contrasts], axis=-3)
+        families = [(levels - allowed)[..., None, :, :], contrasts[..., None, :, :], leans]
+        if self.largest is not None and self.largest_spread is not None:
+            usual = self.largest[stratum]
+            allowed = np.log1p(np.sqrt(tolerated) * np.exp(-usual))
+            families.append(((largest - usual - allowed) / self.largest_spread[stratum])[..., None, :, :])
         alone = np.sqrt(1.0 + len(self.level) / self.looks)[:, None, :]  # a stratum's mean rests on its share of the looks
-        return np.concatenate([both, leans], axis=-3) / alone
+        return np.concatenate(families, axis=-3) / alone
 
-    def surprise(self, deviations: Floats) -> Floats:
-        """Return the surprise (..., 4, K, H) of deviations; it grows with them, to either side where both count."""
-        outward = np.where(SIDES > 1.0, np.abs(deviations), deviations)
-        found: Floats = -np.log10(np.maximum(SIDES * special.stdtr(self.freedom, -outward), 10.0**-MOST))
+    def surprise(self, deviations: Floats, lasting: Floats) -> Floats:
+        """Return the surprise (..., F, K, H) of deviations; it grows with them, to either side where both count.
+
+        Args:
+            deviations: (..., F, K, H) as `deviations` returns them.
+            lasting: (..., K, H) the least level of the last `LASTING` windows, NaN where too few are known. What lasts has its own
+                probability; a level that only this window shows has that of a burst, which traffic has more of than a baseline can know.
+        """
+        sides = SIDES[: len(self.looks)]
+        outward = np.where(sides > 1.0, np.abs(deviations), deviations)
+        freedom = np.concatenate([np.minimum(self.freedom[:1], _BURST_FREEDOM), self.freedom[1:]])
+        found = _decades(freedom, outward, sides)
+        found[..., 0, :, :] = np.fmax(found[..., 0, :, :], _decades(self.freedom[0], lasting))
         return found
+
+
+def lasting(levels: Floats, every: int = 1) -> Floats:
+    """Return the least (n, K, H) of each window's level and those of the windows before it, `LASTING` in all.
+
+    It is NaN where there are fewer windows, or less than half of them have a level.
+
+    Args:
+        levels: (n, K, H) of successive windows, oldest first.
+        every: Windows from one of them to the next.
+    """
+    count = -(-LASTING // every)
+    least = np.full_like(levels, np.nan)
+    if len(levels) >= count:
+        seen = sliding_window_view(levels, count, axis=0)
+        enough = (~np.isnan(seen)).sum(axis=-1) >= count / 2
+        least[count - 1 :] = np.where(enough, np.fmin.reduce(seen, axis=-1), np.nan)
+    return least
+
+
+def _decades(freedom: Floats, outward: Floats, sides: Floats | float = 1.0) -> Floats:
+    found: Floats = -np.log10(np.maximum(sides * special.stdtr(freedom, -outward), 10.0**-MOST))
+    return found
 
 
 def stratum(time: Floats | float, strata: int) -> npt.NDArray[np.intp]:
@@ -140,18 +191,22 @@ def measure(calm: Calm, hours: int = 0) -> Yardstick:
     layers = contrast.by_layer(calm.keys)
     hours = hours or strata(calm.ended)
     at = stratum(calm.ended, hours)
+    horizons = apart(calm.horizons, calm.every)
     scores = calm.scores.astype(np.float64)
     level, level_rest = centre(_logs(scores[:, 0]), at, hours)
-    levels = upper_spread(level_rest, calm.horizons, at, hours)
+    levels = upper_spread(level_rest, horizons, at, hours)
     own = level_rest / levels.deviation[at]
     others = shared(own, layers)
     middle, rest = centre(own - others, at, hours)
-    bend = contrast.fit(rest, others, independent(rest, calm.horizons))
-    contrasts = upper_spread(bend.straighten(rest, others), calm.horizons, at, hours)
-    leans = _steadied(scores[:, 1:], levels.deviation[at] * others)
-    lean, lean_rest = centre(leans, at, hours) if hours > 1 else (np.zeros((1, *leans.shape[1:])), leans)
-    shifts, scales = (spread(lean_rest[:, which], calm.horizons, at, hours) for which in range(2))
-    families = (levels, contrasts, shifts, scales)
+    bend = contrast.fit(rest, others, independent(rest, horizons))
+    contrasts = upper_spread(bend.straighten(rest, others), horizons, at, hours)
+    leans, largest = _steadied(scores, levels.deviation[at] * others)
+    lean, lean_rest = centre(leans, at, hours) if hours > 1 else (np.zeros((1, *leans.shape[1:])), tamed(leans))
+    families = [levels, contrasts, *(spread(lean_rest[:, which], horizons, at, hours) for which in range(2))]
+    furthest = None
+    if scores.shape[1] == len(STATISTICS):
+        furthest, furthest_rest = centre(largest, at, hours)
+        families.append(upper_spread(furthest_rest, horizons, at, hours))
     return Yardstick(
         layers,
         level,
@@ -161,20 +216,23 @@ def measure(calm: Calm, hours: int = 0) -> Yardstick:
         bend,
         contrasts.deviation,
         lean,
-        np.stack([shifts.deviation, scales.deviation], axis=1),
+        np.stack([family.deviation for family in families[2:4]], axis=1),
+        furthest,
+        None if furthest is None else families[4].deviation,
         np.stack([family.looks for family in families]),
         np.stack([family.freedom for family in families]),
-        len(calm.ended),
+        calm.every * len(calm.ended),
     )
 
 
-def _steadied(leans: Floats, others: Floats) -> Floats:
-    """Return shift and scale (..., 2, K, H) over how much further than usual the channels of the other layers are out.
+def _steadied(scores: Floats, others: Floats) -> tuple[Floats, Floats]:
+    """Return shift and scale (..., 2, K, H), and the logarithm of the largest (..., K, H), over how far the other layers' channels are out.
 
     `others` (..., K, H) is by how much the logarithm of their score lies above its calm mean, NaN where there is none.
     """
-    steadied: Floats = leans / np.exp(0.5 * np.maximum(np.nan_to_num(others), 0.0))[..., None, :, :]
-    return steadied
+    beyond = 0.5 * np.maximum(np.nan_to_num(others), 0.0)
+    leans: Floats = scores[..., 1:3, :, :] / np.exp(beyond)[..., None, :, :]
+    return leans, _logs(scores[..., -1, :, :]) - beyond
 
 
 def _logs(scores: Floats) -> Floats:

@@ -10,6 +10,8 @@ much is measured (peaks over a threshold, Pickands 1975, with an exponential tai
 from __future__ import annotations
 
 import math
+import statistics
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import NamedTuple
 
@@ -38,7 +40,7 @@ _REPLAYED_ALARMS = 10.0
 
 
 def most_surprising(yardstick: Yardstick, calm: Calm, tolerance: float) -> Floats:
-    """Return the largest surprise (n,) of each window, over all keys, horizons and all ways of judging; 0 where there is none.
+    """Return the largest surprise (n, K) of each window at each key, over horizons and all ways of judging; 0 where there is none.
 
     Args:
         yardstick: By which they are judged.
@@ -47,13 +49,14 @@ def most_surprising(yardstick: Yardstick, calm: Calm, tolerance: float) -> Float
     """
     at = surprise.stratum(calm.ended, len(yardstick.level))
     allowed = surprise.tolerated(tolerance, calm.horizons, yardstick.windows)
-    surprises = yardstick.surprise(yardstick.deviations(calm.scores.astype(np.float64), at, allowed))
-    largest: Floats = np.nan_to_num(surprises, nan=0.0).max(axis=(-3, -2, -1), initial=0.0)
+    deviations = yardstick.deviations(calm.scores.astype(np.float64), at, allowed)
+    surprises = yardstick.surprise(deviations, surprise.lasting(deviations[:, 0], calm.every))
+    largest: Floats = np.nan_to_num(surprises, nan=0.0).max(axis=(-3, -1), initial=0.0)
     return largest
 
 
 def unseen(calm: Calm, hours: int, tolerance: float) -> list[Floats]:
-    """Return the largest surprise (m,) of each window, quarter by quarter, judged as the other three quarters would.
+    """Return the largest surprise (m, K) of each window, quarter by quarter, judged as the other three quarters would.
 
     Args:
         calm: The windows' scores.
@@ -79,23 +82,31 @@ class Tail(NamedTuple):
     """Excesses of the threshold a window, rather too many than too few."""
     decades: float
     """Surprise that it takes to meet with a tenth as many; 1 were surprises exact probabilities."""
+    doubt: float
+    """Relative standard error of that."""
 
-    def limit(self, rate: float) -> float:
-        """Return the surprise that calm windows exceed so many times a window."""
-        return self.threshold + self.decades * math.log10(self.rate / rate)
+    def limit(self, rate: float, certainty: float = 1.0) -> float:
+        """Return the surprise that calm windows exceed so many times a window; `certainty` is how many standard errors are allowed for."""
+        return self.threshold + self.decades * (1.0 + certainty * self.doubt) * math.log10(self.rate / rate)
 
 
-def measure(worst: Floats) -> Tail:
-    """Return the tail of the largest surprises (n,) of calm windows that a yardstick has not seen.
+def measure(parts: Sequence[Floats]) -> Tail:
+    """Return the tail of the largest surprises of calm windows that a yardstick has not seen.
 
-    An excess lasts until the surprise is back at its median: averages remember one for as long as they reach.
+    Where surprises are counted, half of the parts agree upon: an incident in one or two of them does not move the threshold. An
+    excess lasts until the surprise is back at its median: averages remember one for as long as they reach.
+
+    Args:
+        parts: (m, K) of each part of the traffic, as `unseen` returns them.
     """
-    threshold = max(_COUNTED_AT, float(np.quantile(worst, 1.0 - _COUNTED_SHARE)))
+    by_part = [part.max(axis=1) for part in parts if len(part)]
+    threshold = max(_COUNTED_AT, statistics.median_low([float(np.quantile(part, 1.0 - _COUNTED_SHARE)) for part in by_part]))
+    worst = np.concatenate(by_part)
     excesses = np.minimum(peaks(worst, threshold, float(np.median(worst))) - threshold, _HIGHEST)
     count = len(excesses)
     decades = (_PRIOR_DECADES * _PRIOR_PEAKS + math.log(10.0) * float(excesses.sum())) / (_PRIOR_PEAKS + count)
     doubt = 1.0 / math.sqrt(_PRIOR_PEAKS + count)
-    return Tail(threshold, (count + math.sqrt(count) + 1.0) / len(worst), decades * (1.0 + doubt))
+    return Tail(threshold, (count + math.sqrt(count) + 1.0) / len(worst), decades, doubt)
 
 
 def peaks(worst: Floats, limit: float, until: float) -> Floats:
@@ -113,9 +124,12 @@ def peaks(worst: Floats, limit: float, until: float) -> Floats:
     return np.array(found)
 
 
-def alarms(worst: Floats, limit: float) -> int:
-    """Return how often an alarm is raised over windows' largest surprises (n,); it lasts until half the limit."""
-    return len(peaks(worst, limit, CLEARED * limit))
+def alarms(surprises: Floats, limit: float) -> int:
+    """Return how often a model goes into alarm over windows' surprises (n, K): a key's lasts until half the limit, the model's as long."""
+    at = np.arange(1, len(surprises) + 1)[:, None]
+    raised, ended = (np.maximum.accumulate(np.where(when, at, 0)) for when in (surprises >= limit, surprises < CLEARED * limit))
+    held = np.any(raised > ended, axis=1)
+    return int(np.sum(np.diff(held.astype(int), prepend=0) > 0))
 
 
 def replay(parts: list[Floats]) -> tuple[float, int, tuple[float, float]]:
@@ -124,13 +138,13 @@ def replay(parts: list[Floats]) -> tuple[float, int, tuple[float, float]]:
     The interval is exact for a Poisson count (Garwood 1936).
 
     Args:
-        parts: Largest surprises of each quarter's windows, as `unseen` returns them.
+        parts: Largest surprises (m, K) of each quarter's windows, as `unseen` returns them.
     """
     count = sum(map(len, parts))
     asked = min(_REPLAYED_ALARMS, count / 10.0)
     observed = 0
     for place, part in enumerate(parts):
-        others = np.concatenate([other for at, other in enumerate(parts) if at != place])
+        others = [other for at, other in enumerate(parts) if at != place]
         observed += alarms(part, measure(others).limit(asked / count))
     low = float(special.gammaincinv(observed, 0.025)) if observed else 0.0
     return asked, observed, (low, float(special.gammaincinv(observed + 1, 0.975)))

@@ -40,7 +40,9 @@ class Calm:
     ended: Floats
     """(n,) when each window ended, seconds since the epoch."""
     scores: npt.NDArray[np.float32]
-    """(n, statistics, keys, horizons), NaN where a horizon was not filled yet."""
+    """(n, statistics, keys, horizons), NaN where a horizon was not filled yet; a baseline of an older release lacks the last statistic."""
+    every: int = 1
+    """Windows from one of them to the next: of very deep models, not all are kept."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,6 +87,8 @@ class Certificate:
     """What is missing when `paging` is false, and how many more windows it takes."""
     tolerance: float = 0.05
     """Square of the lasting shift that was tolerated when the limits were found, over a window's variance; so it is when they are used."""
+    method: int = 1
+    """Which release of the calibration found the limits; those of an older one are found anew when the baseline is armed."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,7 +10,7 @@ import numpy.typing as npt
 Point = Literal["pre", "post"]
 POINTS: tuple[Point, Point] = ("pre", "post")
 
-STATISTICS = ("score", "shift", "scale")
+STATISTICS = ("score", "shift", "scale", "largest")
 """What is computed of each window at each (layer, point) and horizon, in order (see `geluwatch.core.score`)."""
 
 State = Literal["observed", "blind"]

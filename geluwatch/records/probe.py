@@ -65,6 +65,10 @@ class LayerDifference:
     """Largest absolute difference of its outputs."""
     difference: str
     """What differs besides the values, or an empty string."""
+    all_before: float = 0.0
+    """By how much of their size all inputs differ alike; 0 where differences go to and fro, or were not looked at so closely."""
+    all_after: float = 0.0
+    """The same of its outputs."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,6 +89,8 @@ class ProbeResult:
     """Whether it moved at the GELU itself: what goes in is the same, what comes out is not."""
     sentence: str
     """What was seen, in words."""
+    doubtful: bool = False
+    """Whether rounding differs by so much that a small change of the weights might hide in it."""
 
     @property
     def moved(self) -> bool:
@@ -96,4 +102,6 @@ class ProbeResult:
         """Relative difference at the first layer that moved, on the side where it shows; 0 without one, infinite where it has no values."""
         if self.first is None:
             return 0.0
-        return (self.first.after if self.within else self.first.before) if self.first.rows else float("inf")
+        if not self.first.rows:
+            return float("inf")
+        return self.first.after if self.within else self.first.before

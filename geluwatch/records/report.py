@@ -90,8 +90,8 @@ class PointReport:
     surprise: float = float("nan")
     """Negative decimal logarithm of the probability of this in calm traffic, the most over horizons and ways of judging."""
     family: str = ""
-    """Which way of judging gave it: "level", against the baseline, "contrast", against the other layers as well, or "shift" or
-    "scale", channels that moved one way together."""
+    """Which way of judging gave it: "level", against the baseline, "contrast", against the other layers as well, "shift" or
+    "scale", channels that moved one way together, or "largest", the one channel that is furthest out."""
     horizon: int = 0
     """Windows averaged where the surprise is largest."""
     evidence: float = float("nan")

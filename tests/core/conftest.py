@@ -36,14 +36,22 @@ def build_window(points: dict[PointKey, Moments], started: float = 0.0, seconds:
 
 
 def build_calm(
-    deviations: Floats, layers: int | None = None, horizons: tuple[int, ...] = (1,), seconds: float = 60.0, leans: Floats | float = 0.0
+    deviations: Floats,
+    layers: int | None = None,
+    horizons: tuple[int, ...] = (1,),
+    seconds: float = 60.0,
+    leans: Floats | float = 0.0,
+    largest: Floats | None = None,
 ) -> Calm:
     """Calm scores from how many standard deviations (n, K) or (n, K, H) each lies out, with shifts and scales (n, 2, K, H).
 
-    Its logarithm is normal where the deviations are. The keys are those of `layers` layers, one layer a key if not told.
+    Its logarithm is normal where the deviations are. The keys are those of `layers` layers, one layer a key if not told. Without the
+    largest (n, K, H) they are such as older baselines have.
     """
     filled = deviations if deviations.ndim == 3 else deviations[:, :, None]
     scores = np.concatenate([np.exp(SPREAD * filled)[:, None], np.broadcast_to(leans, (len(filled), 2, *filled.shape[1:]))], axis=1)
+    if largest is not None:
+        scores = np.concatenate([scores, largest[:, None]], axis=1)
     per = filled.shape[1] // (layers or filled.shape[1])
     keys: tuple[PointKey, ...] = tuple((f"layer.{k // per}", POINTS[k % per]) for k in range(filled.shape[1]))
     return Calm(keys, horizons, seconds * np.arange(1.0, len(filled) + 1), scores.astype(np.float32))
@@ -63,5 +71,5 @@ def make_window() -> WindowMaker:
 
 @pytest.fixture(scope="session")
 def make_calm() -> CalmMaker:
-    """The builder of calm scores: `make_calm(deviations, layers, horizons, seconds, leans)`."""
+    """The builder of calm scores: `make_calm(deviations, layers, horizons, seconds, leans, largest)`."""
     return build_calm

@@ -104,7 +104,7 @@ def test_a_rebased_average_goes_on_as_if_it_had_always_been_compared_with_the_ne
 
 def naive_replay(vectors: Floats, rows: Floats, horizon: int, gap: int) -> Floats:
     """Judge every window against a reference made anew from the windows that lie outside its average and the gap."""
-    found = np.full((3, len(vectors)), np.nan)
+    found = np.full((4, len(vectors)), np.nan)
     for at in range(len(vectors)):
         outside = [k for k in range(len(vectors)) if k < at - max(2 * horizon - 2, gap) or k > at + gap]
         if len(outside) >= 2:

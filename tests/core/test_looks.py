@@ -84,7 +84,8 @@ def test_hours_that_scatter_more_get_as_much_more(make_calm) -> None:
     quiet = yardstick.level_spread[[0, 5, 18]]
     assert quiet == pytest.approx(quiet.min(), rel=0.1)
     fresh = make_calm(4.0 * rng.standard_normal((20_000, 3))).scores
-    surprises = yardstick.surprise(yardstick.deviations(fresh, np.full(20_000, 10)))[:, LEVEL]
+    deviations = yardstick.deviations(fresh, np.full(20_000, 10))
+    surprises = yardstick.surprise(deviations, np.full_like(deviations[:, 0], np.nan))[:, LEVEL]
     assert 1e-3 < (surprises >= 2.0).mean() < 0.013
 
 
@@ -113,3 +114,14 @@ def test_points_that_move_together_or_differ_lend_each_other_nothing() -> None:
     white, slow = rng.standard_normal((2000, 6)), autoregressive(rng, 2000, 6, 0.95)
     mixed = spread(averages(np.concatenate([white, slow], axis=1), 16), (1, 16), np.zeros(2000, np.intp), 1).deviation[0, :, 1]
     assert 2.5 * mixed[:6].max() < mixed[6:].min()
+
+
+def test_a_point_that_hardly_ever_moves_blinds_no_other() -> None:
+    """One whose series is nothing at the shortest horizon, and something where averages remember, has little part in the others' spread."""
+    rng = np.random.default_rng(32)
+    series = averages(rng.standard_normal((600, 6)), 16)
+    series[:, 0] = 0.0
+    series[180:240, 0, 0], series[180:260, 0, 1] = 5.0, 5.0
+    found = spread(series, (1, 16), np.zeros(600, np.intp), 1).deviation[0]
+    others = spread(series[:, 1:], (1, 16), np.zeros(600, np.intp), 1).deviation[0]
+    assert found[1:] == pytest.approx(others, rel=0.25)

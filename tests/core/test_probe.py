@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import replace
 
 import numpy as np
@@ -125,3 +126,39 @@ def test_what_follows_for_drifting_traffic() -> None:
         assert found[1].startswith("The probe says: the model changed, first at layer a.act: what goes into that GELU differs by 0.5")
     assert ("", "") == origin(None, None)
     assert origin(None, same)[1].startswith("The probe says: the model gives the same")
+
+
+def half_precision(noise: float, gain: float = 0.0, offset: float = 0.0, giant: bool = False) -> ProbeResult:
+    """Compare 8,192 bfloat16 values with the same, each off by noise of so much of it at random, and all by a gain and an offset."""
+    random = np.random.default_rng(7)
+    pre = random.normal(size=(64, 128)).astype(np.float32)
+    to_and_fro = random.choice([-1.0, 1.0], pre.shape)
+    if giant:  # a massive activation, which rounds the same way each time
+        pre[::16, 7], to_and_fro[::16, 7] = 1030.0, 1.0
+    now = (pre * (1 + gain + noise * to_and_fro) + offset).astype(np.float32)
+    known = Probe(100.0, (ProbeInput((), {}),), ((Rows("b.act", "bfloat16", pre, pre),),), pre.size, "bfloat16")
+    return compared(known, [(Rows("b.act", "bfloat16", now, pre),)], ("b.act",))
+
+
+@pytest.mark.parametrize("giant", [False, True])
+@pytest.mark.parametrize("change", [{"gain": 0.01}, {"gain": -0.01}, {"offset": 0.01}])
+def test_in_half_precision_what_all_values_share_is_no_rounding(giant: bool, change: dict[str, float]) -> None:
+    """Rounding to and fro by .9 % is no change; a gain or an offset of 1 % under it is, by as much; giants do not speak for all."""
+    assert not half_precision(0.009, giant=giant).moved
+    if giant and "offset" in change:
+        return  # beside values of a thousand an offset of .01 is nothing
+    found = half_precision(0.009, giant=giant, **change)
+    size = re.search(r"what goes into that GELU differs by (0\.\d+) of its size, all of it alike", found.sentence)
+    assert size
+    assert float(size[1]) == pytest.approx(0.01, rel=0.1)
+    assert not found.within
+
+
+def test_rounding_in_which_a_change_could_hide_is_no_word_for_the_data() -> None:
+    """From one percent on a difference within the tolerance leaves the origin of a drift unknown; below it the data have changed."""
+    fine, coarse = half_precision(0.005), half_precision(0.02)
+    assert (False, False, False, True) == (fine.moved, fine.doubtful, coarse.moved, coarse.doubtful)
+    assert "data" == core.attribute(150.0, fine, has_probe=True).origin
+    found = core.attribute(150.0, coarse, has_probe=True)
+    assert "unknown" == found.origin
+    assert found.sentence.startswith("The probe cannot tell the data from a small change of the weights: the model gives the same")

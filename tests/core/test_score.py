@@ -231,7 +231,7 @@ def test_shift_and_scale_of_calm_are_standard_normal(make_moments) -> None:
     calm = learnt(calm_vectors(make_moments, rng, 400, channels=256))
     unseen = calm_vectors(make_moments, rng, 1200, channels=256)
     for horizon in (1, 4, 16):
-        found = judged(calm, unseen, horizon=horizon)[1:]
+        found = judged(calm, unseen, horizon=horizon)[1:3]
         independent = found[:, ~np.isnan(found[0])][:, :: 2 * horizon]
         assert independent.mean(axis=1) == pytest.approx(0.0, abs=0.4)
         assert independent.std(axis=1) == pytest.approx(1.0, abs=0.3)
@@ -253,7 +253,34 @@ def test_a_lean_has_the_sign_of_the_change(make_moments) -> None:
     rng = np.random.default_rng(32)
     calm = learnt(calm_vectors(make_moments, rng, 100))
     found = judged(calm, calm_vectors(make_moments, rng, 1, level=-0.1, scale=0.9))
-    assert found[1:, 0].max() < -5.0
+    assert found[1:3, 0].max() < -5.0
+
+
+def test_the_largest_is_the_channel_that_is_furthest_out(make_moments) -> None:
+    """Of calm channels it is what the largest of so many normal numbers is, at any horizon; one that moves shows there alone."""
+    rng = np.random.default_rng(34)
+    calm = learnt(calm_vectors(make_moments, rng, 400, channels=512))
+    for horizon in (1, 4, 16):
+        assert np.nanmedian(judged(calm, calm_vectors(make_moments, rng, 60, channels=512), horizon=horizon)[3]) == pytest.approx(
+            3.4, abs=0.3
+        )
+    moved = calm_vectors(make_moments, rng, 40, channels=512)
+    moved[:, 7] += 6.0 * np.sqrt(calm.variance[7])
+    found = judged(calm, moved, horizon=4)[:, 10:]
+    assert (np.median(found[3]) > 10.0, np.median(found[0]) < 1.3) == (True, True)
+
+
+def test_a_channel_that_never_moves_spoils_no_scale(make_moments) -> None:
+    """Its log spread has no variance to speak of, so nothing is taken off the scale of windows of other volumes for its sake."""
+    rng = np.random.default_rng(35)
+    vectors = calm_vectors(make_moments, rng, 100)
+    calm = learnt(vectors)
+    constant = vectors.copy()
+    half = vectors.shape[1] // 2
+    constant[:, 3], constant[:, half + 3] = 1.0, -8.0
+    short = score.bias(learnt(constant))
+    assert 0.0 == short[3]
+    assert np.delete(short, 3) == pytest.approx(np.delete(score.bias(calm), 3))
 
 
 @pytest.mark.parametrize("draw", ["normal", "gelu"])

@@ -2,7 +2,8 @@
 
 Non-finite numbers, which JSON lacks, are strings. Version 1, of schema 0001, had no `version` and held a threshold for each
 layer, point and horizon instead of limits for the whole model; what still means the same survives, and the rest waits for
-the baseline to be calibrated anew when it is armed.
+the baseline to be calibrated anew when it is armed. Version 2 had no `method`, as all limits were found by the first; its
+certificates are written as they were, so that signatures of them hold.
 """
 
 from __future__ import annotations
@@ -16,9 +17,9 @@ from geluwatch.errors import StoreError
 from geluwatch.records import Certificate
 from geluwatch.store.codec.archive import DAMAGE, json_number
 
-VERSION = 2
+VERSION = 3
 
-_COUNTS = ("windows", "left_out", "strata", "replayed", "observed")
+_COUNTS = ("windows", "left_out", "strata", "replayed", "observed", "method")
 _NUMBERS = ("seconds", "looks", "tickets_per_month", "pages_per_quarter", "ticket_limit", "page_limit", "requested")
 # Not written where it is the usual one, so that files of releases that did not know it stay what they are, byte for byte.
 _TOLERANCE = next(each.default for each in fields(Certificate) if each.name == "tolerance")
@@ -27,12 +28,12 @@ _TOLERANCE = next(each.default for each in fields(Certificate) if each.name == "
 def encode_certificate(certificate: Certificate) -> dict[str, Any]:
     """Return a certificate as JSON values."""
     return {
-        "version": VERSION,
+        "version": VERSION if certificate.method > 1 else 2,
         "armed": bool(certificate.armed),
         "reason": certificate.reason,
         "paging": bool(certificate.paging),
         "paging_reason": certificate.paging_reason,
-        **{name: int(getattr(certificate, name)) for name in _COUNTS},
+        **{name: int(getattr(certificate, name)) for name in _COUNTS if name != "method" or certificate.method > 1},
         **{name: json_number(getattr(certificate, name)) for name in _NUMBERS},
         **({} if certificate.tolerance == _TOLERANCE else {"tolerance": float(certificate.tolerance)}),
         "horizons": [int(horizon) for horizon in certificate.horizons],
@@ -49,13 +50,13 @@ def decode_certificate(stored: Mapping[str, Any], name: str = "The certificate")
     try:
         version = stored.get("version", 1)
         if version <= VERSION:
-            return _second(stored) if version == VERSION else _first(stored)
+            return _first(stored) if version == 1 else _later(stored)
     except DAMAGE as failure:
         raise StoreError(f"{name} cannot be read ({type(failure).__name__}: {failure}); record the baseline again.") from None
     raise StoreError(f"{name} cannot be read, it is stored as version {version} where this release knows {VERSION}; upgrade geluwatch.")
 
 
-def _second(stored: Mapping[str, Any]) -> Certificate:
+def _later(stored: Mapping[str, Any]) -> Certificate:
     low, high = map(float, stored["interval"])
     values = {name: value for name, value in stored.items() if name != "version"}
     numbers = {name: float(values[name]) for name in (*_NUMBERS, *({"tolerance"} & values.keys()))}

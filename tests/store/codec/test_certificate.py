@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -39,6 +40,7 @@ certificates = st.builds(
     paging=st.booleans(),
     paging_reason=texts,
     tolerance=st.floats(0, 1e6),
+    method=st.integers(1, 2),
 )
 
 FIRST = {
@@ -77,10 +79,17 @@ def test_the_first_form_keeps_what_still_means_the_same() -> None:
     assert expected == decode_certificate(FIRST)
 
 
+def test_limits_found_as_before_are_written_as_before(baseline: Callable[..., Baseline]) -> None:
+    """A certificate of an earlier release is stored byte for byte as that release did, so that what signed it still does."""
+    stored = encode_certificate(replace(baseline().certificate, method=1))
+    assert (2, False) == (stored["version"], "method" in stored)
+    assert 1 == decode_certificate(stored).method
+
+
 def test_a_newer_version_asks_for_an_upgrade(baseline: Callable[..., Baseline]) -> None:
     """A form that this release does not know yet is told apart from damage."""
-    newer = encode_certificate(baseline().certificate) | {"version": 3}
-    with pytest.raises(StoreError, match=r"^The certificate cannot be read, it is stored as version 3 .* 2; upgrade geluwatch\.$"):
+    newer = encode_certificate(baseline().certificate) | {"version": 4}
+    with pytest.raises(StoreError, match=r"^The certificate cannot be read, it is stored as version 4 .* 3; upgrade geluwatch\.$"):
         decode_certificate(newer)
 
 

@@ -72,11 +72,11 @@ def references(draw: st.DrawFn) -> Reference:
 
 @st.composite
 def calms(draw: st.DrawFn) -> Calm:
-    """Calm scores of any shape, with any float32."""
+    """Calm scores of any shape, with any float32; those of earlier releases lack a statistic."""
     points, horizons = draw(st.lists(keys, max_size=3, unique=True)), draw(st.lists(counters, max_size=3))
     ended = draw(hnp.arrays(np.float64, st.integers(0, 6), elements=floats))
-    scores = draw(hnp.arrays(np.float32, (len(ended), 3, len(points), len(horizons)), elements=singles))
-    return Calm(tuple(points), tuple(horizons), ended, scores)
+    scores = draw(hnp.arrays(np.float32, (len(ended), draw(st.sampled_from([3, 4])), len(points), len(horizons)), elements=singles))
+    return Calm(tuple(points), tuple(horizons), ended, scores, draw(st.sampled_from([1, 8])))
 
 
 @st.composite
