@@ -23,8 +23,8 @@ KEYS: tuple[PointKey, ...] = tuple((f"layer.{layer}", point) for layer in range(
 SIZE = 2 * CHANNELS
 KEPT = 144
 ROWS = 2048.0
-# Standard deviations below which no surprise is near any limit.
-_WORTH_A_LOOK = 2.0
+# Standard deviations below which no surprise, by any tail, is half of any limit: 5.2 is the lowest.
+_WORTH_A_LOOK = 2.7
 
 Singles = npt.NDArray[np.float32]
 

@@ -46,7 +46,7 @@ MOST = 300.0
 _LEAST_SCORE = 0.05
 # Windows that the mean of an hour takes: with fewer, windows would be compared with little more than themselves.
 _WINDOWS_AN_HOUR = 8
-# Degrees of freedom that the tail of a single window's level has at most. With 10, topics of Student's t with 3 degrees give about the
+# Degrees of freedom that the tail of a few windows' level has at most. With 10, topics of Student's t with 3 degrees give about the
 # budget of false tickets, and a total change of domain is still told at once.
 _BURST_FREEDOM = 10.0
 # Share of the tolerated shift that may fall on one layer more than on the others.
@@ -88,6 +88,8 @@ class Yardstick:
     """(F, H) independent looks behind each family."""
     freedom: Floats
     """(F, K, H) degrees of freedom of the tail."""
+    burst: Floats
+    """(H,) most degrees of freedom of a level that has not lasted; infinite where the average is as long as that itself."""
     windows: int
     """Windows measured, with those in between."""
 
@@ -126,11 +128,11 @@ class Yardstick:
         Args:
             deviations: (..., F, K, H) as `deviations` returns them.
             lasting: (..., K, H) the least level of the last `LASTING` windows, NaN where too few are known. What lasts has its own
-                probability; a level that only this window shows has that of a burst, which traffic has more of than a baseline can know.
+                probability; a level of a few windows has that of a burst, which traffic has more of than a baseline can know.
         """
         sides = SIDES[: len(self.looks)]
         outward = np.where(sides > 1.0, np.abs(deviations), deviations)
-        freedom = np.concatenate([np.minimum(self.freedom[:1], _BURST_FREEDOM), self.freedom[1:]])
+        freedom = np.concatenate([np.minimum(self.freedom[:1], self.burst), self.freedom[1:]])
         found = _decades(freedom, outward, sides)
         found[..., 0, :, :] = np.fmax(found[..., 0, :, :], _decades(self.freedom[0], lasting))
         return found
@@ -221,6 +223,7 @@ def measure(calm: Calm, hours: int = 0) -> Yardstick:
         None if furthest is None else families[4].deviation,
         np.stack([family.looks for family in families]),
         np.stack([family.freedom for family in families]),
+        np.where(np.array(calm.horizons) < LASTING, _BURST_FREEDOM, np.inf),
         calm.every * len(calm.ended),
     )
 
