@@ -149,17 +149,11 @@ class Alarm:
 
     def __init__(self, limit: float) -> None:
         self._limit = limit
-        self._held: npt.NDArray[np.bool_] | None = None
+        self._held: npt.NDArray[np.bool_] | bool = False
         self.count = 0
 
     def see(self, surprises: Floats) -> None:
         """Take the surprises (n, K) of the next windows."""
-        before = np.zeros(surprises.shape[1], bool) if self._held is None else self._held
-        at = np.arange(1, len(surprises) + 1)[:, None]
-        raised, ended = (
-            np.maximum.accumulate(np.where(when, at, 0)) for when in (surprises >= self._limit, surprises < tail.CLEARED * self._limit)
-        )
-        held = (raised > ended) | (before & (ended == 0))
-        model = np.concatenate([[before.any()], held.any(axis=1)])
-        self.count += int(np.sum(model[1:] & ~model[:-1]))
+        held = tail.in_alarm(surprises, self._limit, self._held)
+        self.count += int(np.sum(np.diff(held.any(axis=1).astype(int), prepend=int(np.any(self._held))) > 0))
         self._held = held[-1]

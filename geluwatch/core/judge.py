@@ -85,9 +85,7 @@ class Judge:
         at = int(surprise.stratum(window.ended, len(self._yardstick.level)))
         deviations = self._yardstick.deviations(scores, at, self._tolerated)
         self._history.add(window.started, deviations)
-        surprises = self._yardstick.surprise(deviations, surprise.lasting(self._history.levels(surprise.LASTING))[-1])
-        if np.nanmax(surprises, initial=0.0) >= self.baseline.certificate.ticket_limit:  # then all that moved is asked where it began
-            surprises = self._yardstick.surprise(deviations, deviations[0])
+        surprises = self._surprises(deviations)
         surprises[0, certain, 0] = np.fmax(surprises[0, certain, 0], calibrate.CERTAIN)
         largest, scored = _largest(surprises), ~np.isnan(scores[0]).all(axis=1)
         judged: dict[PointKey, Judgement] = {}
@@ -105,6 +103,18 @@ class Judge:
         """Return all of the baseline's values at one (layer, point) together."""
         return PointWindow(self.baseline.histograms[key], score.pooled(self.baseline.references[key]))
 
+    def _surprises(self, deviations: Floats) -> Floats:
+        """Return the surprise (F, K, H) of the newest window's deviations.
+
+        Once some point is in drift, a level that would be a ticket if it lasted is one elsewhere as well, and no more than that:
+        the first layer is looked for among all that moved, and nobody is paged for a burst.
+        """
+        limit = self.baseline.certificate.ticket_limit
+        found = self._yardstick.surprise(deviations, surprise.lasting(self._history.levels(surprise.LASTING))[-1])
+        if np.nanmax(found, initial=0.0) >= limit:
+            found[0] = np.fmax(found[0], np.minimum(self._yardstick.surprise(deviations, deviations[0])[0], limit))
+        return found
+
     def _cause(self, onset: Onset, window: Window) -> str:
         """Return what changed where drift began: before the GELU, or after it when that alone is in drift or tells more."""
         for layer in onset.layers[:1]:
@@ -120,10 +130,11 @@ class Judge:
         for layer in onset.layers[:1]:
             for key in ((layer, point) for point in POINTS):
                 if key in onset.times and judged[key].family == "largest":
-                    component, deviations = self._averages[key].furthest(self._horizons.index(judged[key].horizon))
+                    component, away = self._averages[key].furthest(self._horizons.index(judged[key].horizon))
                     what, channel = divmod(component, self.baseline.references[key].mean.size // 2)
-                    part, away = ("the logarithm of the spread" if what else "the mean"), f"{abs(deviations):.2g}"
-                    return f"{layer}: {part} of channel {channel} lies {away} standard deviations from where windows have it."
+                    part = "the logarithm of its spread" if what else "its mean"
+                    off = f"{abs(away):.2g} standard deviations off the baseline's"
+                    return f"{layer}: {key[1]}-GELU channel {channel} moved, {part} lies {off}."
         return ""
 
     def _scores(self, key: PointKey, vector: Floats, rows: int, requests: float, spoilt: bool) -> Floats:

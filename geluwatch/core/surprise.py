@@ -46,8 +46,8 @@ MOST = 300.0
 _LEAST_SCORE = 0.05
 # Windows that the mean of an hour takes: with fewer, windows would be compared with little more than themselves.
 _WINDOWS_AN_HOUR = 8
-# Degrees of freedom that the tail of a few windows' level has at most. With 10, topics of Student's t with 3 degrees give about the
-# budget of false tickets, and a total change of domain is still told at once.
+# Degrees of freedom that the tail of a few windows' level has at most. With 10 a total change of domain is still told at once, and traffic
+# with heavy tails gives a fifth of the false tickets that it gave (benchmarks/README.md, "Bursts").
 _BURST_FREEDOM = 10.0
 # Share of the tolerated shift that may fall on one layer more than on the others.
 _ALONE = 0.3
@@ -80,10 +80,8 @@ class Yardstick:
     """(S, 2, K, H) mean shift and scale; zero where hours are not told apart, for the baseline is what they are measured from."""
     lean_spread: Floats
     """(S, 2, K, H) their standard deviations about it."""
-    largest: Floats | None
-    """(S, K, H) mean logarithm of the largest; None where the baseline is from before it was measured."""
-    largest_spread: Floats | None
-    """(S, K, H) standard deviation about it."""
+    largest: tuple[Floats, Floats] | None
+    """(S, K, H) mean logarithm of the largest and standard deviation about it; None where the baseline is from before it was measured."""
     looks: Floats
     """(F, H) independent looks behind each family."""
     freedom: Floats
@@ -115,10 +113,10 @@ class Yardstick:
         leans = (leans - self.lean[stratum]) / self.lean_spread[stratum]
         leans = np.copysign(np.maximum(np.abs(leans) - np.sqrt(tolerated), 0.0), leans)
         families = [(levels - allowed)[..., None, :, :], contrasts[..., None, :, :], leans]
-        if self.largest is not None and self.largest_spread is not None:
-            usual = self.largest[stratum]
+        if self.largest is not None:
+            usual, scatter = (part[stratum] for part in self.largest)
             allowed = np.log1p(np.sqrt(tolerated) * np.exp(-usual))
-            families.append(((largest - usual - allowed) / self.largest_spread[stratum])[..., None, :, :])
+            families.append(((largest - usual - allowed) / scatter)[..., None, :, :])
         alone = np.sqrt(1.0 + len(self.level) / self.looks)[:, None, :]  # a stratum's mean rests on its share of the looks
         return np.concatenate(families, axis=-3) / alone
 
@@ -204,11 +202,12 @@ def measure(calm: Calm, hours: int = 0) -> Yardstick:
     contrasts = upper_spread(bend.straighten(rest, others), horizons, at, hours)
     leans, largest = _steadied(scores, levels.deviation[at] * others)
     lean, lean_rest = centre(leans, at, hours) if hours > 1 else (np.zeros((1, *leans.shape[1:])), tamed(leans))
-    families = [levels, contrasts, *(spread(lean_rest[:, which], horizons, at, hours) for which in range(2))]
-    furthest = None
+    shifts, scales = (spread(lean_rest[:, which], horizons, at, hours) for which in range(2))
+    families, furthest = [levels, contrasts, shifts, scales], None
     if scores.shape[1] == len(STATISTICS):
-        furthest, furthest_rest = centre(largest, at, hours)
-        families.append(upper_spread(furthest_rest, horizons, at, hours))
+        usual, largest_rest = centre(largest, at, hours)
+        families.append(upper_spread(largest_rest, horizons, at, hours))
+        furthest = usual, families[-1].deviation
     return Yardstick(
         layers,
         level,
@@ -218,9 +217,8 @@ def measure(calm: Calm, hours: int = 0) -> Yardstick:
         bend,
         contrasts.deviation,
         lean,
-        np.stack([family.deviation for family in families[2:4]], axis=1),
+        np.stack([shifts.deviation, scales.deviation], axis=1),
         furthest,
-        None if furthest is None else families[4].deviation,
         np.stack([family.looks for family in families]),
         np.stack([family.freedom for family in families]),
         np.where(np.array(calm.horizons) < LASTING, _BURST_FREEDOM, np.inf),

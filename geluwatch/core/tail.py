@@ -124,11 +124,23 @@ def peaks(worst: Floats, limit: float, until: float) -> Floats:
     return np.array(found)
 
 
-def alarms(surprises: Floats, limit: float) -> int:
-    """Return how often a model goes into alarm over windows' surprises (n, K): a key's lasts until half the limit, the model's as long."""
+def in_alarm(surprises: Floats, limit: float, before: npt.NDArray[np.bool_] | bool = False) -> npt.NDArray[np.bool_]:
+    """Return which keys are in alarm in each window (n, K), by their surprises (n, K): from the limit on, until below half of it.
+
+    Args:
+        surprises: Of successive windows.
+        limit: Surprise from which on there is an alarm.
+        before: (K,) which were in alarm in the window before.
+    """
     at = np.arange(1, len(surprises) + 1)[:, None]
     raised, ended = (np.maximum.accumulate(np.where(when, at, 0)) for when in (surprises >= limit, surprises < CLEARED * limit))
-    held = np.any(raised > ended, axis=1)
+    held: npt.NDArray[np.bool_] = (raised > ended) | (before & (ended == 0))
+    return held
+
+
+def alarms(surprises: Floats, limit: float) -> int:
+    """Return how often a model goes into alarm over windows' surprises (n, K); it is in alarm while any of its keys is."""
+    held = in_alarm(surprises, limit).any(axis=1)
     return int(np.sum(np.diff(held.astype(int), prepend=0) > 0))
 
 

@@ -7,7 +7,8 @@ Every number is finite or null; times are seconds since the epoch. The keys::
     verdict                         "blind", "warming", "ok", "ticket" or "page"
     first_nonfinite                 layer, or null
     drifting                        layers, the one where drift began first
-    scope                           "traffic" when most layers moved alike, "model" when drift enters at the first of them, or ""
+    scope                           "traffic" when most layers moved alike, "model" when drift enters at the first of them,
+                                    "unknown" when the layers do not tell, or ""
     cause                           what changed at the first of them, in one sentence, or ""
     origin                          what changed by the probe: "data", "model", "unknown", or "" without drift
     attribution                     what the probe says, in one sentence, or ""

@@ -154,7 +154,7 @@ class Report:
     """Layers in drift, first the one where it began."""
     scope: str = ""
     """Where drift comes from: "traffic" when it moves most layers alike, "model" when it enters at the first drifting layer,
-    "unknown" when there is only one layer to look at; empty without drift."""
+    "unknown" when the layers do not tell, for there is only one or all but the first few moved; empty without drift."""
     cause: str = ""
     """What changed at the first drifting layer, in one sentence with the numbers; empty when nothing can be named."""
     probe: ProbeResult | None = None

@@ -63,6 +63,7 @@ const FAULT_STATES = { dead: "dead", impossible: "impossible values" };
 const SCOPES = {
   traffic: " Most layers moved alike, so look at the traffic first.",
   model: " The others did not move alike, so look at the model at this layer first.",
+  unknown: " The layers do not tell whether the traffic or the model changed.",
 };
 
 function onset(layer) {

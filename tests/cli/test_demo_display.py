@@ -174,6 +174,7 @@ def test_drift_in_words(overflowing: Report) -> None:
     told = words.origin(replace(overflowing, scope="model", cause="Values moved."))
     assert ["scope model, the others did not move alike: the model changed there", "Values moved."] == told.split("\n")
     assert words.origin(replace(overflowing, scope="traffic")).endswith("the traffic changed")
+    assert words.origin(replace(overflowing, scope="unknown")).endswith("the layers do not tell whether the traffic changed or the model")
 
 
 def test_drift_without_a_cause_in_figures(overflowing: Report) -> None:

@@ -281,7 +281,9 @@ def test_one_channel_that_moves_is_told_by_its_number(baseline: Baseline, minute
         judged = judge.judge(replace(window, points={**window.points, key: moved}))
     assert {key} == {each for each, found in judged.points.items() if found.alarm}
     assert "largest" == judged.points[key].family
-    found = re.fullmatch(rf"{ODD}: the mean of channel 11 lies ([\d.]+) standard deviations from where windows have it\.", judged.cause)
+    found = re.fullmatch(
+        rf"{ODD}: pre-GELU channel 11 moved, its mean lies ([\d.]+) standard deviations off the baseline's\.", judged.cause
+    )
     assert found is not None
     assert 6.5 < float(found[1]) < 10.0
 
@@ -292,3 +294,23 @@ def test_a_baseline_from_before_the_largest_was_measured_judges_by_the_rest(base
     older = replace(baseline, calm=replace(baseline.calm, scores=baseline.calm.scores[:, :3]))
     assert not any(found.alarm for found in judged(older, minute, 15, 20).points.values())
     assert [(ODD, "pre")] == [key for key, found in judged(older, minute, 2, 8, fault=0.15).points.items() if found.alarm]
+
+
+def test_a_burst_opens_a_ticket_at_all_that_moved_and_pages_nobody(make_window, make_moments) -> None:
+    """A window of strange traffic that just makes a ticket is one at every layer, which have only to show it, and a page at none."""
+    rng = np.random.default_rng(16)
+
+    def minute(topic: float, number: int = 0) -> Window:
+        points = {key: make_moments(rng, ROWS, CHANNELS, 0.1 * topic * TOPIC[place]) for place, key in enumerate(KEYS)}
+        return make_window(points, 60.0 * number)
+
+    recorder = Recorder(CONFIG)
+    for number in range(600):
+        recorder.add(minute(rng.standard_normal(), number), LAYERS)
+    baseline = recorder.baseline(model="m", model_version="1", name="v1", created=0.0, sites=SITES)
+    assert baseline.certificate.paging
+    bursts = (Judge(baseline, CONFIG).judge(minute(topic, 1000)).points for topic in np.arange(10.0, 100.0))
+    seen = next(points for points in bursts if any(found.alarm for found in points.values()))
+    assert [("ticket", "level")] * len(KEYS) == [(found.alarm, found.family) for found in seen.values()]
+    limits = baseline.certificate.ticket_limit, baseline.certificate.page_limit
+    assert all(limits[0] <= found.surprise < limits[1] for found in seen.values())

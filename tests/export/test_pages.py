@@ -273,6 +273,15 @@ def test_the_live_page_shows_the_report(make_report: ReportBuilder, browse: Call
     assert 'data-live="true"' in shown
 
 
+def test_the_live_page_blames_nobody_where_the_layers_do_not_tell(make_report: ReportBuilder, browse: Callable[[str], str]) -> None:
+    """A drift of unknown scope is told as that."""
+    report = replace(make_report("ticket", 6, time=time.time()), scope="unknown")
+    with serving(lambda: report) as url:
+        shown = re.sub(r"<[^>]*>", "", browse(f"{url}/").partition("<body")[2])
+    assert "The layers do not tell whether the traffic or the model changed." in shown
+    assert "did not move alike" not in shown
+
+
 def test_the_live_page_says_where_drift_began(make_report: ReportBuilder, browse: Callable[[str], str]) -> None:
     """First layer, how long ago, scope and cause stand below the verdict, and the drifting layers say how they differ."""
     now = time.time()

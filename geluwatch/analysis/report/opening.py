@@ -23,7 +23,7 @@ _BRIEF: dict[Kind, str] = {"nonfinite": "NaN or Inf", "drift": "drift", "blind":
 SCOPES = {
     "traffic": "Most layers moved alike, so look at the traffic first.",
     "model": "The others did not move alike, so look at the model at this layer first.",
-    "unknown": "There is only one layer to look at, so it is open whether the traffic or the model changed.",
+    "unknown": "The layers do not tell whether the traffic or the model changed; a probe does.",
 }
 
 _NAMED = 3

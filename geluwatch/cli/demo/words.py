@@ -39,7 +39,11 @@ def drift(report: Report) -> str:
 
 def origin(report: Report) -> str:
     """Return where drift comes from and what changed, as far as the report names it."""
-    scopes = {"traffic": "most layers moved alike: the traffic changed", "model": "the others did not move alike: the model changed there"}
+    scopes = {
+        "traffic": "most layers moved alike: the traffic changed",
+        "model": "the others did not move alike: the model changed there",
+        "unknown": "the layers do not tell whether the traffic changed or the model",
+    }
     named = (f"scope {report.scope}, {scopes[report.scope]}" if report.scope else "", report.cause or _figures(report))
     return "\n".join(part for part in named if part)
 

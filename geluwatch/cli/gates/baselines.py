@@ -88,8 +88,9 @@ def _sentence(found: Comparison) -> str:
         moved = {
             "traffic": "most layers moved alike, so the traffic is likelier to have changed than the model",
             "model": "it enters there",
+            "unknown": "whether the traffic changed or the model, the layers do not tell",
         }
-        told.append(f"Drift, first at {found.first_layer}{f': {moved[found.scope]}' if found.scope in moved else ''}.")
+        told.append(f"Drift, first at {found.first_layer}{f': {moved[found.scope]}' if found.scope else ''}.")
     if found.cause:
         told.append(f"{found.cause}.".replace("..", "."))
     return " ".join(told) or "Same: what the one holds, the other calls normal."

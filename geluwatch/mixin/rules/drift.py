@@ -93,7 +93,9 @@ def _first_drift() -> str:
     first = f"sort_desc(count by (layer, scope) ({queries.series(catalog.FIRST_DRIFT, '%[1]s')} == 1) - {order})"
     traffic = "Most layers moved alike, so the traffic is likelier to have changed than the model."
     model = "The other layers did not move alike, so the model is likelier to have changed than the traffic."
-    scope = f"{{{{ if eq .Labels.scope `traffic` }}}}{traffic}{{{{ else }}}}{model}{{{{ end }}}}"
+    unknown = "The layers do not tell whether the traffic changed or the model."
+    otherwise = f"{{{{ else if eq .Labels.scope `model` }}}}{model}{{{{ else }}}}{unknown}{{{{ end }}}}"
+    scope = f"{{{{ if eq .Labels.scope `traffic` }}}}{traffic}{otherwise}"
     named = f", first at layer {{{{ .Labels.layer }}}}. {scope}"
     return f"{{{{ with {asked(first)} }}}}{{{{ with first . }}}}{named}{{{{ end }}}}{{{{ else }}}}.{{{{ end }}}}"
 

@@ -31,6 +31,7 @@ _NO_PROBE = "No probe has been replayed since it began: watch.probe() tells whet
 _SCOPES = {
     "traffic": "Most layers moved alike, so the traffic is likelier to have changed than the model.",
     "model": "The other layers did not move alike, so the model is likelier to have changed than the traffic.",
+    "unknown": "The layers do not tell whether the traffic changed or the model.",
 }
 
 
@@ -41,6 +42,7 @@ def cases(_: Alert, scale: Scale) -> tuple[Case, ...]:
         stories.tickets_after_the_wait(),
         stories.resolves(),
         stories.first_of_many_pods(),
+        stories.untold_scope(),
         stories.one_pod_of_two(),
         stories.one_strong_pod_of_four(),
         stories.one_weak_pod_of_twenty(),
@@ -126,6 +128,11 @@ class _Stories(Episode):
             f"{LAYERS[3]}: evidence 1.5, KS ?", where=" on 4 of 4 pods", first=f", first at layer {LAYERS[3]}. {_SCOPES['traffic']}"
         )
         return Case("names the first layer that most pods name", {**self.agent, **series}, (Check(self.due, (said,)),))
+
+    def untold_scope(self) -> Case:
+        series = {**self.agent, **self.drift(9, LAYERS[1]), **self.began(LAYERS[1], "unknown")}
+        said = self.says(f"{LAYERS[1]}: evidence 1.5, KS ?", first=f", first at layer {LAYERS[1]}. {_SCOPES['unknown']}")
+        return Case("blames neither the traffic nor the model where the layers do not tell", series, (Check(self.due, (said,)),))
 
     def one_pod_of_two(self) -> Case:
         return Case(
