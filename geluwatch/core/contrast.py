@@ -45,6 +45,20 @@ def shared(levels: Floats, layers: Layers) -> Floats:
     return np.moveaxis(others, -1, -2)
 
 
+def before(levels: Floats, positions: Ints) -> Floats:
+    """Return for each key the median level (K, H) of the layers before it; infinite where there is none.
+
+    Args:
+        levels: (K, H) of one window; NaN where there is none.
+        positions: (K,) each key's layer's place in the model.
+    """
+    found = np.full_like(levels, np.inf)
+    for place in np.unique(positions)[1:]:
+        earlier = levels[positions < place]
+        found[positions == place] = np.where(np.isnan(earlier).all(axis=0), np.inf, _median(earlier.T))
+    return found
+
+
 def _at(ordered: Floats, gone: Ints, place: int) -> Floats:
     """Return for each layer the value at a place among ordered values (..., K) without those at its ascending ranks (..., L, g)."""
     index = np.full(gone.shape[:-1], place)

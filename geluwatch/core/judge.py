@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from geluwatch.config import Config
-from geluwatch.core import calibrate, cause, comb, panel, score, surprise, tail
+from geluwatch.core import calibrate, cause, comb, contrast, onset, panel, score, surprise, tail
 from geluwatch.core.average import Averages
 from geluwatch.core.onset import History, Onset
 from geluwatch.core.surprise import FAMILIES
@@ -64,6 +64,7 @@ class Judge:
         self._alarms: dict[PointKey, Alarm] = {}
         self._history = History(calm.keys, self._yardstick.layers)
         self._positions = {site.layer: site.position for site in baseline.sites}
+        self._places = np.array([self._positions.get(layer, 0) for layer, _ in calm.keys])
 
     def judge(self, window: Window, *, spoilt: bool = False) -> Judged:
         """Return a judgement for each (layer, point) with enough rows in the window; the others are left unjudged.
@@ -96,8 +97,8 @@ class Judge:
                 judged[key] = self._judgement(key, window.points[key], scores[0, place], surprises[:, place], places[key])
         alarmed = {key: places[key] for key, seen in judged.items() if seen.alarm}
         strongest = max(alarmed, key=lambda key: judged[key].surprise, default=None)
-        onset = self._history.onset(alarmed, strongest, self._positions)
-        return Judged(judged, onset, self._cause(onset, window) or ("" if spoilt else self._channel(onset, judged)))
+        began = self._history.onset(alarmed, strongest, self._positions)
+        return Judged(judged, began, self._cause(began, window) or ("" if spoilt else self._channel(began, judged)))
 
     def _calm(self, key: PointKey) -> PointWindow:
         """Return all of the baseline's values at one (layer, point) together."""
@@ -106,30 +107,33 @@ class Judge:
     def _surprises(self, deviations: Floats) -> Floats:
         """Return the surprise (F, K, H) of the newest window's deviations.
 
-        Once some point is in drift, a level that would be a ticket if it lasted is one elsewhere as well, and no more than that:
-        the first layer is looked for among all that moved, and nobody is paged for a burst.
+        Once some point is in drift, a level that would be a ticket if it lasted is one elsewhere as well, so that the first layer is
+        looked for among all that moved. It is no more than that, for nobody is to be paged for a burst of the traffic, unless the
+        layers before it are calm: what comes in would have moved them.
         """
         limit = self.baseline.certificate.ticket_limit
         found = self._yardstick.surprise(deviations, surprise.lasting(self._history.levels(surprise.LASTING))[-1])
         if np.nanmax(found, initial=0.0) >= limit:
-            found[0] = np.fmax(found[0], np.minimum(self._yardstick.surprise(deviations, deviations[0])[0], limit))
+            levels = self._yardstick.surprise(deviations, deviations[0])[0]
+            entered = contrast.before(deviations[0], self._places) < onset.COMMON
+            found[0] = np.fmax(found[0], np.where(entered, levels, np.minimum(levels, limit)))
         return found
 
-    def _cause(self, onset: Onset, window: Window) -> str:
+    def _cause(self, began: Onset, window: Window) -> str:
         """Return what changed where drift began: before the GELU, or after it when that alone is in drift or tells more."""
-        for layer in onset.layers[:1]:
+        for layer in began.layers[:1]:
             for point in POINTS:
-                if (layer, point) in onset.times:
+                if (layer, point) in began.times:
                     found = cause.diagnose(self._calm((layer, point)), window.points[layer, point], point)
                     if found is not None:
                         return f"{layer}: {found.text}"
         return ""
 
-    def _channel(self, onset: Onset, judged: Mapping[PointKey, Judgement]) -> str:
+    def _channel(self, began: Onset, judged: Mapping[PointKey, Judgement]) -> str:
         """Return which channel moved where drift began, if it is one that surprises most there."""
-        for layer in onset.layers[:1]:
+        for layer in began.layers[:1]:
             for key in ((layer, point) for point in POINTS):
-                if key in onset.times and judged[key].family == "largest":
+                if key in began.times and judged[key].family == "largest":
                     component, away = self._averages[key].furthest(self._horizons.index(judged[key].horizon))
                     what, channel = divmod(component, self.baseline.references[key].mean.size // 2)
                     part = "the logarithm of its spread" if what else "its mean"

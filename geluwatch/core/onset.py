@@ -18,8 +18,9 @@ _ALLOWED = 0.75
 _ALLOWED_SHARE = 0.25
 # Windows by which a later layer must lead an earlier one to count as first: downstream of a fault noise may run ahead of it.
 _LEAD = 3
-# Standard deviations that the median of the layers asked must lie above calm for the traffic to be named.
-_COMMON = 2.0
+COMMON = 2.0
+"""Standard deviations that the median of the layers asked must lie above calm for the traffic to be named."""
+
 # And at least this share of what the layer that moved most does.
 _ALIKE = 0.25
 # Share of the layers that must lie before the front, calm, for them to tell the model from traffic that reaches deep layers only.
@@ -91,7 +92,7 @@ class History:
         latest = self._windows[-1][1][0, :, horizon]
         at = np.array([positions.get(layer, 0) for layer, _ in self._keys])
         place, entered = self._keys.index(strongest), positions.get(front, 0)
-        moved = max(_COMMON, _ALIKE * float(latest[place]))
+        moved = max(COMMON, _ALIKE * float(latest[place]))
         before, behind = (_median(latest[which]) for which in (at < entered, at > entered))
         if np.isnan(before):
             others = float(shared(latest[:, None], self._layers)[place, 0])

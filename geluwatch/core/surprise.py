@@ -36,8 +36,8 @@ FAMILIES = ("level", "contrast", "shift", "scale", "largest")
 SIDES = np.array([1.0, 1.0, 2.0, 2.0, 1.0])[:, None, None]
 """(5, 1, 1) tails that count in each family: shifts and scales surprise from both sides, the others from above."""
 
-LASTING = 16
-"""Windows that a level must last for to be judged by what the baseline shows alone."""
+LASTING = 12
+"""Windows that a level must last for to be judged by what the baseline shows alone: of a minute each, less than a ticket waits."""
 
 MOST = 300.0
 """Surprise beyond which floating point ends."""

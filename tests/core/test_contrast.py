@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from geluwatch.core import surprise
+from geluwatch.core import contrast, surprise
 from geluwatch.core.contrast import Bend, by_layer, shared
 from geluwatch.records import POINTS, Floats
 
@@ -75,3 +75,17 @@ def test_a_bend_is_flat_outside_of_what_was_seen() -> None:
     assert 1.0 == at[0.5]
     assert (at[-9.0], at[99.0]) == (at[-1.0], at[2.0])
     assert at[2.0] == pytest.approx((1.0 - 0.3 * 1.5) * np.exp(0.4 * 1.5))
+
+
+def test_the_layers_before_a_layer_are_asked_for_their_median() -> None:
+    """Each key has the median of all keys of earlier layers, NaN left out; those of the first layer have none."""
+    levels = np.array([[1.0], [3.0], [np.nan], [5.0], [7.0]])
+    found = contrast.before(levels, np.array([0, 0, 1, 1, 2]))
+    assert [np.inf, np.inf, 2.0, 2.0, 3.0] == found[:, 0].tolist()
+    assert np.isinf(contrast.before(np.array([[np.nan], [5.0]]), np.array([0, 1]))).all()
+
+
+def test_a_place_in_any_order_is_a_place() -> None:
+    """The keys' order is not the model's."""
+    found = contrast.before(np.array([[9.0], [1.0]]), np.array([4, 2]))
+    assert [1.0, np.inf] == found[:, 0].tolist()

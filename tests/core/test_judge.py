@@ -314,3 +314,20 @@ def test_a_burst_opens_a_ticket_at_all_that_moved_and_pages_nobody(make_window, 
     assert [("ticket", "level")] * len(KEYS) == [(found.alarm, found.family) for found in seen.values()]
     limits = baseline.certificate.ticket_limit, baseline.certificate.page_limit
     assert all(limits[0] <= found.surprise < limits[1] for found in seen.values())
+
+
+def test_a_fault_behind_calm_layers_pages_at_once(make_window, make_moments) -> None:
+    """A layer that is far out while those before it are calm is no burst of the traffic, so its first window counts in full."""
+    rng = np.random.default_rng(17)
+
+    def minute(fault: float = 0.0, number: int = 0) -> Window:
+        levels = {key: fault * FAULT if SITES[place].position >= 2 else 0.0 for place, key in enumerate(KEYS)}
+        return make_window({key: make_moments(rng, ROWS, CHANNELS, level) for key, level in levels.items()}, 60.0 * number)
+
+    recorder = Recorder(CONFIG)
+    for number in range(600):
+        recorder.add(minute(number=number), LAYERS)
+    baseline = recorder.baseline(model="m", model_version="1", name="v1", created=0.0, sites=SITES)
+    seen = Judge(baseline, CONFIG).judge(minute(1.0, 1000)).points
+    assert ["", "", "page"] == [seen[key].alarm for key in KEYS[:3]]
+    assert seen[KEYS[2]].surprise > 3.0 * baseline.certificate.page_limit

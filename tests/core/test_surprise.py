@@ -271,34 +271,34 @@ def test_a_tolerated_lean_counts_from_there(make_calm) -> None:
 
 
 def test_a_level_that_lasts_is_believed_and_a_burst_less(make_calm) -> None:
-    """The same level surprises by what the baseline shows once it was there in sixteen windows, and far less in the first."""
+    """The same level surprises by what the baseline shows once it was there in twelve windows, and far less in the first."""
     rng = np.random.default_rng(40)
     yardstick = surprise.measure(make_calm(rng.standard_normal((4000, 4))))
     levels = np.full((20, 4, 1), 6.0)
     levels[2] = 0.0
     least = surprise.lasting(levels)
-    assert np.isnan(least[:15]).all()
-    assert [0.0, 0.0, 0.0, 6.0, 6.0] == least[15:, 0, 0].tolist()
+    assert np.isnan(least[:11]).all()
+    assert [0.0, 0.0, 0.0, 6.0, 6.0] == least[11:16, 0, 0].tolist()
     deviations = np.zeros((20, 4, 4, 1))
     deviations[:, LEVEL] = levels
     found = yardstick.surprise(deviations, least)[:, LEVEL, 0, 0]
-    assert 3.0 < found[17] < 4.5 < 8.0 < found[18]
+    assert 3.0 < found[13] < 4.5 < 8.0 < found[14]
 
 
 def test_a_window_without_a_level_does_not_end_what_lasts() -> None:
-    """What starves in one window or in seven of sixteen has a least level all the same, from the others; in nine of them none."""
+    """What starves in one window or in six of twelve has a least level all the same, from the others; in seven of them none."""
     levels = np.full((20, 3, 1), 6.0)
-    levels[10, 0], levels[6:13, 1], levels[6:15, 2] = np.nan, np.nan, np.nan
+    levels[10, 0], levels[6:12, 1], levels[6:13, 2] = np.nan, np.nan, np.nan
     assert [6.0, 6.0] == surprise.lasting(levels)[15, :2, 0].tolist()
     assert np.isnan(surprise.lasting(levels)[15, 2, 0])
 
 
 def test_lasting_counts_the_windows_between() -> None:
-    """Of every fourth window four in a row are as long as sixteen."""
+    """Of every fourth window three in a row are as long as twelve."""
     levels = np.arange(10.0)[:, None, None]
-    assert [0.0, 1.0, 2.0] == surprise.lasting(levels, 4)[3:6, 0, 0].tolist()
-    assert np.isnan(surprise.lasting(levels, 4)[:3]).all()
-    assert np.isnan(surprise.lasting(levels[:3], 4)).all()
+    assert [0.0, 1.0, 2.0] == surprise.lasting(levels, 4)[2:5, 0, 0].tolist()
+    assert np.isnan(surprise.lasting(levels, 4)[:2]).all()
+    assert np.isnan(surprise.lasting(levels[:2], 4)).all()
 
 
 def test_one_channel_far_out_surprises_where_the_sums_do_not(make_calm) -> None:

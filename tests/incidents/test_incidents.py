@@ -34,7 +34,7 @@ SCALED = replace(
     MixinSettings.quick(),
     rate_window="5s",
     # Shipped, drift waits more than seven times as long as what explains it; seconds need room for windows that come late.
-    drift_for="12s",
+    drift_for="20s",
     keep_firing_for="3s",
     fault_keep_firing_for="7s",
     # The machine's memory is more than a test should fill: a gigabyte is under pressure here. A pass may be late by a second,
