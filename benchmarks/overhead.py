@@ -38,7 +38,7 @@ import stamp
 import torch
 from contenders import RIVALS, SHARE_OF_TIME, Compiled, Contenders, Switched
 from torch import nn
-from work import COMPILED, WIDTHS, WORK, gelus
+from work import COMPILED, COUNTED, WORK, gelus
 
 import geluwatch
 
@@ -159,7 +159,7 @@ def measure(name: str, seconds: float) -> Row:
         if contender != "none"
     }
     key = next(key for key in after.sites if key[1] == "pre")
-    rows = (after.sites[key].totals.elements - before.sites[key].totals.elements) / WIDTHS[make]
+    rows = (after.sites[key].totals.elements - before.sites[key].totals.elements) / COUNTED[make]
     return Row(
         name, len(gelus(model)), 1e3 * statistics.median(each["none"] for each in rounds), len(rounds),
         after.totals.windows - before.totals.windows, background.scrapes, 60 * rows / wall / SHARE_OF_TIME, *peaks, figures,

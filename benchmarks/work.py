@@ -74,5 +74,5 @@ def gelus(model: nn.Module) -> list[nn.Module]:
     return [module for name, module in model.named_modules() if name.endswith(("intermediate_act_fn", "mlp.act"))]
 
 
-WIDTHS: dict[Callable[[], nn.Module], int] = {minilm: 1536, gpt2: 3072}
-"""Channels of a GELU, by model."""
+COUNTED: dict[Callable[[], nn.Module], int] = {minilm: 1024, gpt2: 1024}
+"""Values counted of a captured row on average, by model."""

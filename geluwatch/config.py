@@ -37,7 +37,7 @@ class Config:
     flush_seconds: float = 5.0
     """Seconds between two drains of the tap into the core, in the background; a quarter of a window where that is less."""
 
-    rows_per_window: int = 1024
+    rows_per_window: int = 512
     """Rows (one token, all channels) captured per site and window: all of quiet traffic, an even share of busy traffic."""
 
     rows_per_forward: int = 256
@@ -99,7 +99,7 @@ class Config:
 
     pending_bytes: int = 64 * 2**20
     """Most memory of captured rows that may wait for the next flush; beyond it rows are dropped and counted.
-    A quarter as much, and no more than 16 MiB, may wait behind the flush to be counted together."""
+    Half as much, and no more than 32 MiB, may wait behind the flush to be counted together."""
 
     history: Retention | None = field(default_factory=Retention)
     """What is kept of closed windows where `attach` is given the URL of a database, and for how long; None keeps nothing."""

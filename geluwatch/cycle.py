@@ -60,7 +60,7 @@ class Cycle:
         # Guards the monitor between the background thread and the caller's; the model's threads never take it.
         self._lock = threading.RLock()
         self._inbox = Inbox()
-        self._batch = Batch(config.pending_bytes // 4)
+        self._batch = Batch(config.pending_bytes // 2)
         self._background = Background(self.tick, self._let_go, min(config.flush_seconds, (config.window_seconds or math.inf) / 4.0))
         self._background.on_fork = self._forget_parent
         self._incidents = Recorder(config, clock, lambda: self.sites, source.runtime)

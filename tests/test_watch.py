@@ -98,7 +98,7 @@ def test_a_window_closes_when_its_time_is_over(bench: Callable[..., Bench]) -> N
 
 def test_rows_wait_for_others_and_for_nothing_else(bench: Callable[..., Bench]) -> None:
     """Between ticks rows wait to be counted together, at most so many bytes of them; a flush, a closing and an end take all there are."""
-    parts = bench(pending_bytes=4 * 2 * 25 * 8 * 4)
+    parts = bench(pending_bytes=2 * 2 * 25 * 8 * 4)
 
     def counted() -> int:
         return parts.watch.report.sites[LAYER, "pre"].totals.elements // 8 if (LAYER, "pre") in parts.watch.report.sites else 0
@@ -143,7 +143,7 @@ def test_rows_that_cannot_be_counted_are_let_go_of(bench: Callable[..., Bench]) 
 
 def test_rows_wait_no_longer_than_a_scrape(bench: Callable[..., Bench]) -> None:
     """Few rows are counted all the same after fifteen seconds, and where little memory is set aside for them, sooner."""
-    for settings, waits in (({"window_seconds": None}, 15), ({"pending_bytes": 4 * 2 * 8 * 4 * 10}, 0)):
+    for settings, waits in (({"window_seconds": None}, 15), ({"pending_bytes": 2 * 2 * 8 * 4 * 10}, 0)):
         parts = bench(**settings)
         parts.serve(rows=10)
         for second in range(16):

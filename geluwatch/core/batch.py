@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from geluwatch.records import Rows
 
-WORTH_COUNTING = 1 << 24
-"""Bytes of rows that are counted together: sixteen megabytes, so that they are no burden while they wait."""
+WORTH_COUNTING = 1 << 25
+"""Bytes of rows that are counted together: thirty-two megabytes, so that they are no burden while they wait."""
 
 LONGEST_WAIT = 15.0
 """Seconds for which rows wait at most: a scrape's interval, for counters that stand still look like traffic that has ended."""

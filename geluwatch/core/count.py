@@ -60,7 +60,8 @@ def _patterns(values: Patterns, kept: int, *, has_deep: bool) -> tuple[Patterns,
     chunk = max(_CHUNK, dense.size)
     for start in range(0, values.size, chunk):
         part = values[start : start + chunk]
-        dense += np.bincount(part >> np.uint32(32 - kept), minlength=dense.size)
+        counts = np.bincount(part >> np.uint32(32 - kept))
+        dense[: counts.size] += counts
         if has_deep:
             inside = part - _DEEP_FIRST
             inside = inside.take(np.flatnonzero(inside < _DEEP_SIZE))  # by index: a mask stalls on values in random order
@@ -68,7 +69,7 @@ def _patterns(values: Patterns, kept: int, *, has_deep: bool) -> tuple[Patterns,
     if has_deep:
         dense[lattice.DEEP[0] : lattice.DEEP[1]] = 0
     near_zero = _near_zero(values, dense, kept)
-    occupied, deeper = np.flatnonzero(dense), np.flatnonzero(deep)
+    occupied, deeper = np.flatnonzero(dense != 0), np.flatnonzero(deep)
     patterns = [
         occupied.astype(np.uint32) << np.uint32(32 - kept),
         (deeper.astype(np.uint32) << _DEEP_SHIFT) + _DEEP_FIRST,
@@ -83,5 +84,5 @@ def _near_zero(values: Patterns, dense: Ints, kept: int) -> Patterns:
     if not dense[0] and not dense[signs]:
         return np.empty(0, np.uint32)
     dense[[0, signs]] = 0
-    near_zero: Patterns = values[(values & np.uint32(0x7FFFFFFF)) >> np.uint32(32 - kept) == 0]
+    near_zero: Patterns = values.take(np.flatnonzero((values & np.uint32(0x7FFFFFFF)) < np.uint32(1 << (32 - kept))))
     return near_zero

@@ -36,20 +36,20 @@ def empty(bits: int = lattice.SINGLE_BITS) -> Histogram:
     return Histogram(bits, np.empty(0, np.int32), np.empty(0, np.int64))
 
 
-def from_values(values: npt.ArrayLike, dtype: str = "float32") -> Histogram:
+def from_values(values: npt.ArrayLike, dtype: str = "float32", *, finite: bool = False) -> Histogram:
     """Count values.
 
     Args:
         values: Any shape; taken as float32, in which every float16 and bfloat16 value is exact.
         dtype: The dtype the values had in the model; it decides the resolution.
+        finite: Whether they are known to be finite, all of them.
     """
     flat = np.ascontiguousarray(values, dtype=np.float32).reshape(-1)
     bits = lattice.bits_for(dtype)
-    finite = np.isfinite(flat)
-    if finite.all():
+    if finite or (known := np.isfinite(flat)).all():
         # Read off the values, not off the dtype: the two sides of a GELU may differ in dtype, and only one is reported.
         return Histogram(bits, *by_cell(flat, bits), lossless=lattice.on_lattice(flat, bits))
-    kept, rest = flat[finite], flat[~finite]
+    kept, rest = flat[known], flat[~known]
     nan, posinf = int(np.isnan(rest).sum()), int((rest == np.inf).sum())
     return Histogram(bits, *by_cell(kept, bits), nan, posinf, rest.size - nan - posinf, lattice.on_lattice(kept, bits))
 

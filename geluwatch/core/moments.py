@@ -21,19 +21,27 @@ def empty(channels: int) -> Moments:
 
 def from_rows(rows: npt.NDArray[np.floating]) -> Moments:
     """Return the moments of rows of shape (n, C); a row with a non-finite value is left out whole."""
-    finite = np.isfinite(rows)
-    kept = rows if finite.all() else rows[finite.all(axis=1)]
-    if not len(kept):
+    mean = _means(rows)
+    # A sum of float32 values cannot overflow a float64: a finite mean says the same of them all as a look at each, for nothing.
+    if not np.isfinite(mean).all():
+        rows = rows[np.isfinite(rows).all(axis=1)]
+        mean = _means(rows)
+    if not len(rows):
         return empty(rows.shape[1])
-    mean = kept.sum(axis=0, dtype=np.float64) / len(kept)
     m2 = np.zeros(rows.shape[1])
     # Temporaries the size of all rows would cost ten times the arithmetic.
-    deviations = np.empty((min(_BLOCK, len(kept)), rows.shape[1]))
-    for start in range(0, len(kept), _BLOCK):
-        block = kept[start : start + _BLOCK]
+    deviations = np.empty((min(_BLOCK, len(rows)), rows.shape[1]))
+    for start in range(0, len(rows), _BLOCK):
+        block = rows[start : start + _BLOCK]
         squares = np.subtract(block, mean, out=deviations[: len(block)])
         m2 += np.square(squares, out=squares).sum(axis=0)
-    return Moments(len(kept), mean, m2)
+    return Moments(len(rows), mean, m2)
+
+
+def _means(rows: npt.NDArray[np.floating]) -> Floats:
+    with np.errstate(invalid="ignore"):  # infinities of both signs
+        sums: Floats = rows.sum(axis=0, dtype=np.float64)
+    return sums / max(len(rows), 1)
 
 
 def merge(parts: Iterable[Moments]) -> Moments:

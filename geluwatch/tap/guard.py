@@ -34,13 +34,26 @@ def suspicious(values: torch.Tensor) -> bool:
     return total - total != 0.0
 
 
+def plainly_finite(values: torch.Tensor) -> bool:
+    """Return whether a CPU tensor without a graph is finite by the look that takes fewest calls; False says nothing.
+
+    Between two GELUs the code of each function called here leaves every cache, so one call less counts for more than the
+    values themselves: this sum takes half the time of the quicker one of `suspicious`, with what that has to ask before.
+    """
+    total = values.sum().item()
+    return total - total == 0.0
+
+
 def suspicious_column(output: torch.Tensor) -> bool:
     """Return whether the first output column of a dense layer is non-finite anywhere.
 
     One non-finite input element makes every output of its row non-finite (NaN times anything, Inf times zero and
     Inf minus Inf are NaN), so a single column speaks for the whole input.
     """
-    total = output.detach().select(-1, 0).sum(dtype=torch.float32).item()
+    column = (output.detach() if output.requires_grad else output).select(-1, 0)
+    if plainly_finite(column):
+        return False
+    total = column.sum(dtype=torch.float32).item()  # in 16 bits many finite values have too large a sum
     return total - total != 0.0
 
 

@@ -8,7 +8,7 @@ instead of all of them. Where that layer does not come, the output is looked at 
 from __future__ import annotations
 
 from time import perf_counter
-from typing import Any, TypeGuard
+from typing import Any
 
 import torch
 from torch import nn
@@ -50,28 +50,25 @@ def see(tap: Tap, state: ThreadState, site: int, args: tuple[Any, ...], output: 
         failed(tap, "guard", site, args, output, error)
 
 
-def plainly_finite(tap: Tap, site: int, output: Any) -> bool:
-    """Return whether a call in a plain pass gave nothing that is not finite, so that nothing is left to do; False says nothing.
+def plainly(tap: Tap, site: int, args: tuple[Any, ...], output: Any, *, training: bool) -> bool:
+    """Do what is to be done of a call in a plain pass, and return whether that was all; where not, nothing has been done.
 
-    This is the way of nearly every call. Between two GELUs the weights of a layer go through every cache, so what takes
-    few lines in few functions is several times cheaper than the same in many.
+    This is the way of nearly every call: it gave something finite, or something large that is left to its consumer. Between
+    two GELUs the weights of a layer go through every cache, so what takes few lines in few functions is several times
+    cheaper than the same in many.
     """
     try:
         state = tap.local.state
-        return (
-            state.plain
-            and state.pending is None
-            and site in tap.called
-            and type(output) is torch.Tensor
-            and output.is_cpu
-            and not output.requires_grad
-            and output.numel() < LARGE
-            and not dispatch_modes()
-            and not function_modes()
-            and not guard.suspicious(output)
-        )
+        if not (state.plain and state.pending is None and site in tap.called and type(output) is torch.Tensor and output.is_cpu):
+            return False
+        if output.numel() < LARGE:
+            return not output.requires_grad and not dispatch_modes() and not function_modes() and guard.plainly_finite(output)
+        if site not in tap.relayed or (site, training) in tap.missed or transformed(output) or output.is_nested:
+            return False
+        state.pending = Pending(site, training, version(args[0]), version(output), args[0], output)
     except Exception:  # noqa: BLE001  # it comes again in the long way, where it is counted
         return False
+    return True
 
 
 def see_overwritten(tap: Tap, state: ThreadState, site: int, output: torch.Tensor, kept: Kept | None) -> None:
@@ -175,11 +172,18 @@ def failed(tap: Tap, part: str, site: int, args: tuple[Any, ...], output: Any, e
     tap.breaker.trip(part, error)
 
 
-def dense(module: nn.Module) -> TypeGuard[nn.Linear]:
+def dense(module: nn.Module) -> bool:
     """Return whether a module is a plain floating-point dense layer, in which a non-finite input cannot get lost."""
-    if type(module) is not nn.Linear or "forward" in module.__dict__ or not module.out_features:
+    kind = type(module)
+    if (kind is not nn.Linear and not _transposed(kind)) or "forward" in module.__dict__:
         return False
-    return type(module.weight) is nn.Parameter and module.weight.is_floating_point()
+    weight = module._parameters.get("weight")  # noqa: SLF001  # by name it is searched for in three places
+    return type(weight) is nn.Parameter and weight.is_floating_point() and weight.numel() > 0
+
+
+def _transposed(kind: type[nn.Module]) -> bool:
+    """Return whether a class is the dense layer of GPT-2, a linear one whose weights lie the other way round."""
+    return kind.__name__ == "Conv1D" and kind.__module__.startswith("transformers.")
 
 
 def version(tensor: torch.Tensor) -> int | None:

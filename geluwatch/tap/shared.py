@@ -62,7 +62,7 @@ class Tap:
         self.profiling = Profiling(self.breaker)
         self.inputs = Reservoir(config.capture_inputs) if config.capture_inputs else None
         self.learning = True
-        self.consumers: WeakValueDictionary[int, nn.Linear] = WeakValueDictionary()
+        self.consumers: WeakValueDictionary[int, nn.Module] = WeakValueDictionary()
         """The dense layer that takes a site's output as it is, by site."""
         self.large: set[int] = set()
         """Sites with outputs large enough to be left to that layer."""

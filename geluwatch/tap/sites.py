@@ -64,7 +64,7 @@ class SiteHook(Hook):
         super().__init__(tap)
         self.site, self.shared = site, shared
         self.brief = type(self) is SiteHook and not shared and not tap.clips[site]
-        """Whether a finite output is all that has to be known of a call in a plain pass."""
+        """Whether a finite output, or one that is left to its consumer, is all that has to be known of a call in a plain pass."""
         self.token = compiled.token_of(self, tap.config)
 
     def __call__(self, module: nn.Module, args: tuple[Any, ...], output: Any) -> None:
@@ -74,7 +74,7 @@ class SiteHook(Hook):
             if compiled.can_speak(self.token, args, output):
                 torch.ops.geluwatch.speak(self.token, args[0], output)
             return
-        if self.brief and look.plainly_finite(self.tap, self.site, output):
+        if self.brief and look.plainly(self.tap, self.site, args, output, training=module.training):
             return
         self.called(args, output, training=module.training, relay=True)
 

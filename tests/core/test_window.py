@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 from geluwatch.core import histogram
-from geluwatch.core.window import WindowBuilder, merge_nonfinite, merge_points, observe, observe_rows
+from geluwatch.core.window import COUNTED_CHANNELS, WindowBuilder, merge_nonfinite, merge_points, observe, observe_rows
 from geluwatch.records import Drained, Nonfinite, PointWindow, Rows
 
 LAYER = "encoder.0.act"
@@ -63,6 +63,39 @@ def test_strided_rows_are_observed_like_contiguous_ones() -> None:
     """A view of every other row and channel gives what its copy gives."""
     values = np.random.default_rng(0).normal(size=(60, 8)).astype(np.float32)
     assert_same(observe(values[::2, 1::2].copy(), "float32"), observe(values[::2, 1::2], "float32"))
+
+
+@given(rows=st.integers(1, 3000), width=st.sampled_from([1025, 1536, 3072, 11008]))
+def test_of_wide_layers_as_many_values_are_counted_as_of_narrow_ones(rows: int, width: int) -> None:
+    """The moments are of every row; the histogram and the sums are of the same part of them, which is never empty."""
+    values = np.zeros((rows, width), np.float32)
+    values += np.arange(rows, dtype=np.float32)[:, None] - rows // 2
+    seen = observe(values, "float32")
+    counted = seen.histogram.finite / width
+    assert rows == seen.moments.rows
+    assert seen.moments.mean[0] == pytest.approx(values[:, 0].mean(dtype=np.float64), abs=1e-9)
+    assert counted == pytest.approx(rows * COUNTED_CHANNELS / width, abs=3.0)
+    assert counted >= 1
+    chosen = values[np.isin(histogram.from_values(values[:, 0]).cells, seen.histogram.cells), 0] if rows < 250 else None
+    if chosen is not None:
+        assert seen.squares == pytest.approx(width * np.square(chosen, dtype=np.float64).sum(), rel=1e-12)
+        assert seen.abs_sum_pos - seen.abs_sum_neg == pytest.approx(width * chosen.sum(dtype=np.float64), rel=1e-12, abs=1e-9)
+
+
+@pytest.mark.parametrize("period", [2, 3, 8, 16, 34, 55, 64])
+def test_no_place_in_a_pass_is_counted_more_than_others(period: int) -> None:
+    """Rows that come in passes of one length, in batches of one length, are counted alike wherever in its pass a row lies."""
+    rng, width, passes, batches = np.random.default_rng(0), 3072, 6, 120
+    seen = np.zeros(period)
+    for _ in range(batches):
+        values = np.zeros((passes * period, width), np.float32)
+        values[:, 1] = np.tile(np.arange(period) + 1.0, passes)
+        values[:, 0] = rng.normal(0, 1e-3, len(values))
+        counted = observe(values, "float32").histogram
+        cells = histogram.from_values(np.arange(period, dtype=np.float32) + 1.0).cells
+        seen += [counted.counts[counted.cells == cell].sum() for cell in cells]
+    expected = batches * passes * COUNTED_CHANNELS / width
+    assert seen == pytest.approx(np.full(period, expected), rel=0.25)
 
 
 @given(sizes=st.lists(st.integers(0, 90), min_size=1, max_size=25), seed=st.integers(0, 2**31))

@@ -56,6 +56,33 @@ def test_large_outputs_are_looked_at_through_their_consumer_alone(
     assert {"suspicious": 0, "suspicious_column": 2} == through_consumers
 
 
+def test_the_dense_layer_of_gpt2_is_a_consumer(through_consumers: dict[str, int], attach: Callable[..., Any]) -> None:
+    """A dense layer with its weights the other way round stands for a GELU like any other, and a NaN before it is counted as one."""
+    transposed = pytest.importorskip("transformers.pytorch_utils").Conv1D
+    model = nn.Sequential(transposed(16, 8), nn.GELU(), transposed(8, 16))
+    watch = attach(model)
+    x = torch.randn(4, 8)
+    learn(model, watch, through_consumers, x)
+    model(x)
+    assert {"suspicious": 0, "suspicious_column": 1} == through_consumers
+    x[2] = math.nan
+    model(x)
+    seen = watch.flush().totals.nonfinite["1"]
+    assert (1, {("pre", "nan"): 16}) == (seen.forwards, seen.elements)
+
+
+def test_a_class_that_is_only_called_conv1d_is_no_consumer() -> None:
+    """What a class of the user's computes is not known by its name."""
+
+    class Conv1D(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.weight = nn.Parameter(torch.ones(2, 2))
+
+    assert not look.dense(Conv1D())
+    assert not look.dense(nn.Conv1d(2, 2, 1))
+
+
 def test_consumers_are_learnt_from_a_small_pass_too(
     through_consumers: dict[str, int], monkeypatch: pytest.MonkeyPatch, attach: Callable[..., Any], block: Callable[..., Any]
 ) -> None:

@@ -130,7 +130,7 @@ def test_a_plain_pass_runs_nothing_for_evidence(attach: Callable[..., Any], bloc
     """Where nothing is wrong, a pass that gives no rows runs the sum that is the guard, once a GELU, and no other operation."""
     model, x = nn.Sequential(block(), block()).eval(), torch.randn(4, 8)
     with torch.no_grad():
-        bare, looks = operations(lambda: model(x)), operations(lambda: [guard.suspicious(model[0].up(x)) for _ in model])
+        bare, looks = operations(lambda: model(x)), operations(lambda: [guard.plainly_finite(model[0].up(x)) for _ in model])
         looks -= operations(lambda: [model[0].up(x) for _ in model])
         watch = attach(model, cost_budget=1e-9, incident_inputs=True)
         for _ in range(4):

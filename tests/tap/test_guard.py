@@ -115,6 +115,15 @@ def test_a_sum_that_overflows_is_no_hit(dtype: torch.dtype, attach: Callable[...
     assert (2, 0, {}) == (totals.forwards, totals.nonfinite_forwards, totals.nonfinite)
 
 
+def test_a_column_whose_sum_overflows_in_16_bits_is_no_suspicion() -> None:
+    """A column of a dense layer in half precision may have a sum beyond the largest half; it is finite all the same."""
+    column = torch.full((8, 2), 6e4, dtype=torch.float16)
+    assert not guard.plainly_finite(column[:, 0])
+    assert not guard.suspicious_column(column)
+    column[3, 0] = math.inf
+    assert guard.suspicious_column(column)
+
+
 class Overflows(nn.Module):
     """A GELU that makes an infinity of its own: the cube overflows, and the product with zero is NaN."""
 
