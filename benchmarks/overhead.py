@@ -9,10 +9,10 @@ one of five) does a block of steps, in random order, and once more in the revers
 time per step to that of the bare model in the same round. The median over rounds is given with a bootstrap interval of 95 %.
 
 The agent has a quarter of the time for its own. It captures the rows of a default window in a minute of that, so that a
-pass costs what it costs in service. Its background thread works on whoever's time it is: so its processor time, and that
-of a scrape every fifteen seconds, is measured by the thread's own clock, brought to a minute of service, and added in
-full, as if the model always waited for it. Back-off is disabled (`cost_budget=None`). A row is unresolved where its
-interval holds the target.
+pass costs what it costs in service. Its background thread works on whoever's time it is: so what it takes is measured
+apart, on the same model in service with the default settings, for a minute behind the rounds: its processor time by the
+thread's own clock, and that of a scrape every fifteen seconds, are added in full, as if the model always waited for them.
+Back-off is disabled (`cost_budget=None`). A row is unresolved where its interval holds the target.
 """
 
 from __future__ import annotations
@@ -36,9 +36,9 @@ import charts
 import numpy as np
 import stamp
 import torch
-from contenders import RIVALS, SHARE_OF_TIME, Compiled, Contenders, Switched
+from contenders import RIVALS, Compiled, Contenders, Switched
 from torch import nn
-from work import COMPILED, COUNTED, WORK, gelus
+from work import COMPILED, COUNTED, WORK, Step, gelus
 
 import geluwatch
 
@@ -46,6 +46,7 @@ RESULTS = stamp.ROOT / "benchmarks" / "results"
 BLOCK_SECONDS = 0.08
 """Least duration of a block of steps."""
 SCRAPE_SECONDS = 15.0
+SETTLING_SECONDS, SERVICE_SECONDS = 15.0, 75.0
 DEAR = 0.2
 """Share of a step from which a rival is dear."""
 RIVALS_EVERY = 5
@@ -53,23 +54,18 @@ RIVALS_EVERY = 5
 
 
 class Background:
-    """The processor time of the agent's background thread, and what a scrape of it takes.
+    """The processor time of an agent's background thread, and what a scrape of it takes."""
 
-    What it takes with rows beyond what it takes without, which the guard's own watch shows, is that of a quarter of a
-    service's rows.
-    """
-
-    def __init__(self, watch: geluwatch.Watch, idle: geluwatch.Watch) -> None:
+    def __init__(self, watch: geluwatch.Watch) -> None:
         self._url = f"{watch.serve()}/metrics"
-        # Nobody else has to know the thread.
-        self._clocks = [time.pthread_getcpuclockid(each._background._thread.ident) for each in (watch, idle)]  # noqa: SLF001
-        self._began, self._from = time.perf_counter(), [time.clock_gettime(clock) for clock in self._clocks]
-        self._next, self.scrapes, self._scraping = 0.0, 0, 0.0
+        self._clock = time.pthread_getcpuclockid(watch._background._thread.ident)  # noqa: SLF001  # nobody else has to know the thread
+        self._began, self._from = time.perf_counter(), time.clock_gettime(self._clock)
+        self._next, self.scrapes, self._scraping = self._began + SCRAPE_SECONDS, 0, 0.0
 
     def scrape_if_due(self) -> None:
         """Read the metrics every so often."""
         if time.perf_counter() >= self._next:
-            self._next = time.perf_counter() + SCRAPE_SECONDS
+            self._next += SCRAPE_SECONDS
             began = time.process_time()
             with urllib.request.urlopen(self._url) as answer:
                 answer.read()
@@ -78,10 +74,39 @@ class Background:
 
     @property
     def share(self) -> float:
-        """Processor time a second of service."""
-        wall = time.perf_counter() - self._began
-        agent, idle = (time.clock_gettime(clock) - before for clock, before in zip(self._clocks, self._from, strict=True))
-        return (idle + max(agent - idle, 0.0) / SHARE_OF_TIME + self._scraping) / wall
+        """Processor time a second."""
+        return (time.clock_gettime(self._clock) - self._from + self._scraping) / (time.perf_counter() - self._began)
+
+
+@dataclass(frozen=True)
+class Service:
+    """What the agent is in service, with the default settings."""
+
+    background: float
+    """Share of the time that its thread and the scrapes take."""
+    rows_per_minute: float
+    windows: int
+    scrapes: int
+
+
+def in_service(model: nn.Module, step: Step) -> Service:
+    """Return what the background takes while a model, on which there is nothing else, works for a minute and a quarter."""
+    with geluwatch.attach(model, name="service", config=geluwatch.Config(cost_budget=None)) as watch:
+        work_for(step, SETTLING_SECONDS)  # the first rows come quicker than those that follow
+        before, background, began = watch.flush(), Background(watch), time.perf_counter()
+        work_for(step, SERVICE_SECONDS, background.scrape_if_due)
+        after, minutes = watch.flush(), (time.perf_counter() - began) / 60
+        key = next(key for key in after.sites if key[1] == "pre")
+        counted = after.sites[key].totals.elements - before.sites[key].totals.elements
+        return Service(background.share, counted / minutes, after.totals.windows - before.totals.windows, background.scrapes)
+
+
+def work_for(step: Step, seconds: float, between: Step = lambda: None) -> None:
+    """Do steps for some time."""
+    began = time.perf_counter()
+    while time.perf_counter() - began < seconds:
+        step()
+        between()
 
 
 ROWS = (*WORK, *(name + COMPILED for name in WORK))
@@ -132,7 +157,7 @@ class Row:
 
 def measure(name: str, seconds: float) -> Row:
     """Return one row, whose agent sees so many seconds go by."""
-    make = WORK[name.removesuffix(COMPILED)][0]
+    make, work, texts, tokens = WORK[name.removesuffix(COMPILED)]
     peaks = [peak_mib(name, watched=watched) for watched in (False, True)]
     torch.manual_seed(0)
     model = make()
@@ -144,25 +169,28 @@ def measure(name: str, seconds: float) -> Row:
         began = time.perf_counter()
         bare()
         steps = max(1, round(BLOCK_SECONDS / (time.perf_counter() - began)))
-        background = Background(contenders.watch, contenders.idle)
+        scraped = Background(contenders.watch)
         before, began = contenders.watch.flush(), time.perf_counter()
         while time.perf_counter() - began < seconds:
             rounds.append(contenders.round(steps, rivals=len(rounds) % RIVALS_EVERY == 0))
-            background.scrape_if_due()
+            scraped.scrape_if_due()
             print(f"\r{name}: {time.perf_counter() - began:4.0f} of {seconds:.0f} s, {len(rounds)} rounds ", end="", file=sys.stderr)
-        after, share, wall = contenders.watch.flush(), background.share, time.perf_counter() - began
+        after = contenders.watch.flush()
         contenders.switch("none")
     print(file=sys.stderr)
+    # Eager where the row is compiled: the same rows are counted.
+    service = in_service(model, work(model, texts, tokens))
     figures = {
-        contender: figure([each[contender] / each["none"] - 1 for each in rounds if contender in each], share * (contender == "agent"))
+        contender: figure(
+            [each[contender] / each["none"] - 1 for each in rounds if contender in each], service.background * (contender == "agent")
+        )
         for contender in contenders.names
         if contender != "none"
     }
-    key = next(key for key in after.sites if key[1] == "pre")
-    rows = (after.sites[key].totals.elements - before.sites[key].totals.elements) / COUNTED[make]
     return Row(
         name, len(gelus(model)), 1e3 * statistics.median(each["none"] for each in rounds), len(rounds),
-        after.totals.windows - before.totals.windows, background.scrapes, 60 * rows / wall / SHARE_OF_TIME, *peaks, figures,
+        after.totals.windows - before.totals.windows + service.windows, scraped.scrapes + service.scrapes,
+        service.rows_per_minute / COUNTED[make], *peaks, figures,
     )  # fmt: skip
 
 
