@@ -87,7 +87,7 @@ class RootBegin(Hook):
         if self.ear.has_fused or ((state.sampled or tap.learning) and tap.hears and self._may_listen(state, module)):
             functional.begin(state, self.ear)
             state.timed = state.sampled
-        state.plain = not (state.sampled or state.listening or tap.learning or tap.compiled or tap.gradients or tap.breaker.disabled)
+        state.plain = not (state.sampled or state.listening or tap.learning or tap.gradients or tap.breaker.disabled)
 
     def _may_listen(self, state: ThreadState, module: nn.Module | None) -> bool:
         """Return whether this pass may be listened to although others are not.

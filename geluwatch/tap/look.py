@@ -50,22 +50,26 @@ def see(tap: Tap, state: ThreadState, site: int, args: tuple[Any, ...], output: 
         failed(tap, "guard", site, args, output, error)
 
 
-def plainly(tap: Tap, site: int, args: tuple[Any, ...], output: Any, *, training: bool) -> bool:
+def plainly(tap: Tap, site: int, args: tuple[Any, ...], output: Any, *, training: bool, relay: bool = True) -> bool:
     """Do what is to be done of a call in a plain pass, and return whether that was all; where not, nothing has been done.
 
     This is the way of nearly every call: it gave something finite, or something large that is left to its consumer. Between
     two GELUs the weights of a layer go through every cache, so what takes few lines in few functions is several times
-    cheaper than the same in many.
+    cheaper than the same in many. The arguments are those of `see`.
     """
     try:
         state = tap.local.state
         if not (state.plain and state.pending is None and site in tap.called and type(output) is torch.Tensor and output.is_cpu):
             return False
         if output.numel() < LARGE:
-            return not output.requires_grad and not dispatch_modes() and not function_modes() and guard.plainly_finite(output)
-        if site not in tap.relayed or (site, training) in tap.missed or transformed(output) or output.is_nested:
+            if output.requires_grad or dispatch_modes() or function_modes() or not guard.plainly_finite(output):
+                return False
+        elif not relay or site not in tap.relayed or (site, training) in tap.missed or transformed(output) or output.is_nested:
             return False
-        state.pending = Pending(site, training, version(args[0]), version(output), args[0], output)
+        else:
+            state.pending = Pending(site, training, version(args[0]), version(output), args[0], output)
+        if tap.compiled:
+            state.met.add(site)
     except Exception:  # noqa: BLE001  # it comes again in the long way, where it is counted
         return False
     return True

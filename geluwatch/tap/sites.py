@@ -83,7 +83,8 @@ class SiteHook(Hook):
         if not self.tap.closed and not rerun():
             self.tap.follow_traces()
             self.tap.state().inside = False
-            self.called((first,), second, training=False, relay=False)
+            if not (self.brief and look.plainly(self.tap, self.site, (first,), second, training=False, relay=False)):
+                self.called((first,), second, training=False, relay=False)
 
     def called(self, args: tuple[Any, ...], output: Any, *, training: bool, relay: bool) -> None:
         """Watch a call."""
