@@ -135,7 +135,7 @@ LOSS_SCALE = Metric("geluwatch_loss_scale", "gauge", "The loss scaler's scale.",
 
 # Distribution since attach
 VALUES = Metric("geluwatch_activation_value", "histogram", "Sampled activation values at equal edges everywhere; the +Inf bucket counts all but NaN.", "1", _POINT, profile="standard")
-ELEMENTS = Metric("geluwatch_elements", "counter", "Sampled elements, non-finite ones included.", "{element}", _POINT, profile="standard")
+ELEMENTS = Metric("geluwatch_elements", "counter", "Sampled elements that were counted, non-finite ones included; of rows wider than 1,024 channels a part is.", "{element}", _POINT, profile="standard")
 ABS_SUM = Metric("geluwatch_activation_abs_sum", "counter", "Sum of the magnitudes of the sampled finite values of one sign; pos minus neg is the sum.", "1", ("layer", "point", "sign"), profile="standard")
 SQUARES = Metric("geluwatch_activation_squares", "counter", "Sum of the squares of the sampled finite values.", "1", _POINT, profile="standard")
 

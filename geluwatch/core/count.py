@@ -1,4 +1,4 @@
-"""Counting values by cell: the loop over every captured value, in a few vector operations a chunk.
+"""Counting values by cell: the loop over every value that is counted, in a few vector operations a chunk.
 
 Values are counted by leading bits of their patterns as they stand, and only occupied patterns turned into cells: an
 order of magnitude quicker than turning every value into a cell. The few values that such a count cannot tell apart

@@ -90,7 +90,7 @@ class Monitor:
         self._last_forward = drained.last_forward or self._last_forward
         self._disabled = drained.disabled
         self._usage = drained.usage or self._usage
-        points = observe_rows(drained.rows)
+        points = observe_rows(drained.rows, self._builder.rows)
         self._builder.gather(points)
         for key, seen in points.items():
             self._points[key] = add_point(self._points.get(key, PointTotals()), key, seen)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
 
 import numpy as np
@@ -19,11 +19,17 @@ window's shares, quantiles and distances are known from half a million values as
 _GOLDEN, _TURN = 0x9E3779B9, 1 << 32
 
 
-def observe(values: npt.NDArray[np.float32], dtype: str) -> PointWindow:
-    """Return the statistics of captured rows of shape (n, C) whose tensor had the given dtype."""
+def observe(values: npt.NDArray[np.float32], dtype: str, before: int = 0) -> PointWindow:
+    """Return the statistics of captured rows.
+
+    Args:
+        values: Shape (n, C).
+        dtype: The dtype that their tensor had.
+        before: Rows of the same window that came before them.
+    """
     by_channel = moments.from_rows(values)
     finite = by_channel.rows == len(values)
-    counted = _counted(values)
+    counted = _counted(values, before, finite=finite)
     if finite and counted is values:
         kept = values
         total = float(by_channel.rows * by_channel.mean.sum())
@@ -35,20 +41,21 @@ def observe(values: npt.NDArray[np.float32], dtype: str) -> PointWindow:
     return PointWindow(histogram.from_values(counted, dtype, finite=finite), by_channel, *_sides(kept, total), squares)
 
 
-def _counted(values: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
-    """Return the rows (m, C) whose values are counted, at least one where there is any.
+def _counted(values: npt.NDArray[np.float32], before: int, *, finite: bool) -> npt.NDArray[np.float32]:
+    """Return the values that are counted: all rows (n, C) as they are, or of wide ones (m,), with the smallest and the largest of all.
 
     Every so many rows might be the same token of each pass. Of the multiples of the golden ratio, less their integer parts, a
-    share s lies below s, evenly over any stretch of them (Weyl 1916); where they begin is drawn from the values themselves,
-    so that the same rows are counted whenever these come, and others of other values.
+    share s lies below s, evenly over any stretch of them (Weyl 1916): so a row is counted for its number in the window.
     """
     rows, channels = values.shape
     if not rows or channels <= COUNTED_CHANNELS:
         return values
-    begin = int(values[0, 0].view(np.uint32)) * _GOLDEN % _TURN
-    places = np.arange(rows, dtype=np.uint32) * np.uint32(_GOLDEN) + np.uint32(begin)
-    chosen = places < np.uint32(_TURN * COUNTED_CHANNELS // channels)
-    return values[chosen] if chosen.any() else values[:1]
+    places = np.arange(before, before + rows, dtype=np.uint32) * np.uint32(_GOLDEN)
+    counted = values[places < np.uint32(_TURN * COUNTED_CHANNELS // channels)].reshape(-1)
+    known, inside = (values, counted) if finite else (each[np.isfinite(each)] for each in (values, counted))
+    # Headroom, and what no GELU gives, may be in a single value; one that is counted already is not counted twice.
+    ends, taken = ((each.min(), each.max()) if each.size else () for each in (known, inside))
+    return np.concatenate([counted, np.array([each for each in dict.fromkeys(ends) if each not in taken], np.float32)])
 
 
 def _sides(values: npt.NDArray[np.float32], total: float) -> tuple[float, float]:
@@ -93,15 +100,20 @@ def merge_nonfinite(left: Mapping[str, Nonfinite], right: Mapping[str, Nonfinite
     return merged
 
 
-def observe_rows(rows: Iterable[Rows]) -> dict[PointKey, PointWindow]:
-    """Return the statistics of captured rows by (layer, point); rows of one layer and dtype are counted in one go."""
+def observe_rows(rows: Iterable[Rows], before: Callable[[PointKey], int] = lambda _: 0) -> dict[PointKey, PointWindow]:
+    """Return the statistics of captured rows by (layer, point); rows of one layer and dtype are counted in one go.
+
+    Args:
+        rows: The rows.
+        before: Returns how many of a (layer, point) their window has already.
+    """
     grouped: dict[tuple[str, str, int], list[Rows]] = {}
     for item in rows:
         grouped.setdefault((item.layer, item.dtype, item.pre.shape[1]), []).append(item)
     found: dict[PointKey, PointWindow] = {}
     for (layer, dtype, _), items in grouped.items():
         for key, arrays in (((layer, "pre"), [i.pre for i in items]), ((layer, "post"), [i.post for i in items])):
-            seen = observe(np.concatenate(arrays) if len(arrays) > 1 else arrays[0], dtype)
+            seen = observe(np.concatenate(arrays) if len(arrays) > 1 else arrays[0], dtype, before(key))  # type: ignore[arg-type]
             found[key] = merge_points([found[key], seen]) if key in found else seen  # type: ignore[index]  # the key's literal
     return found
 

@@ -75,7 +75,7 @@ class Moments:
 
 @dataclass(frozen=True, slots=True)
 class PointWindow:
-    """What one window saw at one (site, point)."""
+    """What one window saw at one (site, point): the moments are of every row, the rest of those values that were counted."""
 
     histogram: Histogram
     moments: Moments

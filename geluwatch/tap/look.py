@@ -59,10 +59,13 @@ def plainly(tap: Tap, site: int, args: tuple[Any, ...], output: Any, *, training
     """
     try:
         state = tap.local.state
-        if not (state.plain and state.pending is None and site in tap.called and type(output) is torch.Tensor and output.is_cpu):
+        # Modes first, for a user's would see what is asked of a tensor.
+        if not (state.plain and state.pending is None and site in tap.called) or dispatch_modes() or function_modes():
+            return False
+        if type(output) is not torch.Tensor or not output.is_cpu:
             return False
         if output.numel() < LARGE:
-            if output.requires_grad or dispatch_modes() or function_modes() or not guard.plainly_finite(output):
+            if output.requires_grad or not guard.plainly_finite(output):
                 return False
         elif not relay or site not in tap.relayed or (site, training) in tap.missed or transformed(output) or output.is_nested:
             return False

@@ -96,7 +96,7 @@ class ThreadState:
         self.mask_read = False
         self.sampled = False
         self.plain = False
-        """Whether nothing is to be done in the pass under way but to look whether what a GELU gave is finite."""
+        """Whether all there is to do in the pass under way is to look whether what a GELU gave is finite, now or behind its consumer."""
         self.indices: dict[torch.Size, torch.Tensor | Choice] = {}
         self.spent = 0.0
         self.had = self.taken = 0.0

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from geluwatch.core import histogram
+from geluwatch.core import gross, histogram, lattice
 from geluwatch.core.window import COUNTED_CHANNELS, WindowBuilder, merge_nonfinite, merge_points, observe, observe_rows
 from geluwatch.records import Drained, Nonfinite, PointWindow, Rows
 
@@ -65,37 +65,60 @@ def test_strided_rows_are_observed_like_contiguous_ones() -> None:
     assert_same(observe(values[::2, 1::2].copy(), "float32"), observe(values[::2, 1::2], "float32"))
 
 
-@given(rows=st.integers(1, 3000), width=st.sampled_from([1025, 1536, 3072, 11008]))
-def test_of_wide_layers_as_many_values_are_counted_as_of_narrow_ones(rows: int, width: int) -> None:
-    """The moments are of every row; the histogram and the sums are of the same part of them, which is never empty."""
-    values = np.zeros((rows, width), np.float32)
-    values += np.arange(rows, dtype=np.float32)[:, None] - rows // 2
-    seen = observe(values, "float32")
-    counted = seen.histogram.finite / width
-    assert rows == seen.moments.rows
-    assert seen.moments.mean[0] == pytest.approx(values[:, 0].mean(dtype=np.float64), abs=1e-9)
-    assert counted == pytest.approx(rows * COUNTED_CHANNELS / width, abs=3.0)
-    assert counted >= 1
-    chosen = values[np.isin(histogram.from_values(values[:, 0]).cells, seen.histogram.cells), 0] if rows < 250 else None
-    if chosen is not None:
-        assert seen.squares == pytest.approx(width * np.square(chosen, dtype=np.float64).sum(), rel=1e-12)
-        assert seen.abs_sum_pos - seen.abs_sum_neg == pytest.approx(width * chosen.sum(dtype=np.float64), rel=1e-12, abs=1e-9)
+def wide(rows: int, width: int) -> np.ndarray:
+    """Rows (rows, width) of which each holds its number, from 1 on."""
+    return np.repeat(np.arange(1, rows + 1, dtype=np.float32)[:, None], width, axis=1)
+
+
+def numbers(seen: PointWindow) -> np.ndarray:
+    """The numbers of the rows that were counted, but for those of which a single value was."""
+    values = lattice.lower_edges(seen.histogram.cells, seen.histogram.bits)
+    return values[seen.histogram.counts > 1]
+
+
+@given(rows=st.integers(1, 250), width=st.sampled_from([1025, 1536, 3072, 11008]), before=st.integers(0, 10**6))
+def test_of_wide_layers_as_many_values_are_counted_as_of_narrow_ones(rows: int, width: int, before: int) -> None:
+    """The moments are of every row; the histogram and the sums are of the same part of them, and of the two ends."""
+    values = wide(rows, width)
+    seen = observe(values, "float32", before)
+    whole = numbers(seen)
+    ends = [end for end in {1.0, float(rows)} if end not in whole]
+    assert (rows, [(rows + 1) / 2]) == (seen.moments.rows, pytest.approx(np.unique(seen.moments.mean)))
+    assert whole.size == pytest.approx(rows * COUNTED_CHANNELS / width, abs=2.0)
+    assert seen.histogram.finite == whole.size * width + len(ends)
+    assert seen.abs_sum_pos == pytest.approx(width * whole.sum() + sum(ends), rel=1e-12)
+    assert seen.squares == pytest.approx(width * np.square(whole).sum() + sum(end * end for end in ends), rel=1e-12)
+
+
+@given(sizes=st.lists(st.integers(1, 40), min_size=1, max_size=12))
+def test_the_same_rows_of_a_window_are_counted_however_they_come_in(sizes: list[int]) -> None:
+    """A row is counted for its number in the window, before a GELU and after it alike, whatever the batches."""
+    values = wide(sum(sizes), 3072)
+    at_once = set(numbers(observe(values, "float32")))
+    builder = WindowBuilder(0.0)
+    for part in np.split(values, np.cumsum(sizes)[:-1]):
+        builder.gather(observe_rows([batch(part)], builder.rows))
+    window = builder.close(60.0, [LAYER])
+    assert at_once == set(numbers(window.points[LAYER, "pre"])) == set(numbers(window.points[LAYER, "post"]))
+
+
+def test_a_single_value_far_out_is_counted_wherever_it_is() -> None:
+    """The smallest and the largest finite value are always among those counted, also beside NaN and Inf."""
+    rng = np.random.default_rng(0)
+    for turn in range(50):
+        values = rng.normal(size=(20, 3072)).astype(np.float32)
+        values[turn % 20, 7], values[(turn + 9) % 20, 1500] = -1e4, 6e4
+        if turn % 2:
+            values[(turn + 5) % 20, 3], values[(turn + 6) % 20, 3] = np.nan, -np.inf
+        assert (-9984.0, 59904.0) == gross.extremes(observe(values, "float32", turn).histogram)
+    assert 0 == observe(np.full((3, 3072), np.nan, np.float32), "float32", 1).histogram.finite
 
 
 @pytest.mark.parametrize("period", [2, 3, 8, 16, 34, 55, 64])
 def test_no_place_in_a_pass_is_counted_more_than_others(period: int) -> None:
-    """Rows that come in passes of one length, in batches of one length, are counted alike wherever in its pass a row lies."""
-    rng, width, passes, batches = np.random.default_rng(0), 3072, 6, 120
-    seen = np.zeros(period)
-    for _ in range(batches):
-        values = np.zeros((passes * period, width), np.float32)
-        values[:, 1] = np.tile(np.arange(period) + 1.0, passes)
-        values[:, 0] = rng.normal(0, 1e-3, len(values))
-        counted = observe(values, "float32").histogram
-        cells = histogram.from_values(np.arange(period, dtype=np.float32) + 1.0).cells
-        seen += [counted.counts[counted.cells == cell].sum() for cell in cells]
-    expected = batches * passes * COUNTED_CHANNELS / width
-    assert seen == pytest.approx(np.full(period, expected), rel=0.25)
+    """Of a hundred passes of one length every place is counted in about a third, about as evenly as chance would have it."""
+    seen = observe(np.tile(wide(period, 3072), (100, 1)), "float32").histogram
+    assert seen.counts / 3072 == pytest.approx(np.full(period, 100 * COUNTED_CHANNELS / 3072), abs=18)
 
 
 @given(sizes=st.lists(st.integers(0, 90), min_size=1, max_size=25), seed=st.integers(0, 2**31))

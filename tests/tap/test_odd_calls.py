@@ -210,19 +210,26 @@ class Sees(TorchFunctionMode):
         return func(*args, **(kwargs or {}))
 
 
-def test_function_modes_do_not_see_the_watch(attach: Callable[..., Any], block: Callable[..., Any]) -> None:
-    """A mode that records torch functions records the same ones under the watch."""
+@pytest.mark.parametrize("large", [look.LARGE, 1])
+def test_function_modes_do_not_see_the_watch(
+    large: int, monkeypatch: pytest.MonkeyPatch, attach: Callable[..., Any], block: Callable[..., Any]
+) -> None:
+    """A mode that records torch functions records the same ones under the watch: in its first pass, and in plain ones behind."""
+    monkeypatch.setattr(look, "LARGE", large)
     model = block()
     x = torch.randn(2, 8)
 
     def functions() -> list[str]:
-        with Sees() as mode:
+        with Sees() as mode, torch.no_grad():
             model(x)
         return mode.functions
 
     expected = functions()
-    attach(model)
-    assert expected == functions()
+    watch = attach(model, cost_budget=1e-9)
+    for _ in range(4):
+        assert expected == functions()
+        watch.flush()
+    assert watch.report.totals.sampled_forwards < 4
 
 
 def test_a_function_mode_does_not_stop_the_count(attach: Callable[..., Any], block: Callable[..., Any]) -> None:
