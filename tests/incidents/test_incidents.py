@@ -41,7 +41,11 @@ SCALED = replace(
     # for the machine may be busy.
     thresholds=Thresholds(memory_share=2**30 / (usage.memory().limit or 2**40), latency_seconds=1.0, latency_factor=3.0),
 )
-TIMEOUT = 45.0
+TIMEOUT = 90.0
+CALM = 75.0
+"""Seconds without any notification before the first incident."""
+SLOW_START = {"BaselineMissing", "SitesBlind", "AgentFaulty"}
+"""What is told of pods that are not armed yet, or whose passes have not come, when the rules' seconds are over."""
 
 
 @dataclass(frozen=True)
@@ -339,12 +343,19 @@ LANES: dict[str, tuple[tuple[str, ...], tuple[Fault, ...]]] = {
 def test_every_incident_is_told_once_and_ends(stage: Stage) -> None:
     """After a calm stretch without any notification, each fault brings exactly its alerts, which say where, link to a runbook, and end."""
     print(scale())
-    calm = 75.0
-    time.sleep(calm)
-    assert {} == {about: [a.status for a in history] for about, history in stage.changes().items()}
+    settle(stage)
     with ThreadPoolExecutor(len(LANES)) as pool:
         lanes = {lane: pool.submit(play, stage, lane, *story) for lane, story in LANES.items()}
         assert [] == [wrong for playing in lanes.values() for wrong in playing.result()]
+
+
+def settle(stage: Stage) -> None:
+    """Wait for a calm stretch; before it nothing may be told but what a machine that starts the pods slowly brings about."""
+    began = time.time()
+    while time.time() - max([began, *(alert.received for alert in stage.inbox.alerts)]) < CALM:
+        assert {about[0] for about in stage.changes()} <= SLOW_START, stage.changes()
+        assert time.time() - began < 4 * CALM, f"never calm for {CALM:.0f} s: {stage.changes()}"
+        time.sleep(1.0)
 
 
 def scale() -> str:

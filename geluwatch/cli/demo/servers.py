@@ -225,7 +225,7 @@ class Prometheus(Server):
         return self._ask(f"query_range?query={quote(expression)}&start={began}&end={time.time()}&step={step}", expression)
 
     def _ask(self, path: str, expression: str) -> list[dict[str, Any]]:
-        status, body = get(f"{self.url}/api/v1/{path}", timeout=60.0)
+        status, body = get(f"{self.url}/api/v1/{path}", timeout=120.0)  # as long as Prometheus gives a query
         answer = json.loads(body) if body else {}
         if status != 200:
             raise ServerError(f"Prometheus refused the query {expression!r}: {answer.get('error', status)}")
