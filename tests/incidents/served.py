@@ -3,7 +3,7 @@
     python served.py STORE < commands > answers
 
 Commands and answers are lines of JSON. `{"pod": "a", "model": "ranker", ...}` starts a pod, `{"pod": "a", "do": "nan"}`
-breaks it, `{"pod": "a", "undo": "nan"}` mends it, and `{"pod": "a", "stop": true}` ends it.
+breaks it, `{"pod": "a", "undo": "nan"}` mends it, and `{"pod": "a", "stop": true}` ends it. `{"open": true}` lets traffic begin.
 Faults go into weights, inputs and the process itself, never into a metric: what is seen of them has come the whole way.
 """
 
@@ -33,10 +33,14 @@ ROWS = SHAPE[0] * SHAPE[1]
 EVALUATED = 4096
 """Inputs on which a judged pod's quantised copy is evaluated."""
 CALM_WINDOWS, PASSES_A_WINDOW = 160, 6
-PAUSE = 0.07
+PAUSE = 0.12
 USUAL_SECONDS = 0.03
 """What a pass waits for, so that its duration is not that of a busy machine's moods."""
-CONFIG = {"window_seconds": 1.0, "flush_seconds": 0.5, "rows_per_window": 1 << 17, "cost_budget": None, "horizons": (1,)}
+CONFIG = {"window_seconds": 2.0, "flush_seconds": 1.0, "rows_per_window": 1 << 17, "cost_budget": None, "horizons": (1,)}
+
+
+OPEN = threading.Event()
+"""Set when every pod of the stage is there: recording a baseline is quicker while nobody else is served."""
 
 
 class Block(nn.Module):
@@ -99,8 +103,9 @@ class Pod:
             self.record(order["record"])
         self.model.delay = USUAL_SECONDS
         self.attach()
-        self.thread = threading.Thread(target=self.traffic, daemon=True)
-        self.thread.start()
+        self.callers = [threading.Thread(target=self.traffic, daemon=True) for _ in range(order.get("callers", 1))]
+        for caller in self.callers:
+            caller.start()
 
     def attach(self) -> None:
         """Attach, arm the baseline that the order names, and serve what there is to see."""
@@ -154,7 +159,8 @@ class Pod:
         self.notes |= {"accuracy": full, "quantized_accuracy_delta": quantised - full}
 
     def traffic(self) -> None:
-        """Serve until the pod ends; a request that fails is one of its callers' troubles."""
+        """Serve, once the stage is open, until the pod ends; a request that fails is one of its callers' troubles."""
+        OPEN.wait()
         while not self.ended.wait(self.pause):
             try:
                 self.serve()
@@ -174,7 +180,8 @@ class Pod:
     def close(self) -> None:
         """End the traffic, then come off."""
         self.ended.set()
-        self.thread.join()
+        for caller in self.callers:
+            caller.join()
         self.watch.detach()
 
 
@@ -252,11 +259,15 @@ class Switch:
         setattr(self.of(pod), self.name, self.kept)
 
 
-class Growth:
-    """Weights that grow twice a second, for twelve seconds, towards what their dtype can hold."""
+STEPS = 20
+"""Of growth in a window: as many as there are passes, or the windows of it differ by chance."""
 
-    def __init__(self, begin: float, factor: float) -> None:
-        self.begin, self.factor = begin, factor
+
+class Growth:
+    """Weights that grow steadily for twelve windows, towards what their dtype can hold."""
+
+    def __init__(self, begin: float, a_window: float) -> None:
+        self.begin, self.factor = begin, a_window ** (1 / STEPS)
 
     def do(self, pod: Pod) -> None:
         self.ended = threading.Event()
@@ -267,8 +278,8 @@ class Growth:
         self.thread.start()
 
     def grow(self, layer: nn.Linear) -> None:
-        for _ in range(24):
-            if self.ended.wait(0.5):
+        for _ in range(12 * STEPS):
+            if self.ended.wait(CONFIG["window_seconds"] / STEPS):
                 return
             _scale_rows(layer, self.factor)
 
@@ -409,14 +420,14 @@ class Faults:
         "traffic": lambda: Switch("shift", 1.5),
         "astray": lambda: Switch("shift", 1.5),
         "dead": lambda: Weights(lambda model: model.blocks[1].up.bias, lambda b: b.fill_(-1e4)),
-        "growth": lambda: Growth(2.0**88, 1.6),
-        "swelling": lambda: Growth(1.0, 8.0),
+        "growth": lambda: Growth(2.0**88, 2.5),
+        "swelling": lambda: Growth(1.0, 64.0),
         "kernel": lambda: Switch("__class__", OtherGelu, lambda pod: pod.model.blocks[3].act),
         "tuned": lambda: Weights(lambda model: model.blocks[2].up.weight, lambda w: w.mul_(1.002)),
         "saturated": lambda: Weights(lambda model: model.blocks[1].up.weight, lambda w: w.mul_(40)),
         "bulk": lambda: Switch("bulk", 1 << 44),
-        "slow": lambda: Switch("delay", 1.1, lambda pod: pod.model),
-        "slower": lambda: Switch("delay", 0.17, lambda pod: pod.model),
+        "slow": lambda: Switch("delay", 2.7, lambda pod: pod.model),
+        "slower": lambda: Switch("delay", 1.2, lambda pod: pod.model),
         "failing": lambda: Switch("broken", True, lambda pod: pod.model),
         "skipping": lambda: Switch("skipped", True, lambda pod: pod.model.blocks[-1]),
         "detached": Detached,
@@ -442,6 +453,10 @@ def main(store: str) -> None:
     faults: dict[tuple[str, str], Any] = {}
     for line in sys.stdin:
         order = json.loads(line)
+        if "open" in order:
+            OPEN.set()
+            print(json.dumps({"url": ""}), flush=True)
+            continue
         name = order["pod"]
         if "do" in order:
             fault = faults[name, order["do"]] = Faults.table[order["do"]]()
@@ -457,6 +472,7 @@ def main(store: str) -> None:
         else:
             pods[name] = (Run if order.get("trains") else Pod)(order, store)
         print(json.dumps({"pod": name, "url": pods[name].url}), flush=True)
+    OPEN.set()
     for pod in pods.values():
         pod.close()
 

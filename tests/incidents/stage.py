@@ -115,6 +115,14 @@ class Stage:
         time.sleep(2)
         self.processes[process].tell(pod=pod, stop=True)
 
+    def close(self) -> None:
+        """Take every pod out of service, and end the processes; what was recorded of them stays."""
+        with self._lock:
+            self._urls.clear()
+            self._scrape()
+        for process in self.processes.values():
+            process.__exit__(None, None, None)
+
     def _scrape(self) -> None:
         targets: dict[str, list[str]] = {}
         for (job, _), url in self._urls.items():
