@@ -169,6 +169,8 @@ class Compiled(Contenders):
     names = ("none", "agent", "guard alone", "detached")
 
     def __init__(self, stack: ExitStack, model: nn.Module, work: Callable[[nn.Module], Step]) -> None:
+        # Else the models of all rows together are more than torch compiles of one function.
+        torch.compiler.reset()
         # Else code compiled without hooks would run where there are some.
         torch._dynamo.config.skip_nnmodule_hook_guards = False  # noqa: SLF001  # the only name it has
         twins = {name: twin(model) for name in self.names}
