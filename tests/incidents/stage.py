@@ -48,6 +48,10 @@ class Process:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """End it, if it has not ended; it has as long as its pods may take."""
         assert self._child.stdin is not None
         self._child.stdin.close()
         try:
@@ -121,7 +125,7 @@ class Stage:
             self._urls.clear()
             self._scrape()
         for process in self.processes.values():
-            process.__exit__(None, None, None)
+            process.close()
 
     def _scrape(self) -> None:
         targets: dict[str, list[str]] = {}
