@@ -33,8 +33,8 @@ ROWS = SHAPE[0] * SHAPE[1]
 EVALUATED = 4096
 """Inputs on which a judged pod's quantised copy is evaluated."""
 CALM_WINDOWS, PASSES_A_WINDOW = 160, 6
-PAUSE = 0.12
-USUAL_SECONDS = 0.03
+PAUSE = 0.05
+USUAL_SECONDS = 0.1
 """What a pass waits for, so that its duration is not that of a busy machine's moods."""
 CONFIG = {"window_seconds": 2.0, "flush_seconds": 1.0, "rows_per_window": 1 << 17, "cost_budget": None, "horizons": (1,)}
 
