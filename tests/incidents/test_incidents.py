@@ -49,6 +49,9 @@ TIMEOUT = 150.0
 """Seconds in which an incident has to be told: what waits for as long as drift takes up to eighty on a slow machine."""
 CALM = 75.0
 """Seconds without any notification before the first incident."""
+STEP = 4.0
+"""Seconds from one point of a query to the next: finer ones take Prometheus minutes on a slow machine."""
+BRIEF = 2.5 * STEP
 
 
 @dataclass(frozen=True)
@@ -64,7 +67,7 @@ class Fault:
     later: tuple[Incident, ...] = ()
     """Alerts that come when the incident is over, because it was one."""
     lasts: float = 0.0
-    """Seconds for which it goes on after the alert."""
+    """Seconds for which it goes on after the alert: `BRIEF` for one that is told so soon that the queries' steps may miss it."""
     begin: Callable[[Stage], None] | None = None
     """How it begins, where that is no fault of a pod that runs."""
     finish: Callable[[Stage], None] | None = None
@@ -286,7 +289,7 @@ TAGGER = (
     Fault("mask", {"d1": "one"}, (("AgentFaulty", "warning", "tagger 1"),), " mask"),
 )
 GRADER = (
-    Fault("coarse", {"g1": "one"}, (("QuantizedAccuracy", "warning", "grader 1"),)),
+    Fault("coarse", {"g1": "one"}, (("QuantizedAccuracy", "warning", "grader 1"),), lasts=BRIEF),
     Fault("labels", {"g1": "one"}, (("AccuracyDrop", "warning", "grader 1"),)),
     Fault("dearer", {}, (("CostUp", "warning", "grader"),), begin=dearer, finish=as_cheap_as_before),
 )
@@ -337,7 +340,7 @@ BURDEN = (
     Fault("ballast", {"o1": "other"}, (("MemoryPressure", "warning", "burden 1"),)),
 )
 TRAINER = (
-    Fault("poisoned", {"t1": "two"}, (("TrainingFault", "warning", "trainer 1"),), "steps with a NaN or an Inf as loss", lasts=10.0),
+    Fault("poisoned", {"t1": "two"}, (("TrainingFault", "warning", "trainer 1"),), "steps with a NaN or an Inf as loss", lasts=BRIEF),
 )
 
 LANES: dict[str, tuple[tuple[str, ...], tuple[Fault, ...]]] = {
@@ -391,7 +394,7 @@ def test_every_query_of_every_artefact_finds_something_finite(stage: Stage) -> N
     """
     stage.close()
     asked = expressions.every(SCALED, SCALED.rate_window, "1m")
-    found = {query: stage.prometheus.query_range(_asked(query), began=stage.began, step=4.0) for query in asked}
+    found = {query: stage.prometheus.query_range(_asked(query), began=stage.began, step=STEP) for query in asked}
     empty = [query for query, series in found.items() if not series]
     infinite = [
         query for query, series in found.items() for each in series for _, value in each["values"] if not math.isfinite(float(value))
