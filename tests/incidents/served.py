@@ -90,6 +90,8 @@ class Pod:
         self.model = Net(order.get("seed", 0)).eval()
         if order.get("weights") == "candidate":
             _scale_rows(self.model.blocks[1].up, 1.8)
+        elif order.get("weights") == "large":
+            _scale_rows(self.model.blocks[2].up, 2.0**44)
         self.truth = copy.deepcopy(self.model)
         self.shift, self.mislabelled, self.bulk = 0.0, 0.0, 0
         self.mask: Callable[[torch.Tensor], torch.Tensor | None] = _all_real
@@ -421,7 +423,7 @@ class Faults:
         "astray": lambda: Switch("shift", 1.5),
         "dead": lambda: Weights(lambda model: model.blocks[1].up.bias, lambda b: b.fill_(-1e4)),
         "growth": lambda: Growth(2.0**88, 2.5),
-        "swelling": lambda: Growth(1.0, 64.0),
+        "swelling": lambda: Growth(1.0, 16.0),
         "kernel": lambda: Switch("__class__", OtherGelu, lambda pod: pod.model.blocks[3].act),
         "tuned": lambda: Weights(lambda model: model.blocks[2].up.weight, lambda w: w.mul_(1.002)),
         "saturated": lambda: Weights(lambda model: model.blocks[1].up.weight, lambda w: w.mul_(40)),
