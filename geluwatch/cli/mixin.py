@@ -14,7 +14,7 @@ from geluwatch.errors import ConfigError
 
 if TYPE_CHECKING:
     from geluwatch.mixin.kubernetes import KubernetesSettings
-    from geluwatch.mixin.settings import MixinSettings
+    from geluwatch.mixin.settings import MixinSettings, Tier
     from geluwatch.mixin.thresholds import Thresholds
 
 _HERE = Path()
@@ -62,6 +62,10 @@ def _add_settings(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--dashboard-base", metavar="URL", help="where Grafana is (default: links hold the path only)")
     threshold = "limit to change, such as latency_seconds=1.0; repeatable (default: see docs/deploy.md)"
     parser.add_argument("--threshold", dest="thresholds", action="append", default=[], metavar="NAME=VALUE", help=threshold)
+    wait = "wait or range of the rules to change, such as rollout_window=2h; repeatable (default: see docs/deploy.md)"
+    parser.add_argument("--wait", dest="waits", action="append", default=[], metavar="NAME=DURATION", help=wait)
+    severity = "label of a tier, such as page=sev1; repeatable (default: page=critical, ticket=warning, notice=info)"
+    parser.add_argument("--severity", dest="severities", action="append", default=[], metavar="TIER=LABEL", help=severity)
     parser.add_argument("--quick", action="store_true", help="waits of seconds, for demonstrations")
     _add_kubernetes(parser.add_argument_group("with --format kubernetes"))
 
@@ -86,7 +90,29 @@ def _settings(args: argparse.Namespace) -> MixinSettings:
     from geluwatch.mixin.settings import MixinSettings
 
     chosen = MixinSettings.quick() if args.quick else MixinSettings()
-    return replace(chosen, thresholds=_thresholds(args.thresholds), **{name: getattr(args, name) for name in _FIELDS})
+    given: dict[str, Any] = {name: getattr(args, name) for name in _FIELDS} | _waits(args.waits)
+    severities = {**chosen.severities, **_severities(args.severities)}
+    return replace(chosen, thresholds=_thresholds(args.thresholds), severities=severities, **given)
+
+
+def _waits(given: list[str]) -> dict[str, str]:
+    from geluwatch.mixin.settings import DURATIONS
+
+    chosen = dict(_pair("--wait", pair) for pair in given)
+    for name in chosen:
+        if name not in DURATIONS:
+            raise ConfigError(f"There is no wait {name!r}; there are {', '.join(DURATIONS)}.")
+    return chosen
+
+
+def _severities(given: list[str]) -> dict[Tier, str]:
+    from geluwatch.mixin.settings import TIERS
+
+    chosen = dict(_pair("--severity", pair) for pair in given)
+    for tier in chosen:
+        if tier not in TIERS:
+            raise ConfigError(f"There is no tier {tier!r}; there are {', '.join(TIERS)}.")
+    return {tier: chosen[tier] for tier in TIERS if tier in chosen}
 
 
 def _thresholds(given: list[str]) -> Thresholds:

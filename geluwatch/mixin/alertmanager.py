@@ -95,7 +95,8 @@ EXPLANATIONS = (
         cause="GeluwatchOutOfMemory",
         explained=("GeluwatchErrorBudgetBurn",),
         only=('slo="availability"',),
-        why="The passes that it ended are the errors that burn the budget of errors; that of slow passes is another matter.",
+        tier="ticket",
+        why="The passes that it ended burn the budget of errors. A page of that goes out: one of them must not hide that others fail.",
     ),
     Explanation(
         cause="GeluwatchErrorBudgetBurn",

@@ -20,7 +20,7 @@ _UNIT_SECONDS = {"s": 1, "m": 60, "h": 3600, "d": 86400, "w": 604800}
 _DURATION = re.compile(r"([1-9]\d*)([smhdw])")
 _MATCHER = re.compile(r'([a-zA-Z_]\w*)(?:=~|!~|!=|=)"(?:[^"\\\n]|\\.)*"')
 _MATCHERS = re.compile(rf"{_MATCHER.pattern}(?:,{_MATCHER.pattern})*")
-_DURATIONS = (
+DURATIONS = (
     "rate_window",
     "grace",
     "drift_for",
@@ -38,6 +38,7 @@ _DURATIONS = (
     "compare_offset",
     "baseline_age",
 )
+"""The fields that are one duration each."""
 _SEVERITIES: Mapping[Tier, str] = MappingProxyType({"page": "critical", "ticket": "warning", "notice": "info"})
 _OWN_LABELS = {*MODEL_LABELS, *(label for metric in METRICS for label in metric.labels)}
 
@@ -156,7 +157,7 @@ class MixinSettings:
     def __post_init__(self) -> None:
         for name in ("selector", "expected_targets"):
             _check_matchers(name, getattr(self, name))
-        for name in _DURATIONS:
+        for name in DURATIONS:
             seconds(getattr(self, name), name)
         if seconds(self.fault_keep_firing_for) < seconds(self.keep_firing_for) + 2:
             raise ConfigError(

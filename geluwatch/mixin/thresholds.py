@@ -8,6 +8,9 @@ from dataclasses import dataclass, fields
 from geluwatch.catalog import LATENCY_EDGES
 from geluwatch.errors import ConfigError
 
+FASTEST_BURN = 14.4
+"""How many times too fast an error budget has to burn for an hour to page: two percent of thirty days' budget."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Thresholds:
@@ -57,6 +60,11 @@ class Thresholds:
                 raise ConfigError(f"{item.name} must be a positive finite number, got {value!r}.")
             if item.name not in _ABOVE_ONE and item.name != "latency_seconds" and value >= 1:
                 raise ConfigError(f"{item.name} must be a share below 1, got {value!r}; 0.01 is one percent.")
+            if item.name.endswith("_objective") and (1 - value) * FASTEST_BURN >= 1:
+                raise ConfigError(
+                    f"{item.name} must be above {1 - 1 / FASTEST_BURN:.3f}, got {value!r}: of a lower objective even passes that all "
+                    f"fail do not burn the budget {FASTEST_BURN:g} times too fast, so it would never page; raise latency_seconds instead."
+                )
             if item.name in _ABOVE_ONE and value <= 1:
                 raise ConfigError(f"{item.name} must be above 1, got {value!r}; 2 is twice the usual.")
         if self.latency_seconds not in LATENCY_EDGES:

@@ -297,7 +297,7 @@ HUNGRY = (
     Fault(
         "bulk",
         {"h1": "one"},
-        (("OutOfMemory", "critical", "hungry 1"),),
+        (("OutOfMemory", "critical", "hungry 1"), ("ErrorBudgetBurn", "critical", "hungry 1")),
         "ran out of memory in",
         later=(("ErrorBudgetBurn", "warning", "hungry 1"),),
     ),

@@ -68,6 +68,34 @@ def test_thresholds_reach_the_rules(tmp_path: Path) -> None:
     assert 1 == run("mixin", "check", "--dir", str(tmp_path))
 
 
+def test_waits_and_severities_reach_the_rules(tmp_path: Path) -> None:
+    """A wait and a severity on the command line are those of the rendered rules, and a check with them agrees."""
+    options = ["--wait", "drift_for=45m", "--severity=page=sev1"]
+    assert 0 == run("mixin", "render", "--out", str(tmp_path), *options)
+    drift = (tmp_path / "alerts/geluwatch-drift.rules.yaml").read_text()
+    assert "for: 45m" in drift
+    assert "severity: sev1" in drift
+    assert "severity: critical" not in drift
+    assert 0 == run("mixin", "check", "--dir", str(tmp_path), *options)
+
+
+@pytest.mark.parametrize(
+    ("option", "given", "words"),
+    [
+        ("--wait", "rollout=2h", "There is no wait 'rollout'; there are rate_window, grace, "),
+        ("--wait", "rollout_window=soon", "rollout_window must be"),
+        ("--wait", "rollout_window", "--wait takes a key and a value with = between them, got 'rollout_window'."),
+        ("--severity", "alarm=sev1", "There is no tier 'alarm'; there are page, ticket, notice."),
+        ("--severity", "page=", "severities must give a label value for each of page, ticket, notice"),
+    ],
+)
+def test_unusable_waits_and_severities_are_refused(option: str, given: str, words: str, tmp_path: Path) -> None:
+    """Each is an error of ours in one sentence, before anything is written."""
+    with pytest.raises(ConfigError, match=re.escape(words)):
+        run("mixin", "render", "--out", str(tmp_path), option, given)
+    assert [] == list(tmp_path.iterdir())
+
+
 @pytest.mark.parametrize(
     ("given", "words"),
     [
@@ -75,6 +103,7 @@ def test_thresholds_reach_the_rules(tmp_path: Path) -> None:
         ("latency_seconds=soon", "latency_seconds must be a number, got 'soon'."),
         ("latency_seconds=0.3", "latency_seconds must be an edge of the latency histogram (0.0005, 0.001, "),
         ("memory_share=90", "memory_share must be a share below 1, got 90.0; 0.01 is one percent."),
+        ("latency_objective=0.93", "latency_objective must be above 0.931, got 0.93: of a lower objective even passes that all fail"),
         ("cost_factor=1", "cost_factor must be above 1, got 1.0; 2 is twice the usual."),
         ("cost_factor=nan", "cost_factor must be a positive finite number, got nan."),
         ("cost_factor", "--threshold takes a key and a value with = between them, got 'cost_factor'."),

@@ -50,8 +50,8 @@ CALLS = {
     "label_replace",
     "count_over_time",
 }
-CHOSEN = ["cluster", "job", "instance", "model", "version", "region", "shard"]
-OPTIONAL = {"cluster", "model", "version", "region", "shard"}
+CHOSEN = ["cluster", "namespace", "job", "instance", "model", "version", "region", "shard"]
+OPTIONAL = {"cluster", "namespace", "model", "version", "region", "shard"}
 """Variables by labels that some of the series lack."""
 
 METRIC = r"(?:\b[a-z_]+:)?\bgeluwatch_\w+(?::\w+)?|\bALERTS(?:_FOR_STATE)?\b"

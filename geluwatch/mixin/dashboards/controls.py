@@ -12,7 +12,7 @@ from geluwatch.mixin.settings import MixinSettings
 
 TAG = "geluwatch"
 
-_OPTIONAL = ("cluster", "model", "version", "region", "shard")
+_OPTIONAL = ("cluster", "namespace", "model", "version", "region", "shard")
 """What some series lack: all of them are chosen by a pattern that matches nothing as well."""
 
 _RELOAD_ON_TIME_CHANGE = 2

@@ -27,6 +27,7 @@ OF_AGENT = "{{instance}} {{model}}"
 
 CHOSEN = {
     "cluster": "cluster",
+    "namespace": "namespace",
     "job": "job",
     "instance": "instance",
     "model": "model",
@@ -36,11 +37,11 @@ CHOSEN = {
 }
 """The variables that every dashboard has, in order, and the label that each one chooses by."""
 
-_RECORDED = ("cluster", "job", "model", "version", "region")
-OVER_VERSIONS = ("cluster", "model", "region")
+_RECORDED = ("cluster", "namespace", "job", "model", "version", "region")
+OVER_VERSIONS = ("cluster", "namespace", "model", "region")
 """What series choose by that compare versions, which may be of different jobs."""
 
-_ALERTED = 'cluster=~"$cluster",job=~"$job|",model=~"$model|",region=~"$region|"'
+_ALERTED = 'cluster=~"$cluster",namespace=~"$namespace",job=~"$job|",model=~"$model|",region=~"$region|"'
 """An alert about a job has no model, one about a canary no job, one about an agent no region; those are always shown."""
 
 FROM_ZERO: Json = {"min": 0}

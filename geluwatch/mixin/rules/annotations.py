@@ -46,6 +46,7 @@ def _runbook_url(alert: Alert, settings: MixinSettings) -> str:
 
 def _dashboard_url(alert: Alert, settings: MixinSettings) -> str:
     base = (settings.dashboard_base or "").rstrip("/")
-    model = "{{ with $labels.model }}&var-model={{ . | urlquery }}{{ end }}"
-    selected = f"var-job={{{{ $labels.job | urlquery }}}}{model}" if "job" in alert.labels else "var-model={{ $labels.model | urlquery }}"
-    return f"{base}/d/{alert.dashboard}?{selected}"
+    first, *others = (label for label in ("job", "model", "cluster", "namespace") if label in alert.labels)
+    # What an alert has no value of is not chosen by: without it the dashboard shows all.
+    chosen = "".join(f"{{{{ with $labels.{label} }}}}&var-{label}={{{{ . | urlquery }}}}{{{{ end }}}}" for label in others)
+    return f"{base}/d/{alert.dashboard}?var-{first}={{{{ $labels.{first} | urlquery }}}}{chosen}"

@@ -11,7 +11,7 @@ from geluwatch.mixin.settings import MixinSettings, Tier
 
 _EVIDENCE_FORM, _DISTANCE_FORM = "%.3g", "%.4f"
 _BEYOND = {"page": " far enough to page", "ticket": ""}
-_LEAST_PODS = 3
+_LEAST_PODS = 2
 
 # A pod that is far out by itself must not carry the mean of its fleet: what a pod counts for is capped at about twice the
 # limits, which lie between 5 and 8. Smaller surprises only make the mean more cautious.
@@ -176,7 +176,8 @@ def _stray_pods(settings: MixinSettings, evidence: str) -> str:
     """Return the pods that drift while their model version as a whole does not, by how much they pass their limit.
 
     With N pods there are N chances for one to stray, which costs log10(N) of surprise; one more leaves a margin, for
-    the pods' traffic is not the same. Of two pods neither is the odd one out.
+    the pods' traffic is not the same. Of two pods either may be the odd one: each is held against the baseline, not
+    against the other, and the mean of two is too cautious for one of them to be told by it.
 
     Args:
         settings: Which targets to look at.

@@ -19,6 +19,7 @@ from geluwatch.mixin import queries
 from geluwatch.mixin.queries import GROUP
 from geluwatch.mixin.rules.alerting import SUBJECT, Alert, Recording, asked
 from geluwatch.mixin.settings import MixinSettings, Tier, seconds
+from geluwatch.mixin.thresholds import FASTEST_BURN
 
 SLO = "slo"
 """The label that tells the objectives apart."""
@@ -29,7 +30,7 @@ _SHORTEST, _HALF_HOUR, _HOUR, _TWO_HOURS, _QUARTER, _DAY, _LONGEST = range(7)
 _TILES = {_HOUR: _SHORTEST, _TWO_HOURS: _SHORTEST, _QUARTER: _SHORTEST, _DAY: _HALF_HOUR, _LONGEST: _HALF_HOUR}
 """The window whose recorded rates a longer one is put together from: short enough to end near now, long enough to be few."""
 BURNS: dict[Tier, tuple[tuple[float, int, int], ...]] = {
-    "page": ((14.4, _HOUR, _SHORTEST), (6, _QUARTER, _HALF_HOUR)),
+    "page": ((FASTEST_BURN, _HOUR, _SHORTEST), (6, _QUARTER, _HALF_HOUR)),
     "ticket": ((2, _HOUR, _SHORTEST), (3, _DAY, _TWO_HOURS), (1, _LONGEST, _QUARTER)),
     "notice": (),
 }

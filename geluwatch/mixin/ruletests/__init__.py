@@ -123,7 +123,9 @@ def _answer(answer: Answer, scale: Scale) -> dict[str, Any]:
 
 
 def _expected(alert: Alert, expected: Expected, settings: MixinSettings) -> dict[str, Any]:
-    selected = "&".join(f"var-{label}={expected.labels[label]}" for label in ("job", "model") if label in expected.labels)
+    selected = "&".join(
+        f"var-{label}={expected.labels[label]}" for label in ("job", "model", "cluster", "namespace") if label in expected.labels
+    )
     return {
         "exp_labels": {**expected.labels, "severity": settings.severities[expected.tier or alert.tier], "owner": alert.owner},
         "exp_annotations": {

@@ -115,7 +115,11 @@ class _Stories(Episode):
         return Case("is silent for a model of one pod", self.pods(10), silent(self.due, self.end - 1))
 
     def of_two(self) -> Case:
-        return Case("is silent for two pods, of which neither is the odd one", self.pods(9, 2), silent(self.due, self.end - 1))
+        return Case(
+            "names one pod of two, whose mean is too calm for the model as a whole",
+            self.pods(11, 0.3),
+            (Check(self.due - 1), Check(self.due, (self.says(0, 2, "11", "5.65"),))),
+        )
 
     def all_drift(self) -> Case:
         return Case("is silent where the model as a whole drifts", self.pods(20, 8, 8, 8), silent(self.due, self.end - 1))

@@ -8,7 +8,7 @@ from geluwatch.mixin.panels import BLUE, EMPTY_CELLS, ORANGE, RED, Figure, Json,
 from geluwatch.mixin.queries import by_host, number
 from geluwatch.mixin.settings import Tier
 
-_HIDDEN = ("Time", "__name__", "namespace", "job", "alertstate", "owner")
+_HIDDEN = ("Time", "__name__", "job", "alertstate", "owner")
 _NAMES = {
     "Value": "Since",
     "severity": "Severity",
@@ -17,10 +17,11 @@ _NAMES = {
     "model_version": "Version",
     "region": "Region",
     "cluster": "Cluster",
+    "namespace": "Namespace",
     "instance": "Pod",
     "slo": "Objective",
 }
-_SUBJECT = ("model", "model_version", "region", "cluster", "instance", "slo")
+_SUBJECT = ("model", "model_version", "region", "cluster", "namespace", "instance", "slo")
 _MINUTE = 60
 
 
