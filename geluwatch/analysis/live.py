@@ -8,7 +8,7 @@ a metric, the largest difference of two distribution functions. Where it is not,
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 LiveOutcome = Literal["same", "drift", "differs", "unjudged"]
@@ -18,6 +18,9 @@ Document = Mapping[str, Any]
 
 _POINTS = ("pre", "post")
 
+_GRAVITY = {"ticket": 1, "page": 2}
+"""Of the verdicts that are alarms."""
+
 
 @dataclass(frozen=True, slots=True)
 class LiveLayer:
@@ -25,7 +28,8 @@ class LiveLayer:
 
     layer: str
     outcome: LiveOutcome
-    """"drift": in drift in the second and not in the first. "differs": another census, formula or kernel, or something grossly wrong."""
+    """"drift": in drift in the second and not in the first. "differs": another census, formula or kernel, something grossly wrong, the
+    first value that is not finite, or the first layer at which the second's probe moved."""
     distances: Mapping[str, tuple[float, float]]
     """By point, bounds on the Kolmogorov-Smirnov distance between the last windows of the two; left out where there are none."""
     shift: float | None
@@ -41,6 +45,7 @@ class LiveComparison:
     """Two processes."""
 
     outcome: LiveOutcome
+    """"unjudged": nothing can be said, for one of them is not judged, or the first is no measure. "differs" and "drift": as of a layer."""
     layers: tuple[LiveLayer, ...]
     """In the first's order; layers that only the second has come last."""
     sentence: str
@@ -59,15 +64,21 @@ def compare_reports(known: Document, other: Document) -> LiveComparison:
 
 
 def _outcome(known: Document, other: Document, layers: tuple[LiveLayer, ...]) -> tuple[LiveOutcome, str]:
-    """Return what is to be said of the whole."""
-    for which, report in (("known", known), ("other", other)):
-        if report["verdict"] in ("blind", "warming"):
-            return (
-                "unjudged",
-                f"The {which} one is {report['verdict']}, so nothing can be said: it has no armed baseline, or sees no traffic",
-            )
-    if other.get("first_nonfinite") and not known.get("first_nonfinite"):
+    """Return what is to be said of the whole: first what is certain without a judgement of the traffic, be it there or not."""
+    if other.get("first_nonfinite"):
         return "differs", f"The other one has values that are not finite, first in {other['first_nonfinite']}"
+    if _moved(other) and not _moved(known):
+        return "differs", f"The probe of the other one says that it is not the model of its baseline: it moved{_first_moved(other)}"
+    if broken := known.get("first_nonfinite"):
+        return "unjudged", f"The known one is no measure for another: it has values that are not finite, first in {broken}"
+    for which, report in (("known", known), ("other", other)):
+        if why := _unjudged(report):
+            return "unjudged", f"The {which} one is not judged, so nothing can be said: {why}"
+    return _judged(known, other, layers)
+
+
+def _judged(known: Document, other: Document, layers: tuple[LiveLayer, ...]) -> tuple[LiveOutcome, str]:
+    """Return what is to be said of two processes whose traffic is judged."""
     differing = [each for each in layers if each.outcome == "differs"]
     if differing:
         return "differs", f"{len(differing)} of {len(layers)} layers differ, first {differing[0].layer}: {differing[0].difference}"
@@ -76,9 +87,41 @@ def _outcome(known: Document, other: Document, layers: tuple[LiveLayer, ...]) ->
         first = next((layer for layer in other.get("drifting", ()) if layer in drifting), drifting[0])
         told = f"; {other['cause'].rstrip('.')}" if other.get("cause") else ""
         return "drift", f"The other one has drifted in {len(drifting)} layers where the known one has not, first in {first}{told}"
-    if known.get("drifting"):
-        return "unjudged", f"The known one is in drift itself, first in {known['drifting'][0]}, so it is no measure for another"
+    if why := _no_measure(known):
+        return "unjudged", f"The known one {why}, so it is no measure for another"
+    verdicts = known["verdict"], other["verdict"]
+    if _GRAVITY.get(verdicts[1], 0) > _GRAVITY.get(verdicts[0], 0):
+        return "differs", f"The verdict of the other one is {verdicts[1]}, that of the known one {verdicts[0]}, and no layer says why"
     return "same", "The same: neither has drifted from its baseline"
+
+
+def _unjudged(report: Document) -> str:
+    """Return why nothing can be said of a process, or an empty string; its verdict alone does not tell, for a wrong kernel hides it."""
+    if report["verdict"] == "blind":
+        return "it is blind, for none of its GELUs can be observed"
+    if _baseline(report) is None:
+        return "it has no armed baseline"
+    judged = any(seen.get("evidence") is not None for layer in report["layers"] for seen in layer["points"].values())
+    if report["verdict"] == "warming" or not judged:
+        return "it is warming, for it sees no traffic, or its last window had too few rows"
+    return ""
+
+
+def _no_measure(known: Document) -> str:
+    """Return in what way the process that should be good has itself moved away from its baseline, or an empty string."""
+    if known.get("drifting"):
+        return f"is in drift itself, first in {known['drifting'][0]}"
+    return f"is not the model of its baseline, for its probe moved{_first_moved(known)}" if _moved(known) else ""
+
+
+def _moved(report: Document) -> bool:
+    """Return whether a probe proves that the model is not the one that its baseline was recorded of."""
+    return bool((report.get("probe") or {}).get("moved"))
+
+
+def _first_moved(report: Document) -> str:
+    first = report["probe"].get("first")
+    return f", first in {first}" if first else ""
 
 
 def _layers(known: Document, other: Document, *, alike: bool) -> Iterator[LiveLayer]:
@@ -88,7 +131,9 @@ def _layers(known: Document, other: Document, *, alike: bool) -> Iterator[LiveLa
         if match is None:
             yield LiveLayer(each["layer"], "differs", {}, None, None, "the other one lacks it")
         else:
-            yield _layer(each, match, (_faults(known, each["layer"]), _faults(other, each["layer"])), alike=alike)
+            found = _layer(each, match, (_faults(known, each["layer"]), _faults(other, each["layer"])), alike=alike)
+            proven = _proven(known, other, each["layer"])
+            yield replace(found, outcome="differs", difference=proven) if proven else found
     for layer in matches:
         yield LiveLayer(layer, "differs", {}, None, None, "the known one lacks it")
 
@@ -130,6 +175,15 @@ def _difference(known: Document, other: Document) -> str:
         one, two = (_parity(each).get(key) for each in (known, other))
         if one and two and one != two:
             return f"its {what} is {one} in one and {two} in the other"
+    return ""
+
+
+def _proven(known: Document, other: Document, layer: str) -> str:
+    """Return what is certain of the second at a layer, whether its traffic is judged or not, or an empty string."""
+    if other.get("first_nonfinite") == layer:
+        return "the first values that are not finite are here"
+    if _moved(other) and not _moved(known) and other["probe"].get("first") == layer:
+        return "the probe moved here first"
     return ""
 
 

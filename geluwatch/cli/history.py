@@ -72,11 +72,12 @@ def _opened(arguments: argparse.Namespace) -> Iterator[SqlHistory]:
 
 def _list(arguments: argparse.Namespace) -> int:
     with _opened(arguments) as store:
-        shown = [info for info in store.listing() if arguments.model in {None, info.model}]
-    if not shown:
+        kept = store.listing()
+    if not kept:
         print("No window is kept there yet; a watch whose store it is keeps them.")
         return 0
-    for line in _table(map(_row, shown)):
+    _refuse_unknown(kept, arguments.model)
+    for line in _table(_row(info) for info in kept if arguments.model in {None, info.model}):
         print(line)
     return 0
 
@@ -85,6 +86,7 @@ def _thin(arguments: argparse.Namespace) -> int:
     retention = Retention(**{name: getattr(arguments, name) for name in _AGES})
     with _opened(arguments) as store:
         before = store.listing()
+        _refuse_unknown(before, arguments.model)
         for model in dict.fromkeys(info.model for info in before if arguments.model in {None, info.model}):
             for damaged in _thinned(store, model, retention):
                 print(f"geluwatch: {damaged}", file=sys.stderr)
@@ -108,12 +110,21 @@ def _thinned(store: SqlHistory, model: str, retention: Retention) -> Iterator[St
 
 def _forget(arguments: argparse.Namespace) -> int:
     with _opened(arguments) as store:
-        if arguments.model not in {info.model for info in store.listing()}:
-            raise StoreError(f'Nothing is kept of model "{arguments.model}"; `geluwatch history list` names the models there are.')
+        _refuse_unknown(store.listing(), arguments.model)
         gone = store.forget(arguments.model, arguments.before, arguments.model_version)
         left = _together(store.listing(), arguments.model)
     print(f"{arguments.model}: {gone:,} span{'' if gone == 1 else 's'} forgotten, {left} left")
     return 0
+
+
+def _refuse_unknown(listing: Iterable[HistoryInfo], model: str | None) -> None:
+    """Refuse a model of which nothing is kept; None stands for all that there are.
+
+    Raises:
+        StoreError: Nothing is kept of it.
+    """
+    if model is not None and model not in {info.model for info in listing}:
+        raise StoreError(f'Nothing is kept of model "{model}"; `geluwatch history list` names the models there are.')
 
 
 def _together(listing: Iterable[HistoryInfo], model: str) -> str:

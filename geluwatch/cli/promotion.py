@@ -67,9 +67,11 @@ def _policy(arguments: argparse.Namespace) -> int:
     from dataclasses import replace
 
     asked = {name: getattr(arguments, name) for name in ("approvals", "stable_hours") if getattr(arguments, name) is not None}
-    with opened(arguments, new=True) as store:
+    # A policy may be set before there is a baseline; one that is only read is in a store that is there.
+    with opened(arguments, new=bool(asked)) as store:
         policy = replace(store.policy(arguments.model), **asked)
-        store.set_policy(arguments.model, policy)
+        if asked:
+            store.set_policy(arguments.model, policy)
     print(f'To be promoted, a baseline of model "{arguments.model}" needs {_asked(policy)}, and a replay within what was asked for.')
     return 0
 

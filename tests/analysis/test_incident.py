@@ -85,6 +85,7 @@ def desk(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     """A folder with a user's module, from which the commands run."""
     folder = tmp_path_factory.mktemp("desk")
     (folder / "users_code.py").write_text(USERS_CODE)
+    (folder / "broken.npz").write_bytes(b"PK\x03\x04 and no more")
     before = Path.cwd()
     os.chdir(folder)
     yield folder
@@ -257,6 +258,7 @@ def test_no_test_is_written_of_what_was_not_reproduced(whole: Bundle, tmp_path: 
         (["--model", "users_code:nothing"], "it has to return a torch.nn.Module"),
         (["--model", "users_code:raises"], "no weights here"),
         (["--model", "users_code:broken_weights", "--inputs", "missing.npz"], "numpy.savez"),
+        (["--model", "users_code:broken_weights", "--inputs", "broken.npz"], "broken.npz holds no inputs (File is not a zip file); write"),
         (["--model", "users_code:broken_weights", "--inputs", "users_code:nothing"], "The pass raised"),
     ],
 )

@@ -58,7 +58,71 @@ def test_what_is_not_judged_passes_nothing(verdict: str) -> None:
     for pair in ((report(verdict=verdict), report()), (report(), report(verdict=verdict))):
         found = compare_reports(*pair)
         assert "unjudged" == found.outcome
-        assert f"is {verdict}, so nothing can be said" in found.sentence
+        assert f"is not judged, so nothing can be said: it is {verdict}, for " in found.sentence
+
+
+UNJUDGED = [layer("a", points={"pre": point(evidence=None), "post": point(evidence=None)})]
+WRONG = {"verdict": "ticket", "kernels": [{"layer": "a", "fault": "it computes tanh"}]}
+
+
+@pytest.mark.parametrize(
+    ("changed", "why"),
+    [
+        ({"baseline": None, "layers": UNJUDGED}, "it has no armed baseline"),
+        ({"layers": UNJUDGED}, "it is warming, for it sees no traffic, or its last window had too few rows"),
+    ],
+)
+def test_an_alarm_does_not_hide_that_nothing_is_judged(changed: dict[str, Any], why: str) -> None:
+    """A wrong kernel makes a ticket of "warming": without a baseline, or evidence, in either or both, nothing can be said all the same."""
+    hidden, judged = report(**WRONG, **changed), report(**WRONG, layers=[layer("a")])
+    for pair, which in (((hidden, hidden), "known"), ((hidden, judged), "known"), ((judged, hidden), "other")):
+        found = compare_reports(*pair)
+        assert ("unjudged", f"The {which} one is not judged, so nothing can be said: {why}") == (found.outcome, found.sentence)
+
+
+def test_a_known_one_that_is_not_finite_is_no_measure() -> None:
+    """NaN in the second is a difference whether the first has it or not, and judged or not; in the first alone it ends the comparison."""
+    broken = report(verdict="page", first_nonfinite="b")
+    told = ("differs", "The other one has values that are not finite, first in b")
+    for known in (report(), broken, report(verdict="warming")):
+        found = compare_reports(known, broken)
+        assert told == (found.outcome, found.sentence)
+        assert ["same", "differs"] == [each.outcome for each in found.layers]
+    assert told[0] == compare_reports(report(), report(verdict="page", first_nonfinite="a", baseline=None)).outcome
+    alone = compare_reports(broken, report())
+    assert "The known one is no measure for another: it has values that are not finite, first in b" == alone.sentence
+    assert "unjudged" == alone.outcome
+
+
+def test_a_probe_that_moved_in_the_second_alone_is_a_difference() -> None:
+    """The probe proves that the model is another, drift or not, with traffic or without; the layer is named where there is one."""
+    moved = {"verdict": "ticket", "probe": {"moved": True, "first": "b"}}
+    said = "The probe of the other one says that it is not the model of its baseline: it moved"
+    for known in (report(), report(probe=None), report(probe={"moved": False, "first": None})):
+        found = compare_reports(known, report(**moved))
+        assert ("differs", f"{said}, first in b") == (found.outcome, found.sentence)
+        assert ["", "the probe moved here first"] == [each.difference for each in found.layers]
+    assert said == compare_reports(report(), report(verdict="ticket", probe={"moved": True, "first": None})).sentence
+    assert "differs" == compare_reports(report(), report(**moved, layers=UNJUDGED)).outcome
+    assert "same" == compare_reports(report(), report(probe={"moved": False, "first": None})).outcome
+
+
+def test_a_known_one_whose_probe_moved_is_no_measure() -> None:
+    """Whether the second is the model that the baseline was recorded of, or has moved as well, the first cannot tell."""
+    moved = report(verdict="ticket", probe={"moved": True, "first": "b"})
+    for other in (report(), moved):
+        found = compare_reports(moved, other)
+        assert ("unjudged", ["same", "same"]) == (found.outcome, [each.outcome for each in found.layers])
+    assert "The known one is not the model of its baseline, for its probe moved, first in b, so it is no measure for" in found.sentence
+
+
+@pytest.mark.parametrize(("known", "other"), [("ok", "ticket"), ("ok", "page"), ("ticket", "page")])
+def test_a_graver_verdict_is_never_the_same(known: str, other: str) -> None:
+    """Whatever an alarm of the second comes from, it is no reason to pass it while the first is better off."""
+    found = compare_reports(report(verdict=known), report(verdict=other))
+    told = f"The verdict of the other one is {other}, that of the known one {known}, and no layer says why"
+    assert ("differs", told) == (found.outcome, found.sentence)
+    assert "same" == compare_reports(report(verdict=other), report(verdict=known)).outcome
 
 
 def test_other_baselines_give_no_distance() -> None:
@@ -78,11 +142,10 @@ def test_other_baselines_give_no_distance() -> None:
         ({"kernels": [{"layer": "a", "fault": "it computes tanh"}]}, "it computes tanh"),
         ({"gross": [{"layer": "a", "point": "post", "fault": "dead"}]}, "its values are dead"),
         ({"overflow": [{"layer": "a", "point": "pre"}]}, "an overflow lies ahead of it"),
-        ({"first_nonfinite": "b"}, "values that are not finite, first in b"),
     ],
 )
 def test_what_differs_besides_drift_is_named(changed: dict[str, Any], told: str) -> None:
-    """Census, kernels, gross faults, overflows and values that are not finite make a difference, unless the known one has them too."""
+    """Census, kernels, gross faults and overflows make a difference, unless the known one has them too."""
     found = compare_reports(report(), report(**changed))
     assert "differs" == found.outcome
     assert told in found.sentence

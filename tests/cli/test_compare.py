@@ -24,17 +24,17 @@ LAYERS = ("encoder.0.act", "encoder.1.act", "encoder.2.act")
 Compare = Callable[..., tuple[int, str, str]]
 
 
-def recorded(name: str, by: float = 0.0) -> Baseline:
-    """Return a baseline of windows in which nothing changes but the texts; layer 1 may have moved."""
-    chance, recorder = np.random.default_rng(len(name)), Recorder(Config())
+def recorded(name: str, by: float = 0.0, rows: int = 512) -> Baseline:
+    """Return a baseline of windows of so many rows in which nothing changes but the texts; layer 1 may have moved."""
+    chance, recorder = np.random.default_rng(len(name)), Recorder(Config(minimum_rows=min(rows, 64)))
     for index in range(60):
         points: dict[Any, PointWindow] = {}
         for layer in LAYERS:
             shift = by if layer == LAYERS[1] else 0.0
             for point in POINTS:
                 values = histogram.from_values((chance.normal(size=1024) + shift).astype(np.float32))
-                mean = chance.normal(size=48) / np.sqrt(512.0) + shift
-                points[layer, point] = PointWindow(values, Moments(512, mean, 512 * chance.uniform(0.9, 1.1, 48)))
+                mean = chance.normal(size=48) / np.sqrt(rows) + shift
+                points[layer, point] = PointWindow(values, Moments(rows, mean, rows * chance.uniform(0.9, 1.1, 48)))
         ended = 1_700_000_000.0 + 60.0 * index
         recorder.add(Window(ended - 60.0, ended, 10, 10, points), LAYERS)
     sites = tuple(Site(layer, position, "module", "GELUActivation", "erf") for position, layer in enumerate(LAYERS))
@@ -84,6 +84,16 @@ def test_drift_fails_and_names_the_layer(compare: Compare) -> None:
     assert (1, "") == (status, errors)
     assert ["same", "drift", "same"] == [line.split()[1] for line in printed.splitlines()[3:6]]
     assert printed.splitlines()[-1].startswith("Drift, first at encoder.1.act: it enters there.")
+
+
+def test_windows_of_few_rows_are_judged(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """What was recorded with a smaller minimum than the default is judged like the rest: the same passes, and drift fails."""
+    for name, by in (("good", 0.0), ("alike", 0.0), ("moved", 1.0)):
+        portable.write(recorded(name, by, rows=32), tmp_path / name)
+    assert 0 == main(["compare", str(tmp_path / "good"), str(tmp_path / "alike"), "--json", str(tmp_path / "found.json")])
+    assert all(layer["evidence"] > 0 for layer in json.loads((tmp_path / "found.json").read_text())["layers"])
+    assert 1 == main(["compare", str(tmp_path / "good"), str(tmp_path / "moved")])
+    assert "Drift, first at encoder.1.act" in capsys.readouterr().out
 
 
 def test_another_formula_fails_and_says_which(compare: Compare) -> None:

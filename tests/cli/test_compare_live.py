@@ -12,6 +12,7 @@ import torch
 from torch import nn
 
 import geluwatch
+from geluwatch.cli.gates import live
 from geluwatch.cli.main import main
 
 
@@ -26,7 +27,7 @@ class Pair:
         self.watches = [geluwatch.attach(each, name="tiny", config=config, store=store) for each in self.models]
         for _ in range(60):
             self.serve(0)
-        self.watches[0].record_baseline("v1", arm=True)
+        self.watches[0].record_baseline("v1", arm=True, probe=[torch.randn(8, 16)])
         self.watches[1].arm("v1")
         self.urls = [watch.serve() for watch in self.watches]
 
@@ -55,7 +56,7 @@ def test_two_processes_are_held_against_each_other(pair: Pair, capsys: pytest.Ca
     """Without traffic nothing is said; calm, they are the same, with bounds on their distance; then the second drifts, and is named."""
     pair.serve(0)
     assert 1 == main(["compare", *pair.urls])
-    assert "The other one is warming, so nothing can be said" in capsys.readouterr().out
+    assert "The other one is not judged, so nothing can be said: it is warming" in capsys.readouterr().out
 
     pair.serve(1)
     assert 0 == main(["compare", *pair.urls, "--json", f"{tmp_path}/found.json"])
@@ -69,6 +70,35 @@ def test_two_processes_are_held_against_each_other(pair: Pair, capsys: pytest.Ca
     assert 1 == main(["compare", *pair.urls, "--junit", f"{tmp_path}/found.xml"])
     assert "The other one has drifted in 1 layers where the known one has not, first in 1" in capsys.readouterr().out
     assert '<failure type="drift"' in (tmp_path / "found.xml").read_text()
+
+
+def test_other_weights_under_the_same_traffic_are_found_by_the_probe(
+    pair: Pair, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    """A weight that drift does not see moves the probe of the second: the gate fails, and names the layer, in the JUnit report too."""
+    with torch.no_grad():
+        pair.models[1][0].weight[3, 3] += 0.02
+    for number in (0, 1):
+        pair.serve(number)
+    assert 0 == main(["compare", *pair.urls])
+    pair.watches[1].probe()
+    report = pair.watches[1].flush()
+    assert ("ticket", ()) == (report.verdict, report.drifting)
+    capsys.readouterr()
+    assert 1 == main(["compare", *pair.urls, "--junit", f"{tmp_path}/found.xml"])
+    assert "The probe of the other one says that it is not the model of its baseline: it moved, first in 1." in capsys.readouterr().out
+    assert 'message="the probe moved here first"' in (tmp_path / "found.xml").read_text()
+
+
+def test_a_junit_report_fails_where_no_layer_is_to_blame(pair: Pair, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """An alarm that no layer explains fails every case, so that the report does not say that all is well."""
+    pair.serve(0), pair.serve(1)
+    fetched = live._fetch
+    monkeypatch.setattr(live, "_fetch", lambda url: {**fetched(url), "verdict": "page" if url == pair.urls[1] else "ok"})
+    assert 1 == main(["compare", *pair.urls, "--junit", f"{tmp_path}/found.xml"])
+    text = (tmp_path / "found.xml").read_text()
+    assert 'failures="1"' in text
+    assert '<failure type="differs" message="The verdict of the other one is page, that of the known one ok' in text
 
 
 def test_what_serves_no_report_is_named(pair: Pair, capsys: pytest.CaptureFixture[str]) -> None:

@@ -18,6 +18,8 @@ CERTIFICATE = Certificate(100, 0, 6000.0, (1,), 9.0, 1, 2.0, 1.0, 7.0, 9.0, arme
 BASELINE = Baseline("minilm", "1", "v1", 1_700_000_000.0, (Site("act", 0, "module", "GELU", "erf"),), (), CERTIFICATE)
 CALLED = 'Baseline "v1" of model "minilm" version "1"'
 
+READING = ("baseline list", "baseline log", "baseline show minilm", "baseline policy minilm", "history list", "report minilm")
+
 Run = Callable[..., tuple[int, str]]
 
 
@@ -122,6 +124,15 @@ def test_a_policy_is_printed_as_it_stands(run: Run) -> None:
     assert "approvals 0 became 1\n" in run("log", "minilm")[1]
 
 
+def test_a_policy_may_be_set_before_there_is_a_store(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Where an option sets something the database is made, and what was set is read from it."""
+    store = ["--store", f"sqlite:///{tmp_path}/new.db"]
+    assert 0 == main(["baseline", "policy", "minilm", "--approvals", "2", *store])
+    capsys.readouterr()
+    assert 0 == main(["baseline", "policy", "minilm", *store])
+    assert "needs 2 approvals by others" in capsys.readouterr().out
+
+
 def test_a_log_that_was_tampered_with_exits_with_one(run: Run, url: str) -> None:
     """The entry is named; a digest that was noted tells a log that was cut off, which is whole in itself."""
     run("retire", "minilm", "v1", "--reason", "test")
@@ -150,7 +161,7 @@ def test_an_empty_log_says_so(tmp_path: Path, capsys: pytest.CaptureFixture[str]
     assert "The log has no entry yet.\n" == capsys.readouterr().out
 
 
-@pytest.mark.parametrize("command", ["baseline list", "baseline log", "baseline show minilm", "history list", "report minilm"])
+@pytest.mark.parametrize("command", READING)
 def test_a_mistyped_path_makes_no_database(command: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """Whoever reads from a file that does not exist is told so, and finds none there afterwards."""
     assert 1 == main([*command.split(), "--store", f"sqlite:///{tmp_path}/typo.db"])

@@ -102,6 +102,14 @@ def test_forget(run: Run, url: str) -> None:
         run("forget", "minilm", "--before", "yesterday")
 
 
+@pytest.mark.parametrize("command", ["list nosuch", "thin nosuch", "forget nosuch --before 2026-01-31"])
+def test_a_mistyped_model_is_refused(command: str, run: Run, url: str) -> None:
+    """Every command that is given a model says that nothing is kept of it where that is so, and exits with 1."""
+    fill(url, "minilm", [1_700_006_400.0])
+    expected = 'geluwatch: Nothing is kept of model "nosuch"; `geluwatch history list` names the models there are.\n'
+    assert (1, [], expected) == run(*command.split())
+
+
 def test_a_damaged_span_is_named_and_passed_over(run: Run, url: str) -> None:
     """What can be thinned is, whatever one span holds; it is named on the error stream."""
     fill(url, "minilm", [1_700_006_400.0 + MINUTE * number for number in range(1, 61)])

@@ -73,9 +73,10 @@ def from_file(path: Path) -> Inputs:
     import torch
 
     try:
-        with np.load(path, allow_pickle=False) as found:
+        # numpy leaves a file that it opened itself open where it is damaged.
+        with path.open("rb") as file, np.load(file, allow_pickle=False) as found:
             tensors = {name: torch.from_numpy(found[name]) for name in found.files}
-    except (OSError, ValueError, TypeError) as failure:
+    except Exception as failure:  # noqa: BLE001  # of a damaged file zip, zlib, tokenize and numpy each raise something of their own
         raise IncidentError(f"{path} holds no inputs ({failure}); write one array for each argument with numpy.savez.") from None
     numbered = sorted((name for name in tensors if name.isdigit()), key=int)
     return tuple(tensors[name] for name in numbered), {name: value for name, value in tensors.items() if not name.isdigit()}

@@ -17,7 +17,8 @@ Kind = Literal["nonfinite", "drift", "blind", "other"]
 """What an episode is about; "other" is an alarm that the history does not tell more of: a dead layer, an overflow ahead, a wrong kernel."""
 
 Status = Literal["silent", "blind", "page", "ticket", "again", "well", "unjudged"]
-"""How the model is: "page" and "ticket" while such an episode is on, "again" where one is over, "unjudged" without a baseline."""
+"""How the model is: "page" and "ticket" while such an episode is on, "again" where one is over, "unjudged" without a baseline, or
+where no window could be judged by it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -192,6 +193,8 @@ class Findings:
     gaps: tuple[Gap, ...]
     baseline: BaselineFinding | None
     """None where none was armed."""
+    armed: bool
+    """Whether one was armed when the last window was kept."""
     layers: tuple[LayerFinding, ...]
     """In the model's order."""
     portraits: tuple[Portrait, ...]

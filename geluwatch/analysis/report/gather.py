@@ -81,6 +81,8 @@ class _Reading:
     nonfinite_forwards: int = 0
     armed: tuple[str, str] | None = None
     """Version and name of the baseline that was armed last."""
+    judged: set[tuple[str, str | None]] = field(default_factory=set)
+    """Version and name of the baselines by which a window was judged."""
     newest: Span | None = None
     tracks: dict[str, Track] = field(default_factory=dict)
     versions: dict[str, dict[str, None]] = field(default_factory=dict)
@@ -104,6 +106,8 @@ class _Reading:
         self.sources |= {span.source} - {""}
         if summary.baseline is not None:
             self.armed = span.model_version, summary.baseline
+            if _is_judged(span):
+                self.judged.add(self.armed)
         if self.newest is None or window.ended >= self.newest.window.ended:
             self.newest = span
         self._take_health(span)
@@ -162,6 +166,7 @@ def _findings(reading: _Reading, baseline: BaselineFinding | None, subject: Subj
         traffic=coverage.traffic,
         gaps=gaps,
         baseline=baseline,
+        armed=reading.newest is not None and reading.newest.summary.baseline is not None,
         layers=layers,
         portraits=tuple(_portraits(reading.tracks, worst_first(layers, episodes), stored)),
         episodes=episodes,
@@ -181,9 +186,14 @@ def _status(reading: _Reading, episodes: tuple[Episode, ...], silent: bool) -> S
         return "page" if "page" in alarms else "ticket"
     if newest.summary.verdicts.get("blind") == newest.windows:
         return "blind"
-    if newest.summary.baseline is None:
+    if (newest.model_version, newest.summary.baseline) not in reading.judged:
         return "unjudged"
     return "again" if episodes else "well"
+
+
+def _is_judged(span: Span) -> bool:
+    """Return whether any of a span's windows was judged; a ticket or a page may stand for something else than drift."""
+    return "ok" in span.summary.verdicts or any(each.evidence > 0.0 for each in span.summary.points.values())
 
 
 def _layers(tracks: dict[str, Track], stored: Baseline | None, over: Grid) -> tuple[LayerFinding, ...]:

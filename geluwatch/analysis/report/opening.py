@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from geluwatch.analysis.report import words
-from geluwatch.analysis.report.findings import Episode, Findings, Kind
+from geluwatch.analysis.report.findings import BaselineFinding, Episode, Findings, Kind
 
 RUNBOOKS: dict[Kind, str] = {
     "nonfinite": "GeluwatchNonFiniteActivations",
@@ -75,7 +75,7 @@ def _sentences(found: Findings, gravest: Episode | None) -> Iterator[str]:
     elif found.status == "blind":
         yield "None of the model's GELUs can be observed at the end of the period."
     elif found.status == "unjudged":
-        yield "No baseline is armed, so drift is not judged."
+        yield _unjudged(found)
     if gravest is not None:
         yield told(gravest, found)
         yield from _others([each for each in found.episodes if each is not gravest], found)
@@ -83,6 +83,12 @@ def _sentences(found: Findings, gravest: Episode | None) -> Iterator[str]:
         yield _calm(found)
     if not found.nonfinite_forwards:
         yield f"No NaN or Inf in {words.plural(found.forwards, 'forward pass')}."
+
+
+def _unjudged(found: Findings) -> str:
+    if found.baseline is None or not found.armed:
+        return "No baseline is armed, so drift is not judged."
+    return f"Windows had too few rows to be judged by {_normal(found.baseline)}, so nothing is known of drift."
 
 
 def _others(episodes: list[Episode], found: Findings) -> Iterator[str]:
@@ -102,9 +108,12 @@ def _calm(found: Findings) -> str:
     if not judged or found.baseline is None:
         return "There was no alarm."
     most = max(judged, key=lambda each: each.most)
-    normal = "the run's own past" if found.baseline.follows else f"baseline {found.baseline.name}"
-    within = f"{words.plural(len(judged), 'GELU')} stayed within {normal}"
+    within = f"{words.plural(len(judged), 'GELU')} stayed within {_normal(found.baseline)}"
     return f"{within}. The most evidence was {words.number(most.most)}, at `{most.layer}`; a ticket takes 1."
+
+
+def _normal(baseline: BaselineFinding) -> str:
+    return "the run's own past" if baseline.follows else f"baseline {baseline.name}"
 
 
 def still(found: Findings) -> str:

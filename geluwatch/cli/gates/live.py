@@ -59,8 +59,10 @@ def _fetch(address: str) -> dict[str, Any]:
 
 def _case(layer: LiveLayer, found: LiveComparison) -> Case:
     if layer.outcome == "same":
-        # Where nothing could be judged no layer is to blame, and a report without a failure would say that all is well.
-        return Case(layer.layer, found.outcome, found.sentence, found.sentence) if found.outcome == "unjudged" else Case(layer.layer)
+        # Where no layer is to blame, a report without a failure would say that all is well.
+        blamed = found.outcome != "unjudged" and any(each.outcome != "same" for each in found.layers)
+        passed = blamed or found.outcome == "same"
+        return Case(layer.layer) if passed else Case(layer.layer, found.outcome, found.sentence, found.sentence)
     return Case(layer.layer, layer.outcome, layer.difference or f"in drift, evidence {_number(layer.evidence)}", found.sentence)
 
 

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
-from dataclasses import replace
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
 
 import numpy as np
 import pytest
@@ -14,7 +14,7 @@ from geluwatch.analysis.report import Findings, Subject, gather
 from geluwatch.analysis.report.opening import opening
 from geluwatch.core.histogram import merge
 from geluwatch.errors import ReportError, SignatureError
-from geluwatch.records import Baseline
+from geluwatch.records import Baseline, Span
 from geluwatch.store import MemoryBaselines
 
 Gathered = Callable[..., Findings]
@@ -93,6 +93,41 @@ def test_portraits_show_where_it_began_and_what_moved_most(gathered: Gathered) -
 def test_the_status_is_that_of_the_end(gathered: Gathered, changes: dict[str, object], status: str) -> None:
     """What is on at the end decides; a week that was not well is well again; no baseline and no windows are said."""
     assert status == gathered(replace(weeks.CALM, **changes)).status  # type: ignore[arg-type]
+
+
+@dataclass(frozen=True)
+class Starved(weeks.Week):
+    """A week in which windows have too few rows to be judged in its last hours, and the version is another."""
+
+    starving: float = 168.0
+    version: str = "1"
+
+    def spans(self, *arguments: object) -> Iterator[Span]:  # type: ignore[override]
+        """Yield spans of which nothing was judged where it starves."""
+        for span in super().spans(*arguments):  # type: ignore[arg-type]
+            if span.window.started < self.end - self.starving * weeks.HOUR - 60.0:
+                yield span
+                continue
+            summary = replace(span.summary, verdicts={"warming": span.windows}, points={})
+            yield replace(span, model_version=self.version, summary=summary)
+
+
+def test_a_baseline_by_which_no_window_was_judged_is_no_reason_to_say_well() -> None:
+    """Windows with too few rows leave the model unjudged, with the reason and the runbook; nothing is said of calm."""
+    week = Starved(weeks.CALM)
+    found = gather(week, week, subject(weeks.CALM))
+    first = opening(found)
+    assert ("unjudged", "Not judged", "warming", "GeluwatchBaselineMissing") == (found.status, first.head, first.tone, first.runbook)
+    assert "Windows had too few rows to be judged by baseline week-9, so nothing is known of drift." == first.sentences[0]
+    assert first.sentences[1].startswith("No NaN or Inf in ")
+    assert 2 == len(first.sentences)
+
+
+@pytest.mark.parametrize(("version", "status"), [("1", "well"), ("2", "unjudged")])
+def test_a_version_that_is_not_judged_is_not_well_because_another_was(version: str, status: str) -> None:
+    """It is the last version and its baseline that count; some windows judged by it are enough."""
+    week = Starved(weeks.CALM, starving=24.0, version=version)
+    assert status == gather(week, weeks.Week(weeks.CALM), subject(weeks.CALM)).status
 
 
 def test_the_resolution_changes_no_episode(gathered: Gathered) -> None:
