@@ -25,6 +25,10 @@ _RESERVED_LABELS = frozenset({
 })  # fmt: skip
 
 
+_SHOWN = 40
+"""Characters of a name that are shown where it is too long."""
+
+
 class SystemClock:
     """The machine's clock."""
 
@@ -48,8 +52,8 @@ def attach(
 
     Args:
         model: The model whose calls are forward passes, in training or serving.
-        name: What metrics, baselines and alerts call it.
-        version: Version of its weights; baselines belong to one version.
+        name: What metrics, baselines and alerts call it: 1 to 255 printable characters.
+        version: Version of its weights, likewise; baselines belong to one version.
         store: Where baselines live: any SQLAlchemy URL, a `BaselineStore`, or None for memory. At a URL, closed windows are kept as
             well (see `Config.history`).
         labels: Constant labels on every metric, for example ``{"region": "eu"}``. In a distributed run `rank` is added.
@@ -57,7 +61,7 @@ def attach(
 
     Raises:
         AttachError: The object is no module, is watched already, or holds no GELU.
-        ConfigError: A name or label is unusable.
+        ConfigError: A name, version or label is unusable.
         IncidentError: The folder of `Config.incidents` cannot be written to.
         SignatureError: The environment names a key that cannot be read.
         StoreError: The database cannot be used.
@@ -69,9 +73,8 @@ def attach(
     if switched_off():
         settings = replace(settings, enabled=False)
     checked = _checked_labels(labels or {})
-    for what, text in (("name", name), ("version", version)):
-        if not isinstance(text, str) or not text.strip():
-            raise ConfigError(f"The model's {what} must be a non-empty string, got {text!r}.")
+    _check_key("name", name)
+    _check_key("version", version)
     if (rank := ranks.rank()) is not None:
         checked["rank"] = str(rank)
     clock = SystemClock()
@@ -117,6 +120,23 @@ def _historian(store: str | BaselineStore | None, settings: Config, clock: Clock
     from geluwatch.store import SqlHistory, is_lasting
 
     return Historian(SqlHistory(store), settings.history, clock) if is_lasting(store) else None
+
+
+def _check_key(what: str, text: str) -> None:
+    """Refuse what no store could keep windows under, before any window is lost to it.
+
+    Raises:
+        ConfigError: It is no string, blank, too long or not printable.
+    """
+    from geluwatch.store import rules
+
+    if not isinstance(text, str) or not text.strip():
+        raise ConfigError(f"The model's {what} must be a non-empty string, got {text!r}.")
+    if not rules.is_key(text):
+        told = f"{text!r}; leave out what cannot be printed"
+        if len(text) > rules.KEY_LENGTH:
+            told = f"{text[:_SHOWN]!r}... ({len(text)} characters); give a shorter one"
+        raise ConfigError(f"The model's {what} must be 1 to {rules.KEY_LENGTH} printable characters, got {told}.")
 
 
 def _checked_labels(labels: Mapping[str, str]) -> dict[str, str]:

@@ -143,10 +143,11 @@ class Config:
             raise ConfigError(f"horizons must be ascending and distinct, got {self.horizons!r}; for example (1, 4, 16).")
         for horizon in self.horizons:
             _at_least_one("horizons", horizon)
-        for name in ("gradients", "ranges", "incident_inputs"):
-            if not isinstance(getattr(self, name), bool):
-                raise ConfigError(f"{name} must be True or False, got {getattr(self, name)!r}.")
-        if self.incidents is not None and not isinstance(self.incidents, (str, os.PathLike)):
+        for name in ("enabled", "compiled", "gradients", "ranges", "incident_inputs"):
+            _switch(name, getattr(self, name))
+        if self.padding is not None and not callable(self.padding):
+            raise ConfigError(f"padding must be a function or None, got {self.padding!r}; None reads the attention mask.")
+        if self.incidents is not None and (not isinstance(self.incidents, (str, os.PathLike)) or not os.fspath(self.incidents)):
             raise ConfigError(f"incidents must be the path of a folder or None, got {self.incidents!r}.")
         if not isinstance(self.incident_bytes, int) or self.incident_bytes < LEAST_BUNDLE:
             raise ConfigError(f"incident_bytes must be a whole number of at least {LEAST_BUNDLE}, got {self.incident_bytes!r}.")
@@ -166,6 +167,12 @@ def _tuple(name: str, value: object) -> tuple[object, ...]:
 def _positive(name: str, value: float) -> None:
     if isinstance(value, bool) or not isinstance(value, (int, float)) or not math.isfinite(value) or value <= 0:
         raise ConfigError(f"{name} must be a positive finite number, got {value!r}.")
+
+
+def _switch(name: str, value: bool) -> None:
+    # Text from an environment is true whatever it says, "0" and "false" too.
+    if not isinstance(value, bool):
+        raise ConfigError(f"{name} must be True or False, got {value!r}.")
 
 
 def _at_least_one(name: str, value: int) -> None:

@@ -239,7 +239,7 @@ class Watch(Cycle):
             self._refuse_if_detached()
             if self._listener is None:
                 texts = {group: {name: handbook.page(name) for name in names} for group, names in handbook.contents().items()}
-                pages = routes(lambda: self._report, texts["Runbooks"], links.RUNBOOKS, texts["Playbooks"])
+                pages = routes(lambda: self._report, texts["Runbooks"], links.RUNBOOKS, texts["Playbooks"], self.report_seconds)
                 listener = Listener(pages, host=host, port=port, allow_remote=allow_remote, on_error=self._inbox.page_failed)
                 listener.start()
                 self._listener = listener

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import threading
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -53,6 +54,31 @@ def test_names_and_versions_must_be_words(value: Any) -> None:
     """An empty or foreign name or version is refused with its value."""
     refused(ConfigError, f"The model's name must be a non-empty string, got {value!r}.", name=value)
     refused(ConfigError, f"The model's version must be a non-empty string, got {value!r}.", version=value)
+
+
+@pytest.mark.parametrize(
+    ("value", "told"),
+    [
+        ("n" * 256, f"{'n' * 40!r}... (256 characters); give a shorter one"),
+        ("a\x00b", r"'a\x00b'; leave out what cannot be printed"),
+        ("a\nb", r"'a\nb'; leave out what cannot be printed"),
+    ],
+    ids=["long", "nul", "newline"],
+)
+@pytest.mark.parametrize("field", ["name", "version"])
+def test_names_and_versions_that_no_store_keeps_are_refused(field: str, value: str, told: str) -> None:
+    """What would fail at every write, with the history waiting behind it, is refused at once: too long, or not printable."""
+    refused(ConfigError, f"The model's {field} must be 1 to 255 printable characters, got {told}.", **{field: value})
+
+
+def test_the_longest_name_reaches_the_history(tmp_path: Path) -> None:
+    """255 characters of any alphabet are taken, and the windows are kept under them."""
+    url, name, version = f"sqlite:///{tmp_path}/store.db", "ж" * 255, "版" * 255
+    with geluwatch.attach(model := gelu_model(), name=name, version=version, store=url) as watch:
+        model(torch.zeros(3, 4))
+        watch.close_window()
+    with closing(SqlHistory(url)) as kept:
+        assert [(name, version)] == [(info.model, info.model_version) for info in kept.listing()]
 
 
 @pytest.mark.parametrize("key", ["", "9lives", "a-b", "größe", "__name__", 7])

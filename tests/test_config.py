@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import re
 from dataclasses import FrozenInstanceError, fields
+from pathlib import Path
 
 import pytest
 
@@ -66,14 +67,36 @@ def test_a_profile_is_one_of_three(value: object) -> None:
         Config(profile=value)  # type: ignore[arg-type]  # that is the point
 
 
-@pytest.mark.parametrize(
-    ("name", "value"), [("incidents", 3), ("incident_bytes", 1000), ("incident_bytes", 1e9), ("incident_inputs", "yes")]
-)
-def test_settings_of_bundles_are_checked(name: str, value: object) -> None:
-    """A folder is a path, a limit a whole number of bytes that something fits in, and a leave is given with True."""
-    assert "here" == Config(incidents="here").incidents
-    with pytest.raises(ConfigError, match=rf"^{name} must be .*{re.escape(repr(value))}"):
+@pytest.mark.parametrize("value", [1000, 1e9, math.inf])
+def test_the_limit_of_a_bundle_is_a_number_of_bytes(value: object) -> None:
+    """It is a whole number of bytes that something fits in."""
+    with pytest.raises(ConfigError, match=rf"^incident_bytes must be .*{re.escape(repr(value))}"):
+        Config(incident_bytes=value)  # type: ignore[arg-type]  # that is the point
+
+
+@pytest.mark.parametrize("name", ["enabled", "compiled", "gradients", "ranges", "incident_inputs"])
+@pytest.mark.parametrize("value", ["0", "false", "", 0, 1, None])
+def test_switches_are_true_or_false(name: str, value: object) -> None:
+    """Text from an environment, which is true whatever it says, numbers and None are refused by name and value."""
+    assert [True, False] == [getattr(Config(**{name: switch}), name) for switch in (True, False)]  # type: ignore[arg-type]
+    with pytest.raises(ConfigError, match=rf"^{name} must be True or False, got {re.escape(repr(value))}\.$"):
         Config(**{name: value})  # type: ignore[arg-type]  # that is the point
+
+
+@pytest.mark.parametrize("value", [3, True, "mask", ()])
+def test_padding_is_a_function_or_none(value: object) -> None:
+    """What cannot be called is refused here, not counted as a failure in every pass."""
+    assert [None, max] == [Config(padding=None).padding, Config(padding=max).padding]
+    with pytest.raises(ConfigError, match=rf"^padding must be a function or None, got {re.escape(repr(value))}; "):
+        Config(padding=value)  # type: ignore[arg-type]  # that is the point
+
+
+@pytest.mark.parametrize("value", ["", 3, False, b"folder"])
+def test_the_folder_of_bundles_is_a_path_or_none(value: object) -> None:
+    """An empty path, as of a variable that is not set, is no folder; nor is a number, a switch or bytes."""
+    assert [None, "here", Path("here")] == [Config(incidents=path).incidents for path in (None, "here", Path("here"))]
+    with pytest.raises(ConfigError, match=rf"^incidents must be the path of a folder or None, got {re.escape(repr(value))}\.$"):
+        Config(incidents=value)  # type: ignore[arg-type]  # that is the point
 
 
 @pytest.mark.parametrize("setting", ["horizons", "gelu_classes"])

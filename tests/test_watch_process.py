@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import atexit
 import gc
+import json
 import logging
 import math
 import os
@@ -43,6 +44,19 @@ def test_the_background_thread_flushes_and_closes_windows() -> None:
         assert reached.is_set()
     assert "ok" != watch.report.verdict
     assert not any(thread.name == "geluwatch" for thread in threading.enumerate())
+
+
+@pytest.mark.parametrize(
+    ("settings", "seconds"),
+    [({}, 5.0), ({"window_seconds": 300.0, "flush_seconds": 60.0}, 60.0), ({"window_seconds": 60.0, "flush_seconds": 60.0}, 15.0)],
+)
+def test_the_report_says_how_often_it_comes(settings: dict[str, float], seconds: float) -> None:
+    """What is served names the seconds between two reports: those of a flush, or a quarter of the window where that is less."""
+    model = gelu_model()
+    with geluwatch.attach(model, name="model", config=Config(**settings)) as watch:
+        with urllib.request.urlopen(f"{watch.serve()}/report.json") as answer:
+            assert seconds == json.load(answer)["report_seconds"]
+        assert seconds == watch.report_seconds
 
 
 def test_a_layer_that_dies_in_a_real_model_pages() -> None:

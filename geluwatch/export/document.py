@@ -4,6 +4,7 @@ Every number is finite or null; times are seconds since the epoch. The keys::
 
     version, framework, model, model_version, labels
     time, attached, last_forward    when the report was made, the agent attached, the last forward pass ended
+    report_seconds                  seconds from one report to the next, or null where whoever writes this does not know
     verdict                         "blind", "warming", "ok", "ticket" or "page"
     first_nonfinite                 layer, or null
     drifting                        layers, the one where drift began first
@@ -93,8 +94,14 @@ _TOTAL_KEYS = (
 )
 
 
-def document(report: Report, runbook: str | None = None) -> dict[str, Any]:
-    """Return a report as plain JSON values, with the keys that this module's docstring lists."""
+def document(report: Report, runbook: str | None = None, report_seconds: float | None = None) -> dict[str, Any]:
+    """Return a report as plain JSON values, with the keys that this module's docstring lists.
+
+    Args:
+        report: The report.
+        runbook: Address of the runbook that fits it.
+        report_seconds: Seconds from one report to the next.
+    """
     totals = report.totals
     return {
         "version": package_version(),
@@ -105,6 +112,7 @@ def document(report: Report, runbook: str | None = None) -> dict[str, Any]:
         "time": report.time,
         "attached": report.attached,
         "last_forward": report.last_forward,
+        "report_seconds": _finite(report_seconds),
         "verdict": report.verdict,
         "runbook": runbook,
         "first_nonfinite": report.first_nonfinite,

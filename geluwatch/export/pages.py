@@ -8,6 +8,7 @@ from functools import cache
 from html import escape
 from importlib.resources import files
 from string import Template
+from typing import Any
 from urllib.parse import quote
 
 from geluwatch.export import markdown
@@ -32,6 +33,7 @@ def routes(
     runbooks: Mapping[str, str],
     runbook_of: Mapping[str, str] | None = None,
     playbooks: Mapping[str, str] | None = None,
+    report_seconds: float | None = None,
 ) -> dict[str, Route]:
     """Return the routes of one watch.
 
@@ -40,6 +42,7 @@ def routes(
         runbooks: Markdown by name; each is served under `/runbooks/`.
         runbook_of: Name of the runbook that fits each trouble; the live page links to it.
         playbooks: Further texts, by name, which are served beside the runbooks.
+        report_seconds: Seconds from one report to the next, by which the live page knows an old one.
     """
     renderings, texts = Renderings(), {**runbooks, **(playbooks or {})}
     fitting = {what: f"runbooks/{quote(name)}" for what, name in (runbook_of or {}).items() if name in runbooks}
@@ -50,7 +53,7 @@ def routes(
 
     def report_json(_: Request) -> Response:
         report = read()
-        return renderings.of(report, _JSON, lambda: _report_json(report, fitting.get(trouble(report))))
+        return renderings.of(report, _JSON, lambda: _json(document(report, fitting.get(trouble(report)), report_seconds)))
 
     def healthz(_: Request) -> Response:
         read()
@@ -88,8 +91,8 @@ def trouble(report: Report) -> str:
     return "kernel" if faulty and not report.drifting else "drift"
 
 
-def _report_json(report: Report, runbook: str | None) -> Response:
-    return Response(json.dumps(document(report, runbook), allow_nan=False).encode(), _JSON)
+def _json(values: Mapping[str, Any]) -> Response:
+    return Response(json.dumps(values, allow_nan=False).encode(), _JSON)
 
 
 def _static(name: str, content_type: str) -> Route:

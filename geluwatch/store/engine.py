@@ -53,8 +53,13 @@ def make_engine(address: str) -> Engine:
 
 
 def for_writing(engine: Engine) -> Engine:
-    """Return the engine for transactions that write; these take SQLite's write lock at once, so none is refused it half-way."""
-    return engine.execution_options(**{_WRITING: True})
+    """Return the engine for transactions that write.
+
+    These take SQLite's write lock at once, so none is refused it half-way. Elsewhere each query of theirs sees what others have
+    committed by then, whatever isolation the server sets: who waited, or was too slow, has to see what came before it.
+    """
+    level = {} if engine.dialect.name == "sqlite" else {"isolation_level": "READ COMMITTED"}
+    return engine.execution_options(**{_WRITING: True}, **level)
 
 
 def for_reading_at_length(engine: Engine) -> Engine:

@@ -104,6 +104,11 @@ def in_order(listing: Iterable[HistoryInfo]) -> tuple[HistoryInfo, ...]:
     return tuple(sorted(listing, key=lambda info: (info.model, info.model_version, RESOLUTIONS.index(info.resolution))))
 
 
+def is_key(text: str) -> bool:
+    """Return whether every store can keep a text as a model, a version or a name: 1 to `KEY_LENGTH` printable characters."""
+    return 1 <= len(text) <= KEY_LENGTH and text.isprintable()
+
+
 def check(baseline: Baseline) -> None:
     """Refuse a baseline that some store could not keep.
 
@@ -112,7 +117,7 @@ def check(baseline: Baseline) -> None:
     """
     for field in ("model", "model_version", "name"):
         value = getattr(baseline, field)
-        if not 1 <= len(value) <= KEY_LENGTH or not value.isprintable():
+        if not is_key(value):
             raise BaselineError(f"The {field} of a baseline must be 1 to {KEY_LENGTH} printable characters, got {_short(value)}.")
     if len(baseline.traffic) > KEY_LENGTH or not baseline.traffic.isprintable():
         raise BaselineError(f"The traffic of a baseline must be at most {KEY_LENGTH} printable characters, got {_short(baseline.traffic)}.")

@@ -3,7 +3,7 @@
 
 const EVERY_MS = 2000;
 const GIVE_UP_MS = 5000;
-const STALE_SECONDS = 30;
+const STALE_SECONDS = 30; // or three times what lies between two reports, where that is more
 
 const WORDS = { ok: "OK", ticket: "Ticket", page: "Page", warming: "Warming", blind: "Blind" };
 
@@ -150,7 +150,8 @@ function drawLife(silence) {
 function staleness(report, response) {
   const served = Date.parse(response.headers.get("Date")) / 1000; // the agent's own clock, which may differ from this one
   const age = served - report.time;
-  return age > STALE_SECONDS ? `The agent answers, but its report is ${duration(age)} old: its background thread has stopped or hangs.` : "";
+  const patience = Math.max(STALE_SECONDS, 3 * (report.report_seconds || 0)); // which other versions of the agent may not tell
+  return age > patience ? `The agent answers, but its report is ${duration(age)} old: its background thread has stopped or hangs.` : "";
 }
 
 async function ask() {

@@ -120,6 +120,12 @@ def test_gross_faults_are_listed(make_report: ReportBuilder) -> None:
     assert "impossible" == found["layers"][0]["points"]["post"]["gross"]
 
 
+def test_it_says_how_often_reports_come(make_report: ReportBuilder) -> None:
+    """Who asks can tell an old report from one that is merely not due; null where whoever writes it does not know."""
+    report = make_report("ok")
+    assert [None, 15.0, None] == [document(report, report_seconds=seconds)["report_seconds"] for seconds in (None, 15.0, float("inf"))]
+
+
 def test_a_limit_that_is_not_armed_is_null(make_report: ReportBuilder) -> None:
     """A baseline too short for paging has no limit for it; one without a certificate has null."""
     report = make_report("ok")

@@ -9,7 +9,7 @@ import shutil
 import subprocess
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import replace
 from html.parser import HTMLParser
 from http.client import HTTPMessage
@@ -39,13 +39,18 @@ RUNBOOK_OF = {"nonfinite": "NonFinite", "drift": "Drift", "gross": "Drift", "bli
 
 
 @contextmanager
-def serving(read: Callable[[], Report]) -> Iterator[str]:
-    """Serve a watch's routes and yield the base URL."""
-    listener = Listener(routes(read, RUNBOOKS, RUNBOOK_OF, PLAYBOOKS))
+def listening(pages: dict[str, messages.Route]) -> Iterator[str]:
+    """Serve routes and yield the base URL."""
+    listener = Listener(pages)
     try:
         yield listener.start()
     finally:
         listener.close()
+
+
+def serving(read: Callable[[], Report], report_seconds: float | None = None) -> AbstractContextManager[str]:
+    """Serve a watch's routes."""
+    return listening(routes(read, RUNBOOKS, RUNBOOK_OF, PLAYBOOKS, report_seconds=report_seconds))
 
 
 def get(url: str, **headers: str) -> tuple[bytes, HTTPMessage]:
@@ -336,9 +341,30 @@ def test_the_page_says_when_the_agent_falls_silent(make_report: ReportBuilder, b
     assert '<h1 id="verdict">Ticket</h1>' in shown
 
 
-def test_the_page_says_when_reports_stop_coming(make_report: ReportBuilder, browse: Callable[[str], str]) -> None:
-    """An agent that answers with an old report is not taken for a live one."""
-    with serving(lambda: make_report("ok", 1, time=time.time() - 100)) as url:
+@pytest.mark.parametrize(("seconds", "old"), [(None, True), (5.0, True), (30.0, True), (60.0, False)])
+def test_the_page_says_when_reports_stop_coming(
+    make_report: ReportBuilder, browse: Callable[[str], str], seconds: float | None, *, old: bool
+) -> None:
+    """A report of 100 s ago is old unless fewer than three more were due since; one that says not when they are due has 30 s."""
+    with serving(lambda: make_report("ok", 1, time=time.time() - 100), seconds) as url:
         shown = browse(f"{url}/")
 
-    assert re.search(r"The agent answers, but its report is (99|10\d) s old", shown)
+    assert old == bool(re.search(r"The agent answers, but its report is (99|10\d) s old", shown))
+    assert f'data-live="{str(not old).lower()}"' in shown
+
+
+@pytest.mark.parametrize(("age", "live"), [(5, True), (100, False)])
+def test_the_page_reads_the_report_of_an_older_agent(
+    make_report: ReportBuilder, browse: Callable[[str], str], age: int, *, live: bool
+) -> None:
+    """Where a report lacks the seconds between two of them, the page shows it, and calls it old after 30 s."""
+
+    def older(_: messages.Request) -> messages.Response:
+        told = document(make_report("ok", 1, time=time.time() - age))
+        del told["report_seconds"]
+        return messages.Response(json.dumps(told).encode(), "application/json")
+
+    with listening({**routes(lambda: make_report("ok"), {}), "/report.json": older}) as url:
+        shown = browse(f"{url}/")
+    assert f'data-live="{str(live).lower()}"' in shown
+    assert '<h1 id="verdict">OK</h1>' in shown

@@ -6,9 +6,13 @@ import subprocess
 import sys
 from collections.abc import Callable
 from typing import Any
+from urllib.parse import quote
+
+import pytest
 
 from geluwatch.records import Baseline
 from geluwatch.store import SqlBaselines, audit
+from geluwatch.store.promotion import Policy
 
 PREAMBLE = """
 import sys
@@ -80,6 +84,12 @@ def race(script: str, url: str, count: int) -> list[tuple[int, str, str]]:
     return [(runner.returncode, *output) for runner, output in zip(runners, outputs, strict=True)]
 
 
+def set_to(level: str, url: str) -> str:
+    """Return the URL of a PostgreSQL database with another isolation of its transactions than the server's own."""
+    setting = f"-c default_transaction_isolation={level.replace(' ', chr(92) + ' ')}"
+    return f"{url}?options={quote(setting)}"
+
+
 def test_processes_open_a_new_database_at_once(url: str, baseline: Callable[..., Baseline]) -> None:
     """All of them succeed, and the tables are there once."""
     assert [(0, "", "")] * 4 == race(OPEN, url, 4)
@@ -110,6 +120,24 @@ def test_processes_write_the_log_at_once(url: str) -> None:
     assert sorted((f"actor {number}", f"{number}-{turn}") for number in range(2) for turn in range(8)) == sorted(recorded)
     turns = [int(name.split("-")[1]) for actor, name in recorded if actor == "actor 0"]
     assert list(range(8)) == turns
+
+
+@pytest.mark.parametrize("level", ["repeatable read", "serializable"])
+def test_the_log_grows_whatever_isolation_the_server_sets(server: Any, level: str) -> None:
+    """Where a role's transactions see one state for good, an entry still goes behind one that another wrote since this began."""
+    url = set_to(level, server.new_database())
+    slow, quick = SqlBaselines(url, actor="slow"), SqlBaselines(url, actor="quick")
+    with slow._transaction(writing=True) as transaction:
+        assert Policy() == transaction.policy("m")
+        quick.set_policy("m", Policy(1, 0.0))
+        transaction.append(audit.Entry(1.0, "slow", "promoted", "m"))
+    assert ["quick", "slow"] == [entry.actor for entry in quick.log()]
+    assert [] == list(audit.flaws(quick.log()))
+
+
+def test_processes_open_a_new_database_whatever_isolation_the_server_sets(server: Any) -> None:
+    """A process that waited for another to make the tables sees them when its turn comes."""
+    assert [(0, "", "")] * 4 == race(OPEN, set_to("repeatable read", server.new_database()), 4)
 
 
 def test_a_process_killed_within_a_save_leaves_nothing(url: str) -> None:

@@ -188,6 +188,14 @@ def test_a_relative_path_is_taken_from_the_working_directory(tmp_path: Path, mon
     assert (tmp_path / "store.db").is_file()
 
 
+def test_what_writes_on_a_server_sees_what_others_have_committed() -> None:
+    """Writing is READ COMMITTED by our own word on any server, and nothing of the kind is said to SQLite, which has no such level."""
+    levels = [
+        for_writing(make_engine(url)).get_execution_options().get("isolation_level") for url in ("postgresql://gelu@host/x", "sqlite://")
+    ]
+    assert ["READ COMMITTED", None] == levels
+
+
 def test_tables_are_made_within_the_transaction(tmp_path: Path) -> None:
     """On SQLite too, what a failed transaction has created is gone."""
     engine = make_engine(f"sqlite:///{tmp_path}/store.db")
