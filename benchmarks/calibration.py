@@ -212,7 +212,7 @@ def main() -> None:
     print(table(outcomes), "\n\none bad pod in 20:", named)
     if not chosen.cells:
         RESULTS.mkdir(exist_ok=True)
-        source = stamp.of([*stamp.package("core", "records"), stamp.PACKAGE / "config.py", *stamp.scripts("calibration", "simulation")])
+        source = stamp.of([*stamp.package("core", "records"), *stamp.scripts("calibration", "simulation")], repr(Config()))
         written = {"source": source, "outcomes": [asdict(one) for one in outcomes], "bad_pod": named}
         (RESULTS / "calibration.json").write_text(json.dumps(written, indent=1) + "\n")
         (RESULTS / "calibration.md").write_text(table(outcomes) + f"\n\nOne bad pod in 20: {named}\n")

@@ -20,9 +20,9 @@ def scripts(*names: str) -> list[Path]:
     return [ROOT / "benchmarks" / f"{name}.py" for name in names]
 
 
-def of(paths: Iterable[Path]) -> str:
-    """Return a hash over the names and contents of files."""
-    digest = hashlib.sha256()
+def of(paths: Iterable[Path], besides: str = "") -> str:
+    """Return a hash over the names and contents of files, and of what is to be hashed besides."""
+    digest = hashlib.sha256(besides.encode())
     for path in sorted(paths):
         digest.update(path.relative_to(ROOT).as_posix().encode() + path.read_bytes())
     return digest.hexdigest()[:16]

@@ -14,18 +14,20 @@ from typing import Any
 
 import stamp
 
+from geluwatch.config import Config
+
 HERE = Path(__file__).parent
 RESULTS = stamp.ROOT / "benchmarks" / "results" / "field"
 
 
 def source_hash(module: str) -> str:
-    """Return the stamp of all that can change what a module of this folder measures: the detector, and what the module imports.
+    """Return the stamp of all that can change what a module of this folder measures: the detector, its settings, what the module imports.
 
-    Tables and pictures only show it. The rivals' scripts and pins belong to each module that reaches them.
+    Tables and pictures only show it, and this module keeps it. The rivals' scripts and pins belong to each module that reaches them.
     """
-    package = [*stamp.package("core", "records"), stamp.PACKAGE / "config.py"]
+    package = stamp.package("core", "records")
     scripts = stamp.scripts("calibration", "simulation", "corpus")
-    return stamp.of([*package, *scripts, *(path for name in reached(module) for path in _files(name))])
+    return stamp.of([*package, *scripts, *(path for name in reached(module) for path in _files(name))], repr(Config()))
 
 
 def reached(module: str) -> set[str]:
@@ -37,7 +39,7 @@ def reached(module: str) -> set[str]:
         tree = ast.parse((HERE / f"{name}.py").read_text()) if (HERE / f"{name}.py").exists() else ast.Module([], [])
         near = [node for node in ast.walk(tree) if isinstance(node, ast.ImportFrom) and node.level == 1]
         names = {each for node in near for each in ([node.module] if node.module else [alias.name for alias in node.names])}
-        left |= names - found - {"tables", "pictures"}
+        left |= names - found - {"book", "tables", "pictures"}
     return found
 
 
