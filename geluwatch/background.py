@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import queue
 import threading
 import weakref
 from collections.abc import Callable
+from contextlib import suppress
+
+log = logging.getLogger("geluwatch")
 
 _NOW, _STOP, _GONE = "now", "stop", "gone"
 
@@ -27,6 +31,7 @@ class Background:
         self._wake: queue.SimpleQueue[str] = queue.SimpleQueue()
         self._thread: threading.Thread | None = None
         self._followed: Callable[[], object] = lambda: None
+        self._told = False
         self.on_fork: Callable[[], None] = lambda: None
         """Called in a forked child before the thread goes on there."""
 
@@ -76,12 +81,22 @@ class Background:
             except queue.Empty:
                 word = _NOW
             if word == _NOW:
-                self._work()
+                self._guarded(self._work)
                 continue
             if word == _GONE:
                 self.end_soon()
-                self._last()
+                self._guarded(self._last)
             return
+
+    def _guarded(self, work: Callable[[], None]) -> None:
+        """Call something. Nothing that it raises ends the thread; it is logged once, where the user's log handlers let it be."""
+        try:
+            work()
+        except BaseException as error:  # noqa: BLE001  # a thread that has ended silently watches nothing
+            told, self._told = self._told, True
+            with suppress(Exception):
+                if not told:
+                    log.warning("geluwatch: the background thread failed and goes on: %r", error)
 
 
 def _wake_if_alive(reference: weakref.ref[Background]) -> None:

@@ -61,7 +61,7 @@ class Cycle:
         self._lock = threading.RLock()
         self._inbox = Inbox()
         self._batch = Batch(config.pending_bytes // 2)
-        self._background = Background(self.tick, self._let_go, min(config.flush_seconds, (config.window_seconds or math.inf) / 4.0))
+        self._background = Background(self.tick, self._let_go, self.report_seconds)
         self._background.on_fork = self._forget_parent
         self._incidents = Recorder(config, clock, lambda: self.sites, source.runtime)
         self._probing = Probing(source, clock, config.probe_seconds, lambda: self._monitor.baseline, self._probed)
@@ -80,6 +80,11 @@ class Cycle:
     def report(self) -> Report:
         """The last published report; a new one is published at every flush."""
         return self._report
+
+    @property
+    def report_seconds(self) -> float:
+        """Seconds from one report to the next in the background: those of a flush, or a quarter of a window where that is less."""
+        return min(self._config.flush_seconds, (self._config.window_seconds or math.inf) / 4.0)
 
     def start(self, model: object = None) -> None:
         """Start the background thread that flushes and closes timed windows; it ends with the model, where one is given."""
@@ -151,9 +156,9 @@ class Cycle:
         self._failures += 1
         self._monitor.count("flush", errors=1)
         if self._failures == 1:
-            log.warning("geluwatch: a flush failed and will be tried again: %r", error)
+            _say(logging.WARNING, "geluwatch: a flush failed and will be tried again: %r", error)
         if self._failures >= self._config.breaker_limit and not self._gave_up:
-            log.error("geluwatch: %d flushes failed in a row; the watch takes itself off: %r", self._failures, error)
+            _say(logging.ERROR, "geluwatch: %d flushes failed in a row; the watch takes itself off: %r", self._failures, error)
             self._gave_up = f"the watch took itself off after {self._failures} failed flushes: {error!r}"
             self._source.close()
             self._background.end_soon()
@@ -171,7 +176,7 @@ class Cycle:
                 self._hand_on_what_is_open()
             except Exception as error:  # noqa: BLE001  # coming off must succeed
                 self._monitor.count("flush", errors=1)
-                log.warning("geluwatch: the last flush failed; what it held is lost: %r", error)
+                _say(logging.WARNING, "geluwatch: the last flush failed; what it held is lost: %r", error)
         self._tell("incident", self._incidents.close)
 
     def _hand_on_what_is_open(self) -> None:
@@ -216,7 +221,7 @@ class Cycle:
         except BaselineError as error:
             self._monitor.count("judge", errors=1)
             if not self._unfit:
-                log.warning("geluwatch: windows are closed and not judged: %s", error)
+                _say(logging.WARNING, "geluwatch: windows are closed and not judged: %s", error)
             self._unfit = True
             self._publish()
         else:
@@ -250,9 +255,15 @@ class Cycle:
             with self._lock:
                 self._monitor.count(part, errors=1)
             if listener not in self._failing:
-                log.warning("geluwatch: %s failed: %r", "a sink" if part == "sink" else f"the {part}", error)
+                _say(logging.WARNING, "geluwatch: %s failed: %r", "a sink" if part == "sink" else f"the {part}", error)
             self._failing.add(listener)
 
     def _refuse_if_detached(self) -> None:
         if self._detached:
             raise DetachedError(f"The watch of {self._name!r} has been detached; attach again.")
+
+
+def _say(level: int, message: str, *values: object) -> None:
+    """Log, and go on whatever comes of it: a log handler is the user's, and may raise."""
+    with suppress(Exception):
+        log.log(level, message, *values, stacklevel=2)

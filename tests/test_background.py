@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import gc
+import logging
 import threading
 import time
 from collections.abc import Callable
+
+import pytest
 
 from geluwatch.background import Background
 
@@ -88,6 +91,36 @@ def test_it_ends_with_what_it_follows() -> None:
     gc.collect()
     assert patience(lambda: not alive())
     assert [1] == last
+
+
+class Raising(logging.Handler):
+    """A log handler with a fault of its own."""
+
+    def emit(self, _record: logging.LogRecord) -> None:
+        """Fail."""
+        raise OSError("the handler")
+
+
+@pytest.mark.parametrize("error", [OSError, SystemExit])
+@pytest.mark.parametrize("handler", [None, Raising()], ids=["", "log handler raises"])
+def test_nothing_that_the_work_raises_ends_it(
+    error: type[BaseException], handler: logging.Handler | None, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Work that fails is done again at the next interval, and its failure is logged once, where that does not fail as well."""
+    calls: list[int] = []
+
+    def work() -> None:
+        calls.append(1)
+        raise error("on purpose")
+
+    background = Background(work, lambda: None, 0.01)
+    monkeypatch.setattr(logging.getLogger("geluwatch"), "handlers", [handler] if handler else [])
+    background.start()
+    assert patience(lambda: len(calls) >= 3)
+    background.stop()
+    assert not alive()
+    if handler is None:
+        assert ["WARNING"] == [record.levelname for record in caplog.records]
 
 
 def test_after_stopping_it_follows_nothing() -> None:

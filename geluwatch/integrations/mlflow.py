@@ -54,8 +54,12 @@ def log(baseline: Baseline, target: str, client: MlflowClient | None = None) -> 
         path = Path(folder) / _file_name(baseline)
         portable.write(baseline, path)
         place.client.log_artifact(place.run_id, str(path), FOLDER)
-        for name, value in {**tags(baseline), _FILE: f"{FOLDER}/{path.name}"}.items():
+        told = {**tags(baseline), _FILE: f"{FOLDER}/{path.name}"}
+        for name, value in told.items():
             place.tag(name, value)
+        for name in place.tags():
+            if name.startswith(_PREFIX) and name not in told:  # of the baseline that was logged before
+                place.untag(name)
 
 
 def load(target: str, client: MlflowClient | None = None, keys: Keys | None = None) -> Baseline:
@@ -132,6 +136,13 @@ class _Place:
             self.client.set_model_version_tag(*self.version, name, value)
         else:
             self.client.set_tag(self.run_id, name, value)
+
+    def untag(self, name: str) -> None:
+        """Take a tag off there."""
+        if self.version is not None:
+            self.client.delete_model_version_tag(*self.version, name)
+        else:
+            self.client.delete_tag(self.run_id, name)
 
 
 @contextmanager

@@ -44,6 +44,7 @@ _libraries: list[Any] = []
 
 _profiling: Callable[[], bool] = getattr(torch._C._autograd, "_profiler_enabled", lambda: False)  # noqa: SLF001
 
+_mode_at: Callable[[int], object] = getattr(torch._C, "_get_function_stack_at", lambda _place: None)  # noqa: SLF001
 dispatch_modes: Callable[[], int] = getattr(torch._C, "_len_torch_dispatch_stack", lambda: 0)  # noqa: SLF001
 function_modes: Callable[[], int] = getattr(torch._C, "_len_torch_function_stack", lambda: 0)  # noqa: SLF001
 _no_dispatch: Callable[[], AbstractContextManager[Any]] = getattr(torch._C, "_DisableTorchDispatch", nullcontext)  # noqa: SLF001
@@ -186,9 +187,18 @@ def enter_function_mode(mode: TorchFunctionMode) -> None:
     torch._C._push_on_torch_function_stack(mode)  # noqa: SLF001
 
 
-def leave_function_mode() -> None:
-    """Leave the mode of functions that was entered last."""
-    torch._C._pop_torch_function_stack()  # noqa: SLF001
+def leave_function_mode(mode: TorchFunctionMode) -> None:
+    """Leave a mode of functions wherever it lies in this thread; nothing happens where it is not on.
+
+    Others may have been entered since, or have been left in its stead: what lies on top need not be ours.
+    """
+    if not any(_mode_at(place) is mode for place in range(function_modes())):
+        return
+    above: list[TorchFunctionMode] = []
+    while (top := torch._C._pop_torch_function_stack()) is not mode:  # noqa: SLF001
+        above.append(top)
+    for other in reversed(above):
+        enter_function_mode(other)
 
 
 def compiled_in_place(module: nn.Module) -> bool:

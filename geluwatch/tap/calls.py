@@ -219,10 +219,10 @@ def _attribute(thing: object, name: str) -> object:
         for place in ("_modules", "_parameters", "_buffers"):
             if name in vars(thing).get(place, ()):
                 return vars(thing)[place][name]
-    if isinstance(thing, ModuleType) or thing is torch.ops or isinstance(thing, type(torch.ops.aten)):
+    if thing is torch.ops or isinstance(thing, type(torch.ops.aten)) or thing is torch.ops.aten.gelu or thing is torch.ops.aten.gelu_:
         return getattr(thing, name, None)
-    if thing is torch.ops.aten.gelu or thing is torch.ops.aten.gelu_:
-        return getattr(thing, name, None)
+    if isinstance(thing, ModuleType):  # not asked for what it lacks: a module's own `__getattr__` may import for seconds, or raise
+        return vars(thing).get(name)
     value = inspect.getattr_static(thing, name, None) if thing is not None else None
     if isinstance(value, (staticmethod, classmethod)):
         return value.__func__

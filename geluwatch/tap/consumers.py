@@ -23,7 +23,11 @@ CHANNELS_FIRST = (*_CONVOLUTIONS, *_NORMS)
 
 
 class ConsumerHook(Hook):
-    """Forward hook of the dense layer behind a GELU: one column of its output stands for the GELU's whole output."""
+    """Forward hook of the dense layer behind a GELU: one column of its output stands for the GELU's whole output.
+
+    Unless that was written to in between, which torch counts, but not for tensors made in inference mode: what is repaired in place
+    there goes by unseen. To look at them whole would make all serving dearer for the few models that do so.
+    """
 
     def __call__(self, module: nn.Module, args: tuple[Any, ...], output: Any) -> None:
         """Do so, when torch calls the hook."""

@@ -6,6 +6,7 @@ there a mode, traced with the forward, leaves a call behind.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any
 
 import torch
@@ -19,7 +20,7 @@ from geluwatch.tap.ear import Ear
 from geluwatch.tap.hook import Hook
 from geluwatch.tap.owner import Owner
 from geluwatch.tap.shared import Tap
-from geluwatch.tap.state import ThreadState
+from geluwatch.tap.state import ThreadState, wait_for
 
 _UNHEARD = "called in compiled code where its calls do not show: in a checkpoint, say, or compiled from elsewhere than the watched model"
 _ORDER = "the calls of its forward cannot be told apart in compiled code: it made {} where {} were known"
@@ -88,9 +89,18 @@ class OwnerBegin(Hook):
             state.owners.append(self.owner)
             begin(state, self.ear)
             if (self.tap.compiled or compiled_in_place(module)) and called_by_compiler():
-                enter_mode(state, self.ear)
+                self._enter(state)
         except Exception as error:  # noqa: BLE001  # nothing may leave a hook
             self.tap.breaker.trip("guard", error)
+
+    def _enter(self, state: ThreadState) -> None:
+        """Enter the mode in a pass, whose end leaves it though the forward raise; a part called by itself is blind, for nothing would."""
+        if state.depth and not state.spoken:
+            enter_mode(state, self.ear)
+            return
+        for site in self.owner.ordered:
+            self.tap.unwatchable[site] = _UNHEARD
+            self.tap.called.discard(site)
 
     def spoken(self, _first: torch.Tensor | None, _second: torch.Tensor | None) -> None:
         """Begin to count the calls of one forward in compiled code."""
@@ -121,6 +131,8 @@ class OwnerEnd(Hook):
             if state.owners and state.owners[-1] is self.owner:
                 state.owners.pop()
                 end(state, self.ear)
+                if state.mode is not None and len(state.owners) < state.entered:
+                    leave_mode(state)
         except Exception as error:  # noqa: BLE001  # nothing may leave a hook
             self.tap.breaker.trip("guard", error)
 
@@ -156,13 +168,23 @@ def end(state: ThreadState, ear: Ear, *, wholly: bool = False) -> None:
 
 def enter_mode(state: ThreadState, ear: Ear) -> None:
     """Enter the mode in this thread, until the pass, or the outermost module that entered it, ends."""
-    if ear.mode is not None and state.mode is None and ear.mode.token is not None:
-        state.mode = ear.mode
-        enter_function_mode(ear.mode)
+    mode = ear.mode
+    if mode is not None and state.mode is None and mode.token is not None:
+        state.mode, state.entered = mode, len(state.owners)
+        enter_function_mode(mode)
 
 
 def leave_mode(state: ThreadState) -> None:
-    """Leave the mode, where it was entered."""
+    """Leave the mode, where it was entered; this thread's alone can be left."""
     if state.mode is not None:
+        # Noted last: an interrupt in between must not make it forgotten.
+        leave_function_mode(state.mode)
         state.mode = None
-        leave_function_mode()
+
+
+def close(ear: Ear, own: ThreadState | None, others: Iterable[ThreadState]) -> None:
+    """Have no pass enter the mode any more; the hooks leave it in their own thread only, so passes under way are waited for."""
+    ear.mode = None
+    if own is not None:
+        leave_mode(own)
+    wait_for(others, lambda state: state.mode is not None)

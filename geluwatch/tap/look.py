@@ -2,7 +2,8 @@
 
 The guard looks at every forward pass. A small output is looked at whole. A large one is left to the dense layer that
 consumes it, whose first output column is non-finite in every row in which its input was: reading one element a row
-instead of all of them. Where that layer does not come, the output is looked at whole after all.
+instead of all of them. Where that layer does not come, or the output was written to before, it is looked at whole after all. Under
+`torch.inference_mode` torch counts no writes: what a model repairs in place there, between the two, is not seen.
 """
 
 from __future__ import annotations
@@ -185,7 +186,8 @@ def dense(module: nn.Module) -> bool:
     if (kind is not nn.Linear and not _transposed(kind)) or "forward" in module.__dict__:
         return False
     weight = module._parameters.get("weight")  # noqa: SLF001  # by name it is searched for in three places
-    return type(weight) is nn.Parameter and weight.is_floating_point() and weight.numel() > 0
+    # A sparse weight leaves out the products with its zeros, and with them what is non-finite there.
+    return type(weight) is nn.Parameter and weight.layout is torch.strided and weight.is_floating_point() and weight.numel() > 0
 
 
 def _transposed(kind: type[nn.Module]) -> bool:

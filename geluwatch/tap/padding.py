@@ -3,24 +3,41 @@
 from __future__ import annotations
 
 import inspect
+from collections.abc import Iterator
 from typing import Any
 
 import torch
 from torch import nn
 
 from geluwatch.config import PaddingFunction
+from geluwatch.tap.names import WRAPPERS
 
 ARGUMENT = "attention_mask"
 
 
 def argument_position(model: nn.Module) -> int | None:
-    """Return where a model's forward takes its attention mask if it is given by position, or None if it cannot be."""
-    try:
-        parameters = list(inspect.signature(model.forward).parameters.values())
-    except (TypeError, ValueError):  # a forward without a readable signature
-        return None
-    named = [parameter.name for parameter in parameters if parameter.kind is parameter.POSITIONAL_OR_KEYWORD]
-    return named.index(ARGUMENT) if ARGUMENT in named else None
+    """Return where a model's forward takes its attention mask if it is given by position, or None if it cannot be.
+
+    A wrapper that names no argument (DDP, FSDP, DataParallel, `torch.compile`) hands all on to what it wraps, which is asked in its stead.
+    """
+    for module in _wrapped(model):
+        try:
+            parameters = inspect.signature(module.forward).parameters
+        except (TypeError, ValueError):  # a forward without a readable signature
+            return None
+        placed = [each.name for each in parameters.values() if each.kind in (each.POSITIONAL_ONLY, each.POSITIONAL_OR_KEYWORD)]
+        if placed or ARGUMENT in parameters:
+            return placed.index(ARGUMENT) if ARGUMENT in placed else None
+    return None
+
+
+def _wrapped(model: nn.Module) -> Iterator[nn.Module]:
+    """Yield a model, what it wraps, what that wraps, and so on; each once."""
+    chain = [model]
+    for module in chain:
+        yield module
+        parts = dict(module.named_children())
+        chain.extend([parts[name] for name in WRAPPERS if name in parts and parts[name] not in chain][:1])
 
 
 def from_call(

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import gzip
 import tempfile
-import time
 from collections import deque
 from collections.abc import Iterable, Iterator
 from pathlib import Path
@@ -18,13 +17,10 @@ import torch
 
 from geluwatch.config import MOST_PROFILED
 from geluwatch.tap._compat import profiler_running
+from geluwatch.tap.state import ThreadState, wait_for
 
 if TYPE_CHECKING:
     from geluwatch.tap.breaker import Breaker
-    from geluwatch.tap.state import ThreadState
-
-_PATIENCE = 10.0
-"""Seconds for which coming off waits for a pass that is being profiled."""
 
 
 class Profiling:
@@ -71,9 +67,7 @@ class Profiling:
         self.wanted.clear()
         if own is not None and own.profile is not None:
             self.end(own)
-        until = time.monotonic() + _PATIENCE
-        while any(state.profile is not None and not state.ended for state in others) and time.monotonic() < until:
-            time.sleep(0.01)
+        wait_for(others, lambda state: state.profile is not None)
 
     def take(self) -> Iterator[bytes]:
         """Yield the traces of passes that were profiled: Chrome's JSON, gzipped."""

@@ -171,6 +171,7 @@ class Tap:
         _of_parents.append((self.device_guard, self.device_rows, self.gradients, *others))
         self.local = threading.local()
         self.states = []
+        self.breaker.failures = {}  # what they have switched off stays off: it would fail here as it did there
         self.evidence, self.profiling = Waiting(), Profiling(self.breaker)
         self.inputs = Reservoir(self.config.capture_inputs) if self.config.capture_inputs else None
         self.device_guard, self.device_rows = DeviceGuard(self.device_guard.sites), DeviceRows()

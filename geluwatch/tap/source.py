@@ -15,7 +15,7 @@ from geluwatch.config import Config
 from geluwatch.errors import AlreadyAttachedError, AttachError, NoGeluError, ProbeError
 from geluwatch.ports import Clock
 from geluwatch.records import Drained, Nonfinite, ProbeInput, Provenance, Rows, Site, Totals
-from geluwatch.tap import inputs, origin, padding, ranks, runtime, usage
+from geluwatch.tap import functional, inputs, origin, padding, ranks, runtime, usage
 from geluwatch.tap._compat import compiled_before
 from geluwatch.tap.adding import add, add_sites, at, increase_of, nonfinite_delta
 from geluwatch.tap.discover import discover, strangers
@@ -229,7 +229,9 @@ class TorchSource:
         if self._tap.closed:
             return
         model = self._model()
-        self._tap.profiling.close(getattr(self._tap.local, "state", None), tuple(self._tap.states))
+        own, threads = getattr(self._tap.local, "state", None), tuple(self._tap.states)
+        self._tap.profiling.close(own, threads)
+        functional.close(self._wiring.ear, own, threads)
         self._wiring.remove(model)
         if model is not None:
             _attached.discard(model)

@@ -7,8 +7,9 @@ from __future__ import annotations
 
 import weakref
 from collections import deque
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field, replace
-from time import perf_counter
+from time import monotonic, perf_counter, sleep
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -21,6 +22,9 @@ from geluwatch.tap.token import Token
 
 if TYPE_CHECKING:
     from geluwatch.tap.replay import Listener
+
+_PATIENCE = 10.0
+"""Seconds for which coming off waits for what a pass has begun."""
 
 
 @dataclass(slots=True)
@@ -123,6 +127,8 @@ class ThreadState:
         """Whether compiled code is in a GELU module, whose own call is not one of its owner's."""
         self.mode: Any = None
         """The mode that this thread has entered around compiled code."""
+        self.entered = 0
+        """How many owners this thread was in when it entered the mode, that which did so among them; 0 where the root did."""
         self.produced: dict[int, Any] = {}
         """What parts in front of spelled-out formulas have given, by site."""
         self.op_seconds = 0.0
@@ -235,10 +241,10 @@ class ThreadState:
         """Count a site's non-finite gradient once for a backward pass, and the first site of the pass."""
         if self._backward[0] != task:
             self._backward = (task, set())
-            self.sites[site].first_backward += 1
+            self.site(site).first_backward += 1
         if site not in self._backward[1]:
             self._backward[1].add(site)
-            self.sites[site].backwards += 1
+            self.site(site).backwards += 1
 
     def count_hits(self) -> None:
         """Count the sites that were hit, and the pass with its first site; padding apart."""
@@ -253,3 +259,10 @@ class ThreadState:
             self.counters.nonfinite_forwards += 1
             self.site(valid[0]).first += 1
             self.firsts.append((perf_counter(), valid[0]))
+
+
+def wait_for(states: Iterable[ThreadState], begun: Callable[[ThreadState], bool]) -> None:
+    """Wait for threads to end what each of them can only end itself, where its pass ends; not for ever."""
+    until = monotonic() + _PATIENCE
+    while any(begun(state) and not state.ended for state in states) and monotonic() < until:
+        sleep(0.01)

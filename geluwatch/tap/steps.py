@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 from collections import deque
 from dataclasses import dataclass
+from numbers import Real
 from typing import Any
 
 import torch
@@ -52,7 +53,7 @@ class Steps:
         Raises:
             ConfigError: The loss is neither a number nor a tensor, or the scaler no GradScaler.
         """
-        if not isinstance(loss, (torch.Tensor, float, int, type(None))):
+        if not isinstance(loss, (torch.Tensor, Real, type(None))):
             raise ConfigError(f"loss must be a tensor or a number, got {type(loss).__name__}; pass the step's loss as it is.")
         if scaler is not None and not callable(getattr(scaler, "get_scale", None)):
             raise ConfigError(f"scaler must be a torch.amp.GradScaler, got {type(scaler).__name__}.")

@@ -94,6 +94,29 @@ def test_a_model_version_holds_a_baseline(client: Any, run: str, version: str) -
     assert not [name for name in client.get_run(run).data.tags if name.startswith("geluwatch.")]
 
 
+@pytest.mark.parametrize("place", ["run", "version"])
+def test_tags_are_of_the_baseline_logged_last(place: str, client: Any, request: pytest.FixtureRequest) -> None:
+    """What only the one before had to say is gone from the run or model version, and tags that are not ours stay."""
+    named = request.getfixturevalue(place)
+    target = f"runs:/{named}" if place == "run" else named
+    bare = replace(BASELINE, name="bare", traffic="", provenance=None)
+
+    def tags() -> dict[str, str]:
+        return dict(
+            client.get_run(named).data.tags if place == "run" else client.get_model_version("encoder", named.rpartition("/")[2]).tags
+        )
+
+    if place == "run":
+        client.set_tag(named, "team", "search")
+    else:
+        client.set_model_version_tag("encoder", named.rpartition("/")[2], "team", "search")
+    adapter.log(BASELINE, target, client)
+    adapter.log(bare, target, client)
+    ours = {name: value for name, value in tags().items() if name.startswith("geluwatch.")}
+    assert adapter.tags(bare) == {name: value for name, value in ours.items() if name != "geluwatch.file"}
+    assert ("search", bare) == (tags()["team"], adapter.load(target, client))
+
+
 def test_what_comes_back_is_believed_only_if_signed(client: Any, run: str) -> None:
     """A registry is a place like another: where keys are trusted, an unsigned baseline from it is refused."""
     private = Ed25519PrivateKey.generate()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable
+from types import ModuleType
 from typing import Any
 
 import pytest
@@ -133,6 +134,16 @@ def test_reading_runs_nothing_of_the_users() -> None:
     odd = Odd()
     odd.forward = torch.relu  # type: ignore[assignment]  # a builtin has no code
     assert () == calls_of(odd)
+
+
+def test_reading_imports_nothing() -> None:
+    """A module that imports what it is asked for is not asked; what it has already is read like any other."""
+    asked: list[str] = []
+    lazy = ModuleType("lazy")
+    vars(lazy).update(__getattr__=asked.append, kept=helper)
+    assert () == calls_of(module(lambda self, x: lazy.flash(self.fc(x))))
+    assert 1 == len(calls_of(module(lambda self, x: lazy.kept(lazy.flash.deep(self.fc(x))))))
+    assert [] == asked
 
 
 def test_instances_that_hold_other_functions_are_read_apart() -> None:

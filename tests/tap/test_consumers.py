@@ -83,6 +83,23 @@ def test_a_class_that_is_only_called_conv1d_is_no_consumer() -> None:
     assert not look.dense(nn.Conv1d(2, 2, 1))
 
 
+@pytest.mark.filterwarnings("ignore:Sparse CSR tensor support")
+def test_a_sparse_dense_layer_is_no_consumer(
+    through_consumers: dict[str, int], attach: Callable[..., Any], block: Callable[..., Any]
+) -> None:
+    """A product with a sparse weight loses what is non-finite where the weight is zero: every fault is found, looked at whole."""
+    model = block()
+    kept = torch.zeros_like(model.down.weight)
+    kept[1, 1] = 1.0
+    model.down.weight = nn.Parameter(kept.to_sparse_csr(), requires_grad=False)
+    watch = attach(model)
+    with torch.no_grad():
+        learn(model, watch, through_consumers, torch.randn(4, 8))
+        model.up.bias[3] = math.nan
+        assert bool(torch.isfinite(model(torch.randn(4, 8))).all())
+    assert (1, 0) == (watch.flush().totals.nonfinite_forwards, through_consumers["suspicious_column"])
+
+
 def test_consumers_are_learnt_from_a_small_pass_too(
     through_consumers: dict[str, int], monkeypatch: pytest.MonkeyPatch, attach: Callable[..., Any], block: Callable[..., Any]
 ) -> None:
@@ -208,6 +225,23 @@ def test_a_change_in_place_that_comes_later_ends_the_trust(through_consumers: di
         for _ in range(5):
             model(x)
     assert watch.flush().totals.nonfinite_forwards >= 4
+
+
+@pytest.mark.parametrize(("mode", "counted"), [(torch.no_grad, 4), (torch.inference_mode, 0)])
+def test_repairs_in_place_are_seen_where_torch_counts_writes(
+    mode: Callable[[], Any], counted: int, through_consumers: dict[str, int], attach: Callable[..., Any]
+) -> None:
+    """A repair that changes nothing in the first pass is seen from then on, but in inference mode, as the documents say, never."""
+    model = Between(torch.Tensor.nan_to_num_)
+    watch = attach(model)
+    with mode():
+        learn(model, watch, through_consumers, torch.randn(4, 8))
+        x = torch.randn(4, 8)
+        model(x)
+        x[2, 2] = math.nan
+        for _ in range(4):
+            model(x)
+    assert counted == watch.flush().totals.nonfinite_forwards
 
 
 def test_the_consumer_is_looked_at_before_other_hooks_change_it(

@@ -185,6 +185,31 @@ def test_graphs_and_models_are_let_go(attach: Attach) -> None:
     assert alive() is None
 
 
+class Stray(nn.Module):
+    """A call that no reading of code shows."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.table = {"gelu": nn.functional.gelu}
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """Map (...) to the same shape."""
+        return self.table["gelu"](x)
+
+
+def test_a_call_found_when_it_ran_counts_like_the_others(attach: Attach) -> None:
+    """In a thread that was there before the call was found, its gradients are counted, and nothing fails of it."""
+    model = nn.Sequential(nn.Linear(4, 4), nn.GELU(), Stray())
+    watch = attach(model, gradients=True, breaker_limit=2)
+    model(torch.randn(2, 4)).sum().backward()
+    watch.flush()
+    for _ in range(3):
+        (model(torch.randn(2, 4)).sum() * math.inf).backward()
+    counted = watch.flush().totals.nonfinite
+    assert {"1": (3, 0), "2": (3, 3)} == {layer: (each.backwards, each.first_backward) for layer, each in counted.items()}
+    assert ({}, ()) == (watch.report.totals.errors, watch.report.disabled)
+
+
 def test_a_failure_is_the_agents_alone(attach: Attach, monkeypatch: pytest.MonkeyPatch) -> None:
     """The backward pass goes on, the part is counted and goes off at its limit."""
     model = Stack()

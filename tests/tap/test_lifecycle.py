@@ -200,6 +200,7 @@ model = nn.Sequential(nn.Linear(4, 4), nn.GELU())
 bad = torch.full((2, 4), math.nan)
 watch = geluwatch.attach(model, name="model", config=geluwatch.Config(window_seconds=None, flush_seconds=3600.0))
 for _ in range(3): model(bad)
+watch._source._tap.breaker.trip("mask", ValueError("of the parent"))
 watch.close_window()
 for _ in range(2): model(bad)   # not flushed: waits in the tap
 reader, writer = os.pipe()
@@ -221,9 +222,10 @@ watch.detach()
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
 @pytest.mark.parametrize("passes", [0, 4])
 def test_a_forked_child_counts_from_zero(passes: int) -> None:
-    """What a parent saw before the fork, flushed or not, is the parent's: the child reports its own passes alone, the parent its own."""
+    """What a parent saw before the fork, flushed or not, is the parent's: the child reports its own passes and failures alone."""
     done = subprocess.run([sys.executable, "-c", _FORKED.format(passes=passes)], capture_output=True, text=True, timeout=60, check=False)
-    assert (f"{passes} {passes} {8 * passes} {{}} | 5 5 {{}}\n", "") == (done.stdout, done.stderr)
+    assert f"{passes} {passes} {8 * passes} {{}} | 5 5 {{'mask': 1}}\n" == done.stdout
+    assert "geluwatch: mask failed and goes on: ValueError('of the parent')\n" == done.stderr
 
 
 _SPAWNED = """

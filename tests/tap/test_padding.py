@@ -200,7 +200,67 @@ class OnlyByName(nn.Module):
         return x
 
 
-@pytest.mark.parametrize(("cls", "expected"), [(Masked, 1), (OnlyByName, None), (Unreadable, None), (nn.Identity, None)])
+class AfterAnother(nn.Module):
+    """A module whose first argument cannot be named."""
+
+    def forward(self, x: torch.Tensor, /, attention_mask: torch.Tensor) -> torch.Tensor:  # noqa: ARG002
+        """Return the input."""
+        return x
+
+
+@pytest.mark.parametrize(("cls", "expected"), [(Masked, 1), (AfterAnother, 1), (OnlyByName, None), (Unreadable, None), (nn.Identity, None)])
 def test_the_mask_is_found_by_position_where_the_forward_names_it(cls: type[nn.Module], expected: int | None) -> None:
     """The place of `attention_mask` among positional arguments is read off the forward's signature, where it has one."""
     assert expected == padding.argument_position(cls())
+
+
+class HandsOn(nn.Module):
+    """A wrapper that names no argument, as DDP and FSDP are."""
+
+    def __init__(self, module: nn.Module) -> None:
+        super().__init__()
+        self.module = module
+
+    def forward(self, *args: Any, **kwargs: Any) -> Any:
+        """Return what the wrapped module returns."""
+        return self.module(*args, **kwargs)
+
+
+class Prepares(HandsOn):
+    """No wrapper, for its arguments are its own."""
+
+    def forward(self, x: torch.Tensor, mask: torch.Tensor) -> Any:  # type: ignore[override]  # that is the point
+        """Return what the module returns."""
+        return self.module(x, mask)
+
+
+class NamesIt(HandsOn):
+    """A wrapper that takes the mask by name alone."""
+
+    def forward(self, *args: Any, attention_mask: torch.Tensor | None = None) -> Any:
+        """Return what the wrapped module returns."""
+        return self.module(*args, attention_mask)
+
+
+WRAPS: dict[str, tuple[Callable[[nn.Module], nn.Module], int | None]] = {
+    "DataParallel": (nn.DataParallel, 1),
+    "torch.compile": (lambda model: torch.compile(model, backend="eager"), 1),
+    "one in another": (lambda model: nn.DataParallel(torch.compile(HandsOn(model), backend="eager")), 1),
+    "a module that takes other arguments": (Prepares, None),
+    "a module that takes the mask by name": (NamesIt, None),
+    "a container": (nn.Sequential, None),
+}
+
+
+@pytest.mark.parametrize("wrap", WRAPS)
+def test_a_wrapper_is_asked_what_it_wraps(wrap: str, attach: Callable[..., Any], only: Callable[..., Any]) -> None:
+    """Where a wrapper hands all arguments on, the mask is where the model it wraps takes it; where it has its own, it decides."""
+    around, expected = WRAPS[wrap]
+    model = around(only())
+    watch = attach(model)
+    assert expected == padding.argument_position(model)
+    if expected is not None:
+        with torch.no_grad():
+            model(bad(2, 3, 4, at=(1, 2, 0)), MASK)
+        (counted,) = watch.flush().totals.nonfinite.values()
+        assert (0, 1, {}) == (counted.forwards, counted.padding_forwards, watch.report.totals.errors)

@@ -6,6 +6,7 @@ import math
 from collections.abc import Callable
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from torch import nn
@@ -28,12 +29,15 @@ def test_before_the_first_step_there_is_no_training(attach: Attach) -> None:
     assert attach(nn.Sequential(nn.GELU())).flush().totals.training is None
 
 
-@pytest.mark.parametrize("bad", [math.nan, math.inf, torch.tensor(math.nan), torch.tensor([1.0, -math.inf]), torch.tensor(math.nan).half()])
+@pytest.mark.parametrize(
+    "bad",
+    [math.nan, math.inf, torch.tensor(math.nan), torch.tensor([1.0, -math.inf]), torch.tensor(math.nan).half(), np.float32(math.nan)],
+)
 def test_losses_that_are_no_number_are_counted(bad: Any, attach: Attach) -> None:
-    """Three steps, the second with such a loss, as a float, a tensor, a vector or in half precision."""
+    """Three steps, the second with such a loss, as a float, one of NumPy's, a tensor, a vector or in half precision."""
     model = nn.Sequential(nn.GELU())  # which lives as long as its watch is asked
     watch = attach(model)
-    for loss in (0.5, bad, torch.tensor(0.25, requires_grad=True)):
+    for loss in (np.float32(0.5), bad, torch.tensor(0.25, requires_grad=True)):
         watch.note_step(loss)
     assert Training(3, 1) == watch.flush().totals.training
     watch.note_step()
