@@ -257,7 +257,8 @@ class TorchSource:
     def _take_rows(self) -> Iterator[Rows]:
         tap = self._tap
         for state in tuple(tap.states):
-            while state.rows:
+            whole = state.bytes_in if tap.closed else state.whole_bytes()
+            while state.rows and state.bytes_out < whole:
                 captured = state.rows.popleft()
                 state.bytes_out += captured.nbytes
                 try:

@@ -157,6 +157,8 @@ class ThreadState:
         self.bytes_in = 0
         self.bytes_out = 0
         """Bytes of rows ever queued, and of those ever drained; the drain alone writes the second."""
+        self.bytes_begun = 0
+        """Bytes of rows ever queued when the pass under way began, if it is sampled."""
         self.firsts: deque[tuple[float, int]] = deque(maxlen=64)
         """(moment, site) of the first hit of a pass."""
 
@@ -169,8 +171,13 @@ class ThreadState:
         """Return a copy of the counters, the meter's among them."""
         return replace(self.counters, traffic=self.meter.traffic())
 
+    def whole_bytes(self) -> int:
+        """Return the bytes of rows ever queued by passes that have ended: of one that is cut in two, a window would call layers silent."""
+        return self.bytes_begun if self.sampled and not self.ended else self.bytes_in
+
     def begin(self, args: tuple[Any, ...], kwargs: dict[str, Any], *, sampled: bool) -> None:
         """Start a forward pass."""
+        self.bytes_begun = self.bytes_in
         self.call = (args, kwargs)
         self.mask_read = False
         self.sampled = sampled

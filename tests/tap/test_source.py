@@ -250,6 +250,32 @@ def test_memory_is_flat_over_thousands_of_passes(attach: Callable[..., Any], blo
         tracemalloc.stop()
 
 
+def test_a_drain_takes_whole_passes_only() -> None:
+    """Rows of a pass under way stay for the next drain: no window has some layers of it and lacks others. At the end all are taken."""
+
+    def layers(*_: Any) -> None:
+        drained.append([rows.layer for rows in source.drain().rows])
+
+    def interrupt(*_: Any) -> None:
+        raise KeyboardInterrupt
+
+    middle, drained = nn.Linear(8, 8), list[list[str]]()
+    model = nn.Sequential(nn.Linear(8, 8), nn.GELU(), middle, nn.GELU())
+    source = TorchSource(model, Config(window_seconds=None, cost_budget=None), SystemClock())
+    within = middle.register_forward_hook(layers)
+    for _ in range(2):
+        model(torch.randn(2, 8))
+    layers()
+    within.remove()
+    middle.register_forward_hook(interrupt)
+    with pytest.raises(KeyboardInterrupt):
+        model(torch.randn(2, 8))
+    layers()
+    source.close()
+    layers()
+    assert [[], ["1", "3"], ["1", "3"], [], ["1"]] == drained
+
+
 def test_rows_that_nobody_drains_are_bounded(attach: Callable[..., Any]) -> None:
     """Without a flush captured rows stop at the limit; passes without room are dropped and counted, and a drain makes room."""
     model = nn.Sequential(nn.GELU())
