@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import logging
 import os
 import queue
 import threading
 import weakref
 from collections.abc import Callable
-from contextlib import suppress
 
-log = logging.getLogger("geluwatch")
+from geluwatch import log
 
 _NOW, _STOP, _GONE = "now", "stop", "gone"
 
@@ -94,9 +92,8 @@ class Background:
             work()
         except BaseException as error:  # noqa: BLE001  # a thread that has ended silently watches nothing
             told, self._told = self._told, True
-            with suppress(Exception):
-                if not told:
-                    log.warning("geluwatch: the background thread failed and goes on: %r", error)
+            if not told:
+                log.say(log.WARNING, "the background thread failed and goes on: %r", error)
 
 
 def _wake_if_alive(reference: weakref.ref[Background]) -> None:

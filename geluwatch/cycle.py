@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import atexit
-import logging
 import math
 import threading
 from collections.abc import Callable, Mapping
@@ -11,6 +10,7 @@ from contextlib import suppress
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
+from geluwatch import log
 from geluwatch.background import Background
 from geluwatch.bundles.recorder import Recorder
 from geluwatch.config import Config
@@ -25,8 +25,6 @@ from geluwatch.records import ProbeResult, Report, Site
 
 if TYPE_CHECKING:
     from geluwatch.export.listener import Listener
-
-log = logging.getLogger("geluwatch")
 
 
 class Cycle:
@@ -156,9 +154,9 @@ class Cycle:
         self._failures += 1
         self._monitor.count("flush", errors=1)
         if self._failures == 1:
-            _say(logging.WARNING, "geluwatch: a flush failed and will be tried again: %r", error)
+            log.say(log.WARNING, "a flush failed and will be tried again: %r", error)
         if self._failures >= self._config.breaker_limit and not self._gave_up:
-            _say(logging.ERROR, "geluwatch: %d flushes failed in a row; the watch takes itself off: %r", self._failures, error)
+            log.say(log.ERROR, "%d flushes failed in a row; the watch takes itself off: %r", self._failures, error)
             self._gave_up = f"the watch took itself off after {self._failures} failed flushes: {error!r}"
             self._source.close()
             self._background.end_soon()
@@ -176,7 +174,7 @@ class Cycle:
                 self._hand_on_what_is_open()
             except Exception as error:  # noqa: BLE001  # coming off must succeed
                 self._monitor.count("flush", errors=1)
-                _say(logging.WARNING, "geluwatch: the last flush failed; what it held is lost: %r", error)
+                log.say(log.WARNING, "the last flush failed; what it held is lost: %r", error)
         self._tell("incident", self._incidents.close)
 
     def _hand_on_what_is_open(self) -> None:
@@ -221,7 +219,7 @@ class Cycle:
         except BaselineError as error:
             self._monitor.count("judge", errors=1)
             if not self._unfit:
-                _say(logging.WARNING, "geluwatch: windows are closed and not judged: %s", error)
+                log.say(log.WARNING, "windows are closed and not judged: %s", error)
             self._unfit = True
             self._publish()
         else:
@@ -255,15 +253,9 @@ class Cycle:
             with self._lock:
                 self._monitor.count(part, errors=1)
             if listener not in self._failing:
-                _say(logging.WARNING, "geluwatch: %s failed: %r", "a sink" if part == "sink" else f"the {part}", error)
+                log.say(log.WARNING, "%s failed: %r", "a sink" if part == "sink" else f"the {part}", error)
             self._failing.add(listener)
 
     def _refuse_if_detached(self) -> None:
         if self._detached:
             raise DetachedError(f"The watch of {self._name!r} has been detached; attach again.")
-
-
-def _say(level: int, message: str, *values: object) -> None:
-    """Log, and go on whatever comes of it: a log handler is the user's, and may raise."""
-    with suppress(Exception):
-        log.log(level, message, *values, stacklevel=2)

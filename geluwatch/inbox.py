@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import logging
 import threading
 
+from geluwatch import log
 from geluwatch.core import application
 from geluwatch.records import Application
-
-log = logging.getLogger("geluwatch")
 
 
 class Inbox:
@@ -26,7 +24,7 @@ class Inbox:
 
     def page_failed(self, error: Exception) -> None:
         """Count and log a page that could not be served."""
-        log.warning("geluwatch: a page could not be served: %r", error)
+        log.say(log.WARNING, "a page could not be served: %r", error)
         with self._lock:
             self._failed_pages += 1
 

@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-import logging
 import threading
 from collections.abc import Callable, Iterable, Sequence
 
+from geluwatch import log
 from geluwatch.background import Background
 from geluwatch.core import probe as core
 from geluwatch.errors import ProbeBusyError, ProbeError
 from geluwatch.ports import Clock, Source
 from geluwatch.records import Baseline, Probe, ProbeInput, ProbeResult, Rows
-
-log = logging.getLogger("geluwatch")
 
 
 class Probing:
@@ -114,11 +112,11 @@ class Probing:
             self.replay(gently=True)
             self._broken = False
         except ProbeBusyError as busy:
-            log.info("geluwatch: a probe waits: %s", busy)
+            log.say(log.INFO, "a probe waits: %s", busy)
         except Exception as error:  # noqa: BLE001  # the thread must outlive any single failure
             self._note(None)
             if not self._broken:
-                log.warning("geluwatch: a probe failed and will be tried again: %s", error)
+                log.say(log.WARNING, "a probe failed and will be tried again: %s", error)
             self._broken = True
 
     def forget_parent(self) -> None:

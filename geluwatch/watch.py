@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import math
 import os
 from collections.abc import Iterable
@@ -10,13 +9,12 @@ from dataclasses import replace
 from pathlib import Path
 from types import TracebackType
 
+from geluwatch import log
 from geluwatch.core import application
 from geluwatch.core.totals import merged
 from geluwatch.cycle import Cycle
 from geluwatch.errors import BaselineError, StoreError
 from geluwatch.records import Baseline, Certificate, ProbeInput, ProbeResult, Provenance, Report, Totals
-
-log = logging.getLogger("geluwatch")
 
 
 class Watch(Cycle):
@@ -258,15 +256,15 @@ class Watch(Cycle):
     def _switched_off(self, what: str) -> Certificate:
         """Return what stands for a certificate where the agent is off: a switch that is thrown in an emergency must stop no service."""
         reason = f"The agent is switched off, so no baseline is {what}."
-        log.warning("geluwatch: %s", reason)
+        log.say(log.WARNING, "%s", reason)
         budgets = self._config.tickets_per_month, self._config.pages_per_quarter
         return Certificate(0, 0, 0.0, (), 0.0, 1, *budgets, math.inf, math.inf, reason=reason)
 
     def _say_armed(self, baseline: Baseline) -> None:
         """Warn where an armed baseline is of another model than this one, and note in the store that it is armed."""
         for difference in self._origins.differences(baseline, self.sites, self._report):
-            log.warning("geluwatch: baseline %r was recorded of another model than the one that runs: %s", baseline.name, difference)
+            log.say(log.WARNING, "baseline %r was recorded of another model than the one that runs: %s", baseline.name, difference)
         try:
             self._baselines.note_armed(baseline)
         except StoreError as error:  # a process that may only read its baselines is to judge by them all the same
-            log.warning("geluwatch: baseline %r is armed, but the audit log does not say so: %s", baseline.name, error)
+            log.say(log.WARNING, "baseline %r is armed, but the audit log does not say so: %s", baseline.name, error)

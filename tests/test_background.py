@@ -11,6 +11,7 @@ from collections.abc import Callable
 import pytest
 
 from geluwatch.background import Background
+from tests.test_log import Raising
 
 
 class Thing:
@@ -91,14 +92,6 @@ def test_it_ends_with_what_it_follows() -> None:
     gc.collect()
     assert patience(lambda: not alive())
     assert [1] == last
-
-
-class Raising(logging.Handler):
-    """A log handler with a fault of its own."""
-
-    def emit(self, _record: logging.LogRecord) -> None:
-        """Fail."""
-        raise OSError("the handler")
 
 
 @pytest.mark.parametrize("error", [OSError, SystemExit])

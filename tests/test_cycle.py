@@ -12,16 +12,9 @@ from geluwatch.config import Config
 from geluwatch.records import Site
 from geluwatch.testing import FakeClock, ListSource, MemoryBaselines, MemorySink
 from geluwatch.watch import Watch
+from tests.test_log import Raising
 
 SITES = (Site("body.act", 0, "module", "GELU", "erf"),)
-
-
-class Raising(logging.Handler):
-    """A log handler with a fault of its own."""
-
-    def emit(self, _record: logging.LogRecord) -> None:
-        """Fail."""
-        raise RuntimeError("the handler")
 
 
 def broken(*_args: Any) -> Any:

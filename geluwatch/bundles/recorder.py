@@ -6,7 +6,6 @@ happens outside of that lock.
 
 from __future__ import annotations
 
-import logging
 import os
 from collections import deque
 from collections.abc import Callable, Mapping
@@ -14,6 +13,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from geluwatch import log
 from geluwatch.config import MOST_PROFILED, Config
 from geluwatch.errors import ConfigError
 from geluwatch.ports import Clock
@@ -21,8 +21,6 @@ from geluwatch.records import Drained, Evidence, Report, Site, Window
 
 if TYPE_CHECKING:
     from geluwatch.bundles.contents import Case
-
-log = logging.getLogger("geluwatch")
 
 WINDOWS = 8
 """Closed windows in a bundle, at most; one where no folder is set, for a bundle that is asked for."""
@@ -162,7 +160,7 @@ class Recorder:
                 continue
             content = bundle.dump(waiting.case, self._clock.time(), self._config.incident_bytes)
             folder.write(waiting.path, content)
-            log.warning("geluwatch: evidence of an incident is in %s", waiting.path)
+            log.say(log.WARNING, "evidence of an incident is in %s", waiting.path)
             if waiting.path.parent == self._folder:
                 folder.prune(self._folder, self._config.incidents_kept)
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import shlex
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -98,36 +98,35 @@ def _settings(args: argparse.Namespace) -> MixinSettings:
 def _waits(given: list[str]) -> dict[str, str]:
     from geluwatch.mixin.settings import DURATIONS
 
-    chosen = dict(_pair("--wait", pair) for pair in given)
-    for name in chosen:
-        if name not in DURATIONS:
-            raise ConfigError(f"There is no wait {name!r}; there are {', '.join(DURATIONS)}.")
-    return chosen
+    return _chosen("wait", given, DURATIONS)
 
 
 def _severities(given: list[str]) -> dict[Tier, str]:
     from geluwatch.mixin.settings import TIERS
 
-    chosen = dict(_pair("--severity", pair) for pair in given)
-    for tier in chosen:
-        if tier not in TIERS:
-            raise ConfigError(f"There is no tier {tier!r}; there are {', '.join(TIERS)}.")
+    chosen = _chosen("severity", given, TIERS)
     return {tier: chosen[tier] for tier in TIERS if tier in chosen}
 
 
 def _thresholds(given: list[str]) -> Thresholds:
     from geluwatch.mixin.thresholds import Thresholds
 
-    names = [item.name for item in fields(Thresholds)]
     chosen: dict[str, float] = {}
-    for name, text in (_pair("--threshold", pair) for pair in given):
-        if name not in names:
-            raise ConfigError(f"There is no threshold {name!r}; there are {', '.join(names)}.")
+    for name, text in _chosen("threshold", given, [item.name for item in fields(Thresholds)]).items():
         try:
             chosen[name] = float(text)
         except ValueError:
             raise ConfigError(f"{name} must be a number, got {text!r}.") from None
     return Thresholds(**chosen)
+
+
+def _chosen(what: str, given: list[str], names: Sequence[str]) -> dict[str, str]:
+    """Return what an option that may be repeated gives by name, the last where one is given twice."""
+    chosen = dict(_pair(f"--{what}", pair) for pair in given)
+    for name in chosen:
+        if name not in names:
+            raise ConfigError(f"There is no {what} {name!r}; there are {', '.join(names)}.")
+    return chosen
 
 
 def _kubernetes(args: argparse.Namespace) -> KubernetesSettings | None:

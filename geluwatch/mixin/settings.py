@@ -114,9 +114,7 @@ class MixinSettings:
     evaluation_interval: str | None = None
     """Interval of the rule groups; None leaves it to the server's configuration."""
 
-    severities: Mapping[Tier, str] = field(
-        default_factory=lambda: MappingProxyType({"page": "critical", "ticket": "warning", "notice": "info"})
-    )
+    severities: Mapping[Tier, str] = field(default_factory=lambda: _SEVERITIES)
     """Value of the `severity` label for each tier."""
 
     canary: str = 'track="canary"'

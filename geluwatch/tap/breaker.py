@@ -6,10 +6,7 @@ the model never sees it.
 
 from __future__ import annotations
 
-import logging
-from contextlib import suppress
-
-log = logging.getLogger("geluwatch")
+from geluwatch import log
 
 
 class Breaker:
@@ -31,8 +28,7 @@ class Breaker:
         switch_off = count >= self._limit and part not in self.disabled
         if switch_off:
             self.disabled = (*self.disabled, part)
-        with suppress(Exception):  # a log handler is the user's, and may raise
-            if count == 1:
-                log.warning("geluwatch: %s failed and goes on: %r", part, error)
-            if switch_off:
-                log.error("geluwatch: %s failed %d times and is switched off; the model is not affected: %r", part, count, error)
+        if count == 1:
+            log.say(log.WARNING, "%s failed and goes on: %r", part, error)
+        if switch_off:
+            log.say(log.ERROR, "%s failed %d times and is switched off; the model is not affected: %r", part, count, error)

@@ -158,7 +158,7 @@ class ThreadState:
         self.bytes_out = 0
         """Bytes of rows ever queued, and of those ever drained; the drain alone writes the second."""
         self.bytes_begun = 0
-        """Bytes of rows ever queued when the pass under way began, if it is sampled."""
+        """Bytes of rows ever queued when the pass under way began."""
         self.firsts: deque[tuple[float, int]] = deque(maxlen=64)
         """(moment, site) of the first hit of a pass."""
 

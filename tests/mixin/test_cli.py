@@ -85,7 +85,7 @@ def test_waits_and_severities_reach_the_rules(tmp_path: Path) -> None:
         ("--wait", "rollout=2h", "There is no wait 'rollout'; there are rate_window, grace, "),
         ("--wait", "rollout_window=soon", "rollout_window must be"),
         ("--wait", "rollout_window", "--wait takes a key and a value with = between them, got 'rollout_window'."),
-        ("--severity", "alarm=sev1", "There is no tier 'alarm'; there are page, ticket, notice."),
+        ("--severity", "alarm=sev1", "There is no severity 'alarm'; there are page, ticket, notice."),
         ("--severity", "page=", "severities must give a label value for each of page, ticket, notice"),
     ],
 )

@@ -12,7 +12,7 @@ import pytest
 import yaml
 
 from geluwatch.mixin.build import write
-from geluwatch.mixin.rulefile import dump, rule_file, rule_files
+from geluwatch.mixin.rulefile import dump, groups, rule_file, rule_files
 from geluwatch.mixin.rules import alerts
 from geluwatch.mixin.ruletests import rule_tests
 from geluwatch.mixin.settings import MixinSettings
@@ -90,6 +90,12 @@ def test_rule_tests_notice_a_broken_rule(promtool: str, tmp_path: Path, alert: s
             (tmp_path / "tests" / file).write_bytes(dump(document))
     short_ones_first = sorted((tmp_path / "tests").iterdir(), key=lambda file: ".long." in file.name)
     assert any(run(promtool, "test", "rules", file).returncode != 0 for file in short_ones_first)
+
+
+def test_what_reads_every_bucket_is_evaluated_once_a_minute() -> None:
+    """The fleet's group alone has an interval of its own; where the settings give one, all groups have that."""
+    assert {"geluwatch-fleet": "1m"} == {group["name"]: group["interval"] for group in groups(DEFAULT) if "interval" in group}
+    assert {"1s"} == {group["interval"] for group in groups(QUICK)}
 
 
 def test_every_alert_has_tests_that_fire_and_tests_that_do_not() -> None:

@@ -15,6 +15,7 @@ from torch import nn
 
 from geluwatch.tap import guard, look, padding, shared
 from geluwatch.tap.breaker import Breaker
+from tests.test_log import Raising
 
 LIMIT = 3
 PASSES = 10
@@ -39,14 +40,6 @@ def test_a_part_is_on_until_it_has_failed_as_often_as_the_limit(failures: list[s
         count = failures.count(part)
         assert count == breaker.failures.get(part, 0)
         assert (count < limit) == breaker.allows(part)
-
-
-class Raising(logging.Handler):
-    """A log handler with a fault of its own."""
-
-    def emit(self, _record: logging.LogRecord) -> None:
-        """Fail."""
-        raise BrokenPartError("the handler")
 
 
 @pytest.fixture
