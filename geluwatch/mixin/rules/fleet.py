@@ -161,10 +161,13 @@ def _in_all(whole: str, counted: str, *labels: str) -> str:
 
 
 def _rate(settings: MixinSettings, *where: str) -> str:
-    """Return how fast the buckets of some pods fill together, at the edges that all of them have."""
-    counted, whole = _counted(settings, *where), _counted(settings, *where, 'le="+Inf"')
-    summed = f"{total(counted, *_MODEL, 'le')} / {seconds(settings.rate_window)}"
-    return f"{summed}\nand\n{_in_all(whole, counted, *_MODEL)}"
+    """Return how fast the buckets of some pods fill together, at the edges that all of them have.
+
+    Edges are those of all pods there are, whether their growth is known or not: to ask that again would cost as much as the sum.
+    """
+    buckets, whole = (series(catalog.VALUES, settings.selector, *where, *more) for more in ((), ('le="+Inf"',)))
+    summed = f"{total(_counted(settings, *where), *_MODEL, 'le')} / {seconds(settings.rate_window)}"
+    return f"{summed}\nand\n{_in_all(whole, buckets, *_MODEL)}"
 
 
 def _cdf(settings: MixinSettings) -> str:
