@@ -87,7 +87,9 @@ class Probing:
         with self._lock:
             time = self._clock.time()
             rows = self._source.replay(probe.inputs, probe.values, probe.parameters, gently=gently)
-        result = core.compare(probe, rows, {site.layer for site in self._source.sites}, baseline=baseline.name, time=time)
+        sites = self._source.sites
+        blind = {site.layer for site in sites if site.state == "blind"}
+        result = core.compare(probe, rows, {site.layer for site in sites}, blind=blind, baseline=baseline.name, time=time)
         self._note(result)
         return result
 

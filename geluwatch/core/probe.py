@@ -7,6 +7,7 @@ values is no change; how much that is depends on their dtype.
 from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Mapping, Sequence
+from itertools import chain
 from typing import NamedTuple
 
 from geluwatch.core.paired import Paired, systematic, where
@@ -40,7 +41,13 @@ def nbytes(tree: Tree) -> int:
 
 
 def compare(
-    probe: Probe, replayed: Sequence[Sequence[Rows]], census: Collection[str], *, baseline: str = "", time: float = 0.0
+    probe: Probe,
+    replayed: Sequence[Sequence[Rows]],
+    census: Collection[str],
+    *,
+    blind: Collection[str] = (),
+    baseline: str = "",
+    time: float = 0.0,
 ) -> ProbeResult:
     """Return how a replay differs from what a probe has stored.
 
@@ -48,22 +55,25 @@ def compare(
         probe: The probe.
         replayed: Of each of its inputs, the rows of each call, as the probe has them.
         census: The layers that the model has now, seen or not.
+        blind: Those of them that are not seen. Another one without rows was not called, as an expert that a router passes by.
         baseline: Name of the baseline whose probe it is.
         time: When it was replayed.
 
     Raises:
         ProbeError: None of the probe's layers gave rows, though the model has some of them.
     """
-    pairs: dict[str, Paired] = {}
     dtypes: dict[str, str] = {}
-    for known, now in zip(probe.rows, replayed, strict=True):
-        for layer in dict.fromkeys(rows.layer for rows in known):
-            first, second = ([rows for rows in side if rows.layer == layer] for side in (known, now))
-            dtypes.setdefault(layer, first[0].dtype)
-            if second:
-                pairs.setdefault(layer, Paired(one="in the baseline", other="now")).add(first, second)
-    if not pairs and set(dtypes) & set(census):
+    for rows in chain.from_iterable(probe.rows):
+        dtypes.setdefault(rows.layer, rows.dtype)
+    if not any(rows.layer in dtypes for rows in chain.from_iterable(replayed)) and set(dtypes) & set(census):
         raise ProbeError("No GELU of the probe gave rows; the census says why (`print(watch.census())`).")
+    pairs: dict[str, Paired] = {}
+    seen = set(census) - set(blind)
+    for known, now in zip(probe.rows, replayed, strict=True):
+        for layer in dtypes:
+            first, second = ([rows for rows in side if rows.layer == layer] for side in (known, now))
+            if second or (first and layer in seen):
+                pairs.setdefault(layer, Paired(one="in the baseline", other="now")).add(first, second)
     layers = tuple(_layers(dtypes, pairs, census))
     limits = {layer: TOLERANCES[dtype] for layer, dtype in dtypes.items()}
     first_moved = next((each for each in layers if _moved(each, limits[each.layer])), None)
@@ -121,14 +131,14 @@ def attribute(onset: float | None, result: ProbeResult | None, *, has_probe: boo
         result: What the last replay showed; None where there was none.
         has_probe: Whether the armed baseline has a probe.
     """
-    if result is not None and result.moved:
-        return Attribution("" if onset is None else "model", f"The probe says: {result.sentence}.")
     if onset is None:
         return Attribution("", "" if result is None else f"The probe says: {result.sentence}.")
     if not has_probe:
         return Attribution("unknown", "The baseline has no probe that could tell whether the data changed or the model.")
     if result is None or result.time < onset:
         return Attribution("unknown", f"No probe has been replayed since the drift began; {_HOW} whether the data changed or the model.")
+    if result.moved:
+        return Attribution("model", f"The probe says: {result.sentence}.")
     if result.doubtful:
         return Attribution("unknown", f"The probe cannot tell the data from a small change of the weights: {result.sentence}.")
     return Attribution("data", f"The probe says: the data changed; {result.sentence}.")

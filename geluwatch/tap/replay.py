@@ -19,7 +19,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from geluwatch.errors import ProbeBusyError, ProbeError
 from geluwatch.records import ProbeInput, Rows
-from geluwatch.tap import functional, inputs, padding
+from geluwatch.tap import functional, inputs, padding, ranks
 from geluwatch.tap._compat import capturing, rerun
 from geluwatch.tap.ear import Ear
 from geluwatch.tap.rows import DTYPES, Formula, Kept, rows_of, watchable
@@ -127,14 +127,22 @@ class Replayer:
 
         Raises:
             ProbeBusyError: Its passes, in this thread or in others, do not allow it now.
-            ProbeError: A pass raised.
+            ProbeError: A pass raised, or wrote to a buffer.
         """
         device = device_of(model)
         self._refuse_if_busy(model, device, gently=gently)
         cast = _cast(parameters, parameters_of(model))
         listener = Listener(self._tap, values)
+        before = _buffers(model)
         with _standing_in(self._tap, listener, self._ear), _evaluating(model), _plainly(device):
-            return [self._pass(model, number, inputs.given(item, device, cast), listener) for number, item in enumerate(given, 1)]
+            rows = [self._pass(model, number, inputs.given(item, device, cast), listener) for number, item in enumerate(given, 1)]
+        written = next((name for name, state in _buffers(model).items() if before.get(name) != state), None)
+        if written is not None:
+            raise ProbeError(
+                f"The model's passes write to its buffer {written!r}, so a replay beside traffic would change what the next request "
+                "is told; record the baseline without a probe."
+            )
+        return rows
 
     def _pass(self, model: nn.Module, number: int, call: tuple[tuple[Any, ...], dict[str, Any]], listener: Listener) -> tuple[Rows, ...]:
         args, kwargs = call
@@ -159,6 +167,11 @@ class Replayer:
         beside = any(state.counters.forwards for state in tuple(self._tap.states) if state is not own and not state.ended)
         if (own is not None and own.depth) or rerun():
             raise ProbeBusyError("A probe cannot be replayed within a forward or a backward pass of this thread; call it between passes.")
+        if gently and ranks.rank() is not None:
+            raise ProbeBusyError(
+                "This process is one of several ranks, and a pass of one alone would answer to the others' collectives; call watch.probe() "
+                "on all of them, between the same two passes."
+            )
         if capturing(device) or (gently and self._tap.captured):
             raise ProbeBusyError(
                 "A probe is not replayed while passes are recorded into CUDA graphs; call watch.probe() when they are not."
@@ -181,6 +194,11 @@ def device_of(model: nn.Module) -> torch.device:
 def parameters_of(model: nn.Module) -> str:
     """Return the dtype of a model's first floating-point parameter as "float32", "" where it has none."""
     return next((str(each.dtype).removeprefix("torch.") for each in model.parameters() if each.is_floating_point()), "")
+
+
+def _buffers(model: nn.Module) -> dict[str, tuple[int, int]]:
+    """Return which tensor each buffer is, and how often it has been written to."""
+    return {name: (id(each), 0 if each.is_inference() else each._version) for name, each in model.named_buffers()}  # noqa: SLF001  # torch's word for it
 
 
 def _cast(before: str, now: str) -> tuple[torch.dtype, torch.dtype] | None:

@@ -16,6 +16,7 @@ from torch import nn
 from geluwatch.config import Config
 from geluwatch.errors import ProbeBusyError, ProbeError
 from geluwatch.records import Bfloat16, Drained, ProbeInput, Rows
+from geluwatch.tap import ranks
 from geluwatch.tap.source import TorchSource
 from geluwatch.testing import FakeClock
 
@@ -265,6 +266,41 @@ def test_busy_models_are_left_alone(block: Callable[[], nn.Module], watch: Watch
     source.close()
     with pytest.raises(ProbeError, match="no longer watched"):
         source.replay(kept, ALL)
+
+
+def test_no_schedule_replays_on_one_rank_alone(block: Callable[[], nn.Module], watch: Watch, monkeypatch: pytest.MonkeyPatch) -> None:
+    """One of several ranks is not replayed from a thread that knows nothing of the others, whose collectives it would answer to."""
+    source = watch(block().eval())
+    kept = [source.keep(inputs(1)[0])]
+    monkeypatch.setattr(ranks, "rank", lambda: 1)
+    with pytest.raises(ProbeBusyError, match="one of several ranks"):
+        source.replay(kept, ALL, gently=True)
+    assert 1 == len(source.replay(kept, ALL))
+
+
+class Streaming(nn.Module):
+    """Keeps what it was given in a buffer, by writing to it or by putting another in its place."""
+
+    def __init__(self, *, in_place: bool) -> None:
+        super().__init__()
+        self.act, self.in_place = nn.GELU(), in_place
+        self.register_buffer("cache", torch.zeros(8, 8))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """Add what came before."""
+        if self.in_place:
+            self.cache[: len(x)] = x
+        else:
+            self.cache = self.cache + 1.0
+        return self.act(x + self.cache[: len(x)])
+
+
+@pytest.mark.parametrize("in_place", [False, True])
+def test_a_model_that_keeps_what_it_was_given_gets_no_probe(in_place: bool, watch: Watch) -> None:
+    """Its replay would change what the next request is told; the buffer is named."""
+    source = watch(Streaming(in_place=in_place).eval())
+    with pytest.raises(ProbeError, match="write to its buffer 'cache'"):
+        replayed(source, inputs(1)[0])
 
 
 def test_a_loop_that_trains_is_not_put_into_evaluation_mode(block: Callable[[], nn.Module], watch: Watch) -> None:
