@@ -48,7 +48,7 @@ class Probing:
         Raises:
             ProbeError: There is no input, it cannot be kept or sent, or a replay differs from the one before it.
         """
-        inputs = tuple(self._source.captured_inputs() if given is None else map(self._source.keep, given))
+        inputs = self._captured() if given is None else tuple(map(self._source.keep, given))
         if not inputs:
             if given is None:
                 return None
@@ -70,6 +70,23 @@ class Probing:
                 "make it deterministic, or record the baseline without."
             )
         return probe
+
+    def _captured(self) -> tuple[ProbeInput, ...]:
+        """Return the captured inputs that the model takes: a request that it refused may be among them."""
+        captured = tuple(self._source.captured_inputs())
+        found, refused = [], ""
+        with self._lock:
+            for item in captured:
+                try:
+                    self._source.replay((item,), 0)
+                    found.append(item)
+                except ProbeBusyError:
+                    raise
+                except ProbeError as error:
+                    refused = str(error)
+        if refused:
+            log.say(log.WARNING, "%d of %d captured inputs are not in the probe: %s", len(captured) - len(found), len(captured), refused)
+        return tuple(found)
 
     def replay(self, *, gently: bool = False) -> ProbeResult:
         """Replay the armed baseline's probe, and return what that shows.

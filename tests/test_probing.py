@@ -202,3 +202,36 @@ def settled(watch: geluwatch.Watch) -> Any:
         last = watch.report.probe
         time.sleep(0.1)
     return last
+
+
+def test_a_captured_request_that_the_model_refuses_is_left_out(
+    attach: Callable[..., geluwatch.Watch], caplog: pytest.LogCaptureFixture
+) -> None:
+    """The baseline is recorded with a probe of the others, and the log says how many are not in it and why."""
+    store, model = MemoryBaselines(), Model().eval()
+    watch = attach(model, store, capture_inputs=4)
+    with pytest.raises(RuntimeError):
+        model(torch.zeros(2, 3))
+    for _ in range(2):
+        model(torch.zeros(2, 8))
+    assert 3 == len(watch.captured_inputs())
+    watch.flush()
+    traffic(watch, model)
+    for place, held in enumerate(((torch.zeros(2, 3),), (torch.zeros(2, 8),))):
+        watch._source._tap.inputs._held[place] = (held, {})
+    watch.record_baseline("sampled")
+    probe = store.load("model", "1", "sampled").probe
+    assert probe is not None
+    assert 3 == len(probe.inputs)
+    assert "1 of 4 captured inputs are not in the probe: Input 1 cannot be sent through the model" in caplog.text
+
+
+def test_inputs_too_large_for_a_probe_are_told_of(attach: Callable[..., geluwatch.Watch], caplog: pytest.LogCaptureFixture) -> None:
+    """Once, with what there is room for, when the first of them comes by; a text counts as well."""
+    model = Model().eval()
+    watch = attach(model, capture_inputs=16)
+    for _ in range(3):
+        model(torch.zeros(40_000, 8))
+    assert () == watch.captured_inputs()
+    assert 1 == caplog.text.count("inputs of a pass are not captured for a probe")
+    assert "set a smaller Config(capture_inputs=...)" in caplog.text

@@ -35,6 +35,7 @@ def load_into(model: nn.Module, path: str | Path) -> nn.Module:
     except Exception as failure:
         raise AttachError(f"This {type(model).__name__} cannot be copied: {type(failure).__name__}: {failure}.") from failure
     own = loaded.state_dict()
+    state = {**state, **_tied(own, state)}
     for what, names in (("lacks", own.keys() - state.keys()), ("has, and the model lacks,", state.keys() - own.keys())):
         if names:
             raise ConfigError(f"{path} {what} {_listed(sorted(names))}; it belongs to another model than {type(model).__name__}.")
@@ -46,6 +47,13 @@ def load_into(model: nn.Module, path: str | Path) -> nn.Module:
     # Assigned, not copied: the dtype of a checkpoint is part of what is compared.
     loaded.load_state_dict(dict(state), assign=True)
     return loaded
+
+
+def _tied(own: Mapping[str, Any], state: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the tensors that a checkpoint has by one of their names only, by the others: files of safetensors hold each once."""
+    known = {(tensor.data_ptr(), tensor.shape): name for name, tensor in own.items() if name in state and tensor.numel()}
+    same = {name: known.get((tensor.data_ptr(), tensor.shape)) for name, tensor in own.items() if name not in state}
+    return {name: state[other] for name, other in same.items() if other is not None}
 
 
 def _state(path: Path) -> Mapping[str, Any]:

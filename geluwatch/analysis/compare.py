@@ -10,9 +10,12 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
+from itertools import zip_longest
 from typing import TYPE_CHECKING, Any
 
-from geluwatch.analysis.outputs import tensor_of
+import numpy as np
+
+from geluwatch.analysis.outputs import tensors_of
 from geluwatch.config import Config
 from geluwatch.core.paired import Paired, Side, where
 from geluwatch.errors import AttachError, ConfigError
@@ -37,8 +40,9 @@ class ModelComparison:
     """In the first model's order."""
     tolerance: float
     output: float = 0.0
-    """Relative difference of what the models return: of the `logits`, or of the first tensor; infinite where the shapes differ, 0 where
-    there is no tensor."""
+    """Largest relative difference of the tensors that the models return; infinite where their number or shapes differ."""
+    outputs: int = 0
+    """Tensors in what a model returns; what it returns besides is not compared."""
 
     @property
     def first(self) -> LayerDifference | None:
@@ -55,6 +59,7 @@ class ModelComparison:
         if first is None:
             silent = sum(not each.rows for each in self.layers)
             rest = f"; {silent} more give no rows in either" if silent else ""
+            rest += "" if self.outputs else "; no tensor was found in what they return, which is not compared"
             same = f"the same at {len(self.layers) - silent} GELUs, within {self.tolerance:g}{rest}"
             behind = f"; behind the last of them the models part: what they return differs by {self.output:.2g} of its size"
             return same if self.same else f"{same}{behind}"
@@ -98,7 +103,7 @@ def compare_models(
     everything = whole(config or Config())
     run = call or call_of
     pairs: dict[str, Paired] = {}
-    output = Side()
+    outputs: list[Side] = []
     passes = 0
     one = TorchSource(known, everything, SystemClock())
     try:
@@ -107,7 +112,7 @@ def compare_models(
             for item in inputs:
                 drained, returned = zip(*[_passed(source, model, item, run) for source, model in ((one, known), (two, other))], strict=True)
                 _pair(pairs, *drained)
-                _pair_outputs(output, *map(tensor_of, returned))
+                _pair_outputs(outputs, *map(tensors_of, returned))
                 passes += 1
             if not passes:
                 raise ConfigError("There is no input to compare the models on; give at least one.")
@@ -119,7 +124,7 @@ def compare_models(
             two.close()
     finally:
         one.close()
-    return ModelComparison(tuple(_layers(*sites, pairs)), tolerance, output.relative)
+    return ModelComparison(tuple(_layers(*sites, pairs)), tolerance, max((each.relative for each in outputs), default=0.0), len(outputs))
 
 
 def whole(config: Config) -> Config:
@@ -131,7 +136,10 @@ def whole(config: Config) -> Config:
 
 
 def call_of(model: nn.Module, item: Any) -> Any:
-    """Return what a model gives for an input: a mapping is given as keyword arguments, a tuple as positional ones."""
+    """Return what a model gives for a copy of an input: a mapping is given as keyword arguments, a tuple as positional ones."""
+    from geluwatch.tap.inputs import copied
+
+    item = copied(item)
     if isinstance(item, dict) or hasattr(item, "keys"):
         return model(**item)
     return model(*item) if isinstance(item, tuple) else model(item)
@@ -146,12 +154,22 @@ def _passed(source: Any, model: nn.Module, item: Any, run: Callable[[nn.Module, 
     return source.drain(), returned
 
 
-def _pair_outputs(side: Side, known: torch.Tensor | None, other: torch.Tensor | None) -> None:
-    """Add what both models returned in a pass."""
-    if known is None or other is None or known.shape != other.shape:
-        side.differences += 0.0 if known is other else math.inf
-        return
-    side.add(*(each.detach().double().cpu().numpy() for each in (known, other)))
+def _pair_outputs(sides: list[Side], known: list[torch.Tensor], other: list[torch.Tensor]) -> None:
+    """Add what both models returned in a pass, tensor by tensor."""
+    for place, (one, two) in enumerate(zip_longest(known, other)):
+        if place == len(sides):
+            sides.append(Side())
+        if one is None or two is None or one.shape != two.shape:
+            sides[place].differences += math.inf
+        else:
+            sides[place].add(*map(_numbers, (one, two)))
+
+
+def _numbers(tensor: torch.Tensor) -> np.ndarray:
+    """Return a tensor's values (n,), float64."""
+    dense = tensor.dequantize() if tensor.is_quantized else tensor.to_dense()
+    found: np.ndarray = dense.detach().double().cpu().reshape(-1).numpy()
+    return found
 
 
 def _pair(pairs: dict[str, Paired], known: Drained, other: Drained) -> None:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import fields, is_dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -26,6 +27,23 @@ def rows_of(output: Any, chosen: Callable[[Any], Any] | None) -> tuple[int, np.n
     if tensor.dim() < 2:
         tensor = tensor.reshape(-1, 1)
     return inputs, tensor.detach().double().cpu().reshape(-1, tensor.shape[-1]).numpy()
+
+
+def tensors_of(output: Any) -> list[torch.Tensor]:
+    """Return all tensors in what a model gave, in the order of its mappings, sequences and dataclasses."""
+    import torch
+
+    if isinstance(output, torch.Tensor):
+        return [output]
+    if isinstance(output, Mapping):
+        parts: Iterable[Any] = output.values()
+    elif isinstance(output, Sequence) and not isinstance(output, (str, bytes)):
+        parts = output
+    elif is_dataclass(output) and not isinstance(output, type):
+        parts = (getattr(output, each.name) for each in fields(output))
+    else:
+        parts = ()
+    return [tensor for part in parts for tensor in tensors_of(part)]
 
 
 def tensor_of(output: Any) -> torch.Tensor | None:

@@ -21,6 +21,13 @@ FORMAT = "geluwatch-incident"
 
 MANIFEST = "manifest.json"
 
+KEYS = frozenset(
+    ("format", "version", "written", "time", "kind", "reason", "model", "model_version", "labels", "layer", "inputs", "missing", "left_out")
+)
+"""Of the manifest."""
+
+REDACTED = "redacted: only types, dtypes and shapes; Config(incident_inputs=True) keeps them"
+
 
 @dataclass(frozen=True, slots=True)
 class Case:
@@ -86,10 +93,20 @@ def manifest(case: Case, written: float, left_out: list[str]) -> bytes:
             "model_version": report.model_version,
             "labels": dict(report.labels),
             "layer": case.layer,
-            "inputs": "kept" if case.inputs else "redacted: only types, dtypes and shapes; Config(incident_inputs=True) keeps them",
+            "inputs": _inputs(case),
             "missing": list(_missing(case)),
             "left_out": left_out,
         }
+    )
+
+
+def _inputs(case: Case) -> str:
+    if not case.inputs:
+        return REDACTED
+    if all(kept.called is None or kept.called.whole for kept in case.evidence):
+        return "kept"
+    return (
+        "not kept whole: of a call there is room for 4 MiB of texts and of dense tensors on the CPU, and for 64 values, all of plain types"
     )
 
 
@@ -98,8 +115,9 @@ def _missing(case: Case) -> Iterator[str]:
     layer, first = case.report.first_nonfinite, case.report.totals.nonfinite.get(case.report.first_nonfinite or "")
     if layer is not None and not any(kept.bad.layer == layer for kept in case.evidence):
         away = first is not None and first.forwards and not first.elements
-        why = "the values are on an accelerator, where looking at a row would stall it" if away else "too many passes failed at a time"
-        yield f"There are no rows of {layer}: {why}."
+        there = "the values are on an accelerator, where looking at a row would stall it"
+        here = "too many passes failed at a time, or rows could not be kept"
+        yield f"There are no rows of {layer}: {there if away else here}."
     if any(kept.bad.pre is None for kept in case.evidence):
         yield "Rows before the GELU are not there where it wrote its output over them."
     if not case.windows:

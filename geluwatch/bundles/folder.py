@@ -12,6 +12,8 @@ from pathlib import Path
 from geluwatch import files
 from geluwatch.errors import IncidentError
 
+_ABANDONED_SECONDS = 3600.0
+
 _NAME = re.compile(r"incident-\d{8}T\d{6}Z-.*-[0-9a-f]{6}\.zip")
 
 
@@ -61,8 +63,19 @@ def bundles(folder: Path) -> list[Path]:
         raise IncidentError(f"{folder} cannot be read ({failure.strerror}); name the folder given as Config(incidents=...).") from None
 
 
-def prune(folder: Path, kept: int) -> None:
-    """Remove the oldest bundles but so many."""
-    for path in bundles(folder)[:-kept]:
+def prune(folder: Path, kept: int, *, newest: Path) -> None:
+    """Remove the oldest bundles but so many, and never the newest, for names of one second sort by kind; and what a killed process left."""
+    oldest = [path for path in bundles(folder) if path != newest][: -kept + 1 or None]
+    for path in (*oldest, *_abandoned(folder)):
         with suppress(OSError):  # another process may have been quicker
             path.unlink()
+
+
+def _abandoned(folder: Path) -> list[Path]:
+    """Return bundles that were being written an hour ago: whoever wrote them has been killed."""
+    before = time.time() - _ABANDONED_SECONDS
+    found = []
+    for path in folder.glob(".incident-*.zip.*"):
+        with suppress(OSError):
+            found += [path] if path.stat().st_mtime < before else []
+    return found

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 
 from geluwatch import log
 from geluwatch.config import MOST_PROFILED, Config
-from geluwatch.errors import ConfigError
+from geluwatch.errors import ConfigError, IncidentError
 from geluwatch.ports import Clock
 from geluwatch.records import Drained, Evidence, Report, Site, Window
 
@@ -147,10 +147,9 @@ class Recorder:
         """Write the bundles that are ready, or all of them.
 
         Raises:
-            IncidentError: One cannot be written; it is given up.
+            IncidentError: One cannot be written; it is given up, and the others are written.
         """
-        from geluwatch.bundles import bundle, folder
-
+        failures: list[IncidentError] = []
         for waiting in tuple(self._waiting):
             if not self._is_ready(waiting, last=last):
                 continue
@@ -158,11 +157,21 @@ class Recorder:
                 self._waiting.remove(waiting)
             except ValueError:  # another thread writes it
                 continue
-            content = bundle.dump(waiting.case, self._clock.time(), self._config.incident_bytes)
-            folder.write(waiting.path, content)
-            log.say(log.WARNING, "evidence of an incident is in %s", waiting.path)
-            if waiting.path.parent == self._folder:
-                folder.prune(self._folder, self._config.incidents_kept)
+            try:
+                self._save(waiting)
+            except IncidentError as failure:
+                failures.append(failure)
+        if failures:
+            raise failures[0]
+
+    def _save(self, waiting: _Waiting) -> None:
+        from geluwatch.bundles import bundle, folder
+
+        content = bundle.dump(waiting.case, self._clock.time(), self._config.incident_bytes)
+        folder.write(waiting.path, content)
+        log.say(log.WARNING, "evidence of an incident is in %s", waiting.path)
+        if waiting.path.parent == self._folder:
+            folder.prune(self._folder, self._config.incidents_kept, newest=waiting.path)
 
     def close(self) -> None:
         """Write what still waits."""

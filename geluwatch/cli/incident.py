@@ -42,19 +42,19 @@ def _add_replay(actions: argparse._SubParsersAction[argparse.ArgumentParser]) ->
 
 
 def _list(arguments: argparse.Namespace) -> int:
-    from geluwatch.analysis.incident.show import listing
+    from geluwatch.analysis.incident.show import listing, plain
 
-    shown = list(listing(arguments.folder))
+    shown = list(map(plain, listing(arguments.folder)))
     print(*shown or [f"No bundle is in {arguments.folder} yet."], sep="\n")
     return 0
 
 
 def _show(arguments: argparse.Namespace) -> int:
-    from geluwatch.analysis.incident.show import lines
+    from geluwatch.analysis.incident.show import lines, plain
     from geluwatch.bundles.bundle import read
 
     for line in lines(read(arguments.bundle)):
-        print(line)
+        print(plain(line))
     return 0
 
 

@@ -23,6 +23,7 @@ another machine's kernels, stay below it; values of float64 are kept as float32.
 
 # Relative difference in which a change of the weights may hide that drift would see.
 _HIDDEN = 1e-2
+_NUMBER_BYTES = 8
 _HOW = "watch.probe() tells"
 
 
@@ -32,12 +33,14 @@ def allowance(calls: int) -> int:
 
 
 def nbytes(tree: Tree) -> int:
-    """Return the memory of the arrays, or of a framework's tensors, in a tree of inputs."""
+    """Return the memory of the arrays, or of a framework's tensors, of the texts and of the numbers in a tree of inputs."""
     if isinstance(tree, Mapping):
         return sum(map(nbytes, tree.values()))
     if isinstance(tree, (list, tuple)):
         return sum(map(nbytes, tree))
-    return tree.bits.nbytes if isinstance(tree, Bfloat16) else int(getattr(tree, "nbytes", 0))
+    if isinstance(tree, str):
+        return len(tree)
+    return tree.bits.nbytes if isinstance(tree, Bfloat16) else int(getattr(tree, "nbytes", _NUMBER_BYTES))
 
 
 def compare(

@@ -6,8 +6,9 @@ The tree is what `geluwatch.records.Called` says. Keys of a nested mapping may b
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
+from itertools import islice
 from typing import Any
 
 import numpy as np
@@ -17,11 +18,17 @@ import torch
 from geluwatch.tap._compat import batched
 
 MOST_BYTES = 4 * 2**20
-"""Most memory of the tensors that are kept of a call."""
+"""Most memory of the tensors and the texts that are kept of a call."""
 
 _MOST_LEAVES, _DEEPEST = 64, 4
 
 _PLAIN = (bool, int, float, str)
+
+_NUMPY = frozenset(
+    getattr(torch, name)
+    for name in "bool uint8 int8 int16 int32 int64 float16 bfloat16 float32 float64 complex64 complex128".split()  # noqa: SIM905  # one line
+)
+"""dtypes that can be looked at and kept as arrays; those of eight bits and less have few operations."""
 
 
 @dataclass(slots=True)
@@ -34,6 +41,15 @@ class Kept:
     tensors: dict[str, torch.Tensor] = field(default_factory=dict)
     whole: bool = True
     leaves: int = 0
+    size: int = 0
+    """Bytes of the tensors and texts that are kept."""
+
+    def has_room(self, more: int) -> bool:
+        """Return whether so many bytes are kept as well, and count them if they are."""
+        room = self.wanted and self.size + more <= MOST_BYTES
+        self.size += more if room else 0
+        self.whole = self.whole and room
+        return room
 
     def arrays(self) -> dict[str, npt.NDArray[Any]]:
         """Return the tensors as arrays; float32 where numpy has no such type."""
@@ -65,18 +81,36 @@ def _told(kept: Kept, value: Any, depth: int) -> dict[str, Any]:
     if isinstance(value, torch.Tensor):
         return _tensor(kept, value)
     if value is None or type(value) in _PLAIN:
-        said: dict[str, Any] = {"type": type(value).__name__}
-        # JSON has no word for what is not finite; `float` reads this one.
-        told = repr(value) if type(value) is float and not math.isfinite(value) else value
-        return said | ({"value": told} if kept.wanted or value is None else {})
+        return _plain(kept, value)
     if type(value) in {list, tuple}:
-        return {"type": type(value).__name__, "items": [_told(kept, item, depth + 1) for item in value]}
+        return {"type": type(value).__name__, "items": _items(kept, value, depth)}
     if isinstance(value, Mapping):
-        kept.whole = kept.whole and all(isinstance(key, str) for key in value)
-        keys = [str(key) for key in value] if kept.wanted else [str(place) for place in range(len(value))]
-        return {"type": "dict", "items": dict(zip(keys, (_told(kept, item, depth + 1) for item in value.values()), strict=True))}
+        items = _items(kept, value.values(), depth)
+        keys = list(islice(value, len(items)))
+        kept.whole = kept.whole and all(isinstance(key, str) for key in keys)
+        names = map(str, keys if kept.wanted else range(len(keys)))
+        return {"type": "dict", "items": dict(zip(names, items, strict=True))}
     kept.whole = False
     return {"type": f"{type(value).__module__}.{type(value).__qualname__}"}
+
+
+def _items(kept: Kept, values: Iterable[Any], depth: int) -> list[dict[str, Any]]:
+    """Return what is told of a container's items, up to the first for which there is no room: the pass waits meanwhile."""
+    told: list[dict[str, Any]] = []
+    for value in values:
+        told.append(_told(kept, value, depth + 1))
+        if kept.leaves > _MOST_LEAVES:
+            break
+    return told
+
+
+def _plain(kept: Kept, value: Any) -> dict[str, Any]:
+    said: dict[str, Any] = {"type": type(value).__name__}
+    if type(value) is str and not kept.has_room(len(value)):
+        return said
+    # JSON has no word for what is not finite; `float` reads this one.
+    told = repr(value) if type(value) is float and not math.isfinite(value) else value
+    return said | ({"value": told} if kept.wanted or value is None else {})
 
 
 def _tensor(kept: Kept, value: torch.Tensor) -> dict[str, Any]:
@@ -86,13 +120,14 @@ def _tensor(kept: Kept, value: torch.Tensor) -> dict[str, Any]:
         kept.whole = False
         return said
     values = value.detach()
+    if values.dtype not in _NUMPY:
+        kept.whole = False
+        return said
     if values.is_floating_point():
         said["nonfinite"] = values.numel() - int(torch.isfinite(values).sum())
-    if kept.wanted and sum(tensor.nbytes for tensor in kept.tensors.values()) + values.nbytes <= MOST_BYTES:
+    if kept.has_room(values.nbytes):
         said["array"] = f"tensor{len(kept.tensors)}"
         kept.tensors[said["array"]] = values.clone()
-    else:
-        kept.whole = False
     return said
 
 

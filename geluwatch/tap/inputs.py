@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from itertools import islice
 from typing import Any
 
 import numpy as np
 import torch
 
+from geluwatch import log
 from geluwatch.core.probe import MOST_BYTES, nbytes
 from geluwatch.errors import ProbeError
 from geluwatch.records import Bfloat16, ProbeInput, Tree
@@ -17,6 +19,8 @@ from geluwatch.tap._compat import capturing, unseen
 _PLAIN = (bool, int, float, str, type(None))
 _NUMBERS = "biufc"
 """Kinds of numpy's dtypes that are numbers."""
+
+_MOST_LEAVES = 10_000
 
 
 def kept(item: object) -> ProbeInput:
@@ -47,7 +51,7 @@ class Reservoir:
     """An even sample of passes' inputs: each pass has the same chance to be in it.
 
     Copies stay on the device that the tensors are on, for to fetch them would be a wait. Inputs that hold something that no
-    probe can keep, or that take more than their share of the memory, are left out and counted.
+    probe can keep, or that take more than their share of the memory, are left out, and the first is told of.
     """
 
     def __init__(self, size: int) -> None:
@@ -55,7 +59,7 @@ class Reservoir:
         self._seen = 0
         self._held: list[tuple[tuple[Any, ...], dict[str, Any]]] = []
         self._random = random.Random(0x6E1)  # noqa: S311  # no secret is drawn, and torch's generators are the model's
-        self.left_out = 0
+        self._told = False
 
     def offer(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         """Take the inputs of a pass that begins, or do not."""
@@ -63,16 +67,31 @@ class Reservoir:
         place = len(self._held) if len(self._held) < self._size else self._random.randrange(self._seen)
         if place >= self._size:
             return
-        if not (_keepable(args) and _keepable(kwargs)) or nbytes((args, kwargs)) > MOST_BYTES // self._size:
-            self.left_out += 1
+        share = MOST_BYTES // self._size
+        if not _keepable(args, kwargs):
+            self._leave_out("they hold something that no probe can keep, or too many values")
+            return
+        if (size := nbytes((args, kwargs))) > share:
+            self._leave_out(f"they take {size} bytes, and each of {self._size} may take {share}; set a smaller Config(capture_inputs=...)")
             return
         with unseen():
-            copy = _copied(args), _copied(kwargs)
+            copy = copied(args), copied(kwargs)
         self._held[place : place + 1] = [copy]  # one more at the end, or in another's place
 
     def sample(self) -> tuple[ProbeInput, ...]:
         """Return what is held, fetched from its device."""
-        return tuple(ProbeInput(_kept(args, "an input"), _kept(kwargs, "an input")) for args, kwargs in tuple(self._held))
+        found = []
+        for args, kwargs in tuple(self._held):
+            try:
+                found.append(ProbeInput(_kept(args, "an input"), _kept(kwargs, "an input")))
+            except ProbeError as error:  # of a dtype that cannot be kept, which is not looked at while a pass waits
+                self._leave_out(str(error))
+        return tuple(found)
+
+    def _leave_out(self, why: str) -> None:
+        if not self._told:
+            self._told = True
+            log.say(log.WARNING, "inputs of a pass are not captured for a probe: %s", why)
 
 
 def _kept(value: Any, place: str) -> Tree:
@@ -122,23 +141,37 @@ def _given(tree: Tree, device: torch.device, cast: tuple[torch.dtype, torch.dtyp
     return tensor.to(device, cast[1] if cast and tensor.dtype is cast[0] else tensor.dtype)
 
 
-def _keepable(tree: Any) -> bool:
-    """Return whether a probe can keep a tree, without a look at its values."""
-    if isinstance(tree, Mapping):
-        return all(isinstance(key, str) and _keepable(part) for key, part in tree.items())
-    if type(tree) in (list, tuple, torch.Size):
-        return all(map(_keepable, tree))
-    if isinstance(tree, torch.Tensor):
-        plain = type(tree) in (torch.Tensor, torch.nn.Parameter) and tree.layout is torch.strided
-        return plain and not tree.is_meta and not tree.is_nested and not tree.is_quantized and not capturing(tree.device)
-    return type(tree) in _PLAIN or (isinstance(tree, np.ndarray) and tree.dtype.kind in _NUMBERS)
+def _keepable(*trees: Any) -> bool:
+    """Return whether a probe can keep trees, without a look at their values, nor at all of very many: the pass waits."""
+    leaves = list(islice(_leaves(trees), _MOST_LEAVES + 1))
+    return len(leaves) <= _MOST_LEAVES and all(map(_keepable_leaf, leaves))
 
 
-def _copied(tree: Any) -> Any:
+def _leaves(tree: Any) -> Iterator[Any]:
+    """Yield what is in the containers of a tree; of a mapping with a key that is no text, the mapping."""
     if isinstance(tree, Mapping):
-        return {key: _copied(part) for key, part in tree.items()}
+        for key, part in tree.items():
+            yield from _leaves(part) if isinstance(key, str) else (tree,)
+    elif type(tree) in (list, tuple, torch.Size):
+        for part in tree:
+            yield from _leaves(part)
+    else:
+        yield tree
+
+
+def _keepable_leaf(leaf: Any) -> bool:
+    if isinstance(leaf, torch.Tensor):
+        plain = type(leaf) in (torch.Tensor, torch.nn.Parameter) and leaf.layout is torch.strided
+        return plain and not leaf.is_meta and not leaf.is_nested and not leaf.is_quantized and not capturing(leaf.device)
+    return type(leaf) in _PLAIN or (isinstance(leaf, np.ndarray) and leaf.dtype.kind in _NUMBERS)
+
+
+def copied(tree: Any) -> Any:
+    """Return a tree with copies of its tensors and arrays: what a pass writes to in place is not what the next one is given."""
+    if isinstance(tree, Mapping):
+        return {key: copied(part) for key, part in tree.items()}
     if isinstance(tree, (list, tuple)):
-        parts = [_copied(part) for part in tree]
+        parts = [copied(part) for part in tree]
         return parts if isinstance(tree, list) else tuple(parts)
     if isinstance(tree, torch.Tensor):
         return tree.detach().clone()

@@ -63,3 +63,22 @@ def test_what_is_no_checkpoint_is_refused(tmp_path: Path) -> None:
         (tmp_path / name).write_text("weights")
         with pytest.raises(ConfigError, match=f"{name} (is neither a file of safetensors|holds more than tensors)"):
             load_into(model(), tmp_path / name)
+
+
+def test_tied_weights_may_be_there_once(tmp_path: Path) -> None:
+    """A file that holds a tensor under one of its two names belongs to the model all the same."""
+
+    class Tied(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.embed, self.act, self.head = nn.Embedding(5, 4), nn.GELU(), nn.Linear(4, 5, bias=False)
+            self.head.weight = self.embed.weight
+
+        def forward(self, ids: torch.Tensor) -> torch.Tensor:
+            out: torch.Tensor = self.head(self.act(self.embed(ids)))
+            return out
+
+    model = Tied()
+    torch.save({"embed.weight": torch.full((5, 4), 2.0)}, tmp_path / "once.pt")
+    loaded = load_into(model, tmp_path / "once.pt")
+    assert torch.equal(loaded.head.weight, torch.full((5, 4), 2.0))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import dataclasses
 import math
 from typing import Any
 
@@ -194,3 +195,68 @@ def test_what_cannot_be_compared_is_refused_and_leaves_nothing() -> None:
     with pytest.raises(AttachError, match="No GELU gave rows to compare: "):
         compare_models(known, other, [torch.randn(0, 5, 16)])
     assert compare_models(known, other, inputs()).same
+
+
+@dataclasses.dataclass
+class Output:
+    """What some models return."""
+
+    boxes: torch.Tensor
+
+
+@pytest.mark.parametrize("wrapped", [Output, lambda x: [{"boxes": x}], lambda x: (torch.ones(3), x)])
+def test_every_tensor_that_a_model_returns_is_compared(wrapped: Any) -> None:
+    """A head that changed is told whatever its output is wrapped in, and not only where its tensor is the first one."""
+
+    class Head(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.body, self.last = stack(), nn.Linear(16, 4)
+
+        def forward(self, x: torch.Tensor) -> object:
+            return wrapped(self.last(self.body(x)))
+
+    known = Head().eval()
+    other = copy.deepcopy(known)
+    assert compare_models(known, other, inputs()).same
+    nn.init.zeros_(other.last.weight)
+    found = compare_models(known, other, inputs())
+    assert not found.same
+    assert "behind the last of them the models part" in str(found)
+
+
+def test_an_output_without_a_tensor_is_not_called_the_same() -> None:
+    """The sentence says that what the models return was not compared."""
+
+    class Silent(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.body = stack()
+
+        def forward(self, x: torch.Tensor) -> str:
+            self.body(x)
+            return "done"
+
+    known = Silent().eval()
+    assert str(compare_models(known, copy.deepcopy(known), inputs())).endswith(
+        "no tensor was found in what they return, which is not compared"
+    )
+
+
+def test_inputs_written_in_place_are_the_same_for_both() -> None:
+    """A model that scales its input where it lies finds it unscaled in every pass, and the caller keeps it."""
+
+    class InPlace(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.body = stack()
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            out: torch.Tensor = self.body(x.div_(255.0))
+            return out
+
+    known = InPlace().eval()
+    given = inputs()
+    before = [each.clone() for each in given]
+    assert compare_models(known, copy.deepcopy(known), given).same
+    assert all(map(torch.equal, before, given))

@@ -9,6 +9,7 @@ import subprocess
 import sys
 import zipfile
 from collections.abc import Iterator
+from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
 
@@ -21,6 +22,7 @@ import geluwatch
 from geluwatch.analysis import imported
 from geluwatch.analysis.incident import inputs, kinds, read, run_pass, run_rows, show
 from geluwatch.analysis.incident.regression import source
+from geluwatch.analysis.incident.replay import replayed
 from geluwatch.bundles.bundle import Bundle, _called
 from geluwatch.cli.main import main
 from geluwatch.tap.wiring import FORMULAS
@@ -370,3 +372,52 @@ def test_a_factory_may_be_a_part_of_a_class(whole: Bundle, tmp_path: Path) -> No
     assert compile(text, "test_it.py", "exec")
     assert "from users_code import Factory\n" in text
     assert "Factory.make()" in text
+
+
+class Frozen(nn.Module):
+    """A part in training mode that keeps statistics, and a part that is frozen; it raises for its own NaN where it is told to."""
+
+    def __init__(self, *, raises: bool = False) -> None:
+        super().__init__()
+        self.norm, self.act, self.frozen, self.raises = nn.BatchNorm1d(4), nn.GELU(), nn.BatchNorm1d(4), raises
+        self.train()
+        self.frozen.eval()
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """Divide by a frozen statistic."""
+        out: torch.Tensor = self.act(self.norm(x) / self.frozen.running_var)
+        if self.raises and not out.isfinite().all():
+            raise FloatingPointError("a NaN of its own")
+        return out
+
+
+def broken(place: Path, *, raises: bool) -> tuple[Bundle, Frozen]:
+    """Have such a model divide nothing by nothing in a training pass under a watch; return the bundle and the model."""
+    model = Frozen(raises=raises)
+    model.norm.weight.data.zero_()
+    model.frozen.running_var.zero_()
+    config = geluwatch.Config(window_seconds=None, flush_seconds=3600.0, cost_budget=None, incidents=place, incident_inputs=True)
+    with geluwatch.attach(model, name="net", config=config) as watch:
+        with pytest.raises(FloatingPointError) if raises else nullcontext():
+            model(torch.randn(3, 4))
+        watch.flush()
+    (path,) = place.iterdir()
+    return read(path), model
+
+
+@pytest.mark.parametrize("raises", [False, True])
+def test_a_training_pass_is_reproduced_and_leaves_the_model_as_it_was(raises: bool, tmp_path: Path) -> None:
+    """Frozen parts stay frozen in it, each part's mode and statistics are put back, and an exception for the NaN is no obstacle."""
+    bundle, model = broken(tmp_path, raises=raises)
+    before = {name: value.clone() for name, value in model.state_dict().items()}
+    outcome = replayed(bundle, model)
+    assert outcome.reproduced
+    assert outcome.whole
+    assert (True, True, False) == (model.training, model.norm.training, model.frozen.training)
+    assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
+
+
+def test_a_bundle_gives_the_terminal_nothing_to_obey(redacted: Bundle) -> None:
+    """Control characters in a bundle from elsewhere are shown as their numbers."""
+    hostile = replace(redacted, manifest={**redacted.manifest, "reason": "\x1b[2J\x07all is well"})
+    assert "\\x1b[2J\\x07all is well" == show.plain(next(iter(show.lines(hostile))))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import math
+import os
 import re
 import stat
 import time
@@ -21,7 +22,7 @@ from scipy.special import ndtr
 from geluwatch.bundles import bundle, environment, folder, recorder
 from geluwatch.config import LEAST_BUNDLE, MOST_PROFILED, Config
 from geluwatch.errors import ConfigError, DetachedError, IncidentError
-from geluwatch.records import Drained, Evidence, Headroom, KeptRows, Nonfinite, PointReport, Report, Rows, Site
+from geluwatch.records import Called, Drained, Evidence, Headroom, KeptRows, Nonfinite, PointReport, Report, Rows, Site
 from geluwatch.testing import FakeClock, ListSource, MemoryBaselines
 from geluwatch.watch import Watch
 
@@ -374,3 +375,63 @@ def test_the_page_on_bundles_lists_every_variable_that_is_told() -> None:
     page = (Path(__file__).resolve().parents[2] / "docs" / "incident-bundle.md").read_text()
     section = page.split("**Variables**")[1].split("**Personal data.**")[0]
     assert list(environment.VARIABLES) == re.findall(r"`([A-Z0-9_]+)`", section)
+
+
+def test_a_manifest_that_lacks_something_is_one_sentence(tmp_path: Path) -> None:
+    """A file with our format's name and little else is refused with what it lacks."""
+    path = tmp_path / "incident.zip"
+    path.write_bytes(_with_manifest({"format": "geluwatch-incident", "version": 1}))
+    with pytest.raises(IncidentError, match="its manifest lacks inputs, kind, labels, layer"):
+        bundle.read(path)
+
+
+def test_only_entries_of_known_names_are_unfolded(bench: Bench) -> None:
+    """What is not named as a window's archive is not looked into, so that its size cannot pass unseen."""
+    bench.flush(nan())
+    path = bench.bundles[0].path
+    with zipfile.ZipFile(path, "a") as file:
+        file.writestr("windows/000", b"PK no archive at all")
+    assert () == bundle.read(path).windows
+
+
+def test_rows_whose_head_had_no_room_are_left_out_with_it(tmp_path: Path) -> None:
+    """The rest of the bundle can be read: its report, its census, its windows."""
+    bench = Bench(tmp_path, incident_bytes=LEAST_BUNDLE, incident_inputs=True)
+    noise = "".join(map(chr, np.random.default_rng(0).integers(33, 0x3000, 100_000)))
+    called = Called({"args": [{"type": "str", "value": noise}], "kwargs": {}}, {}, whole=True)
+    bench.flush(replace(nan(), evidence=(replace(hit(), called=called),)))
+    (found,) = bench.bundles
+    assert ["rows/0.json", "rows/0.npz"] == found.manifest["left_out"][:2]
+    assert () == found.evidence
+    assert "page" == found.report["verdict"]
+
+
+def test_one_that_cannot_be_written_does_not_cost_the_others(bench: Bench, tmp_path: Path) -> None:
+    """Of two bundles that wait when the watch comes off, the second is written though the first one's folder is gone."""
+    gone = tmp_path / "gone"
+    first = bench.watch.capture_incident("one", directory=gone, profile_steps=1)
+    second = bench.watch.capture_incident("two", profile_steps=1)
+    gone.rmdir()
+    gone.write_text("a file in its place")
+    bench.watch.detach()
+    assert not first.exists()
+    assert second.exists()
+
+
+def test_the_newest_stays_and_what_a_killed_process_left_goes(tmp_path: Path) -> None:
+    """Names of one second sort by kind, so that the newest need not be the last; parts of files are removed when they are old."""
+    newest, other = (tmp_path / f"incident-20231114T221320Z-m-{kind}-00000{kind[0]}.zip" for kind in ("asked", "drift"))
+    part, fresh = (tmp_path / f".{newest.name}.{name}" for name in ("dead", "busy"))
+    for path in (newest, other, part, fresh):
+        path.write_text("")
+    os.utime(part, (0.0, 0.0))
+    folder.prune(tmp_path, 1, newest=newest)
+    assert {newest, fresh} == {*tmp_path.iterdir()}
+
+
+def test_inputs_that_were_too_large_are_not_called_kept(bench: Bench) -> None:
+    """The manifest says what there is room for, in place of "kept"."""
+    large = Bench(bench.place, incident_inputs=True)
+    called = Called({"args": [{"type": "tensor", "dtype": "float32", "shape": [9]}], "kwargs": {}}, {}, whole=False)
+    large.flush(replace(nan(), evidence=(replace(hit(), called=called),)))
+    assert large.bundles[0].manifest["inputs"].startswith("not kept whole: of a call there is room for 4 MiB")

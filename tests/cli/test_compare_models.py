@@ -85,10 +85,10 @@ def outcomes(lines: list[str]) -> list[str]:
 
 
 def test_the_same_passes(compare: Compare) -> None:
-    """The encoder against itself exits with 0: nothing differs by a bit."""
-    status, lines, errors = compare("--models", "compared:known", "compared:again", "--inputs", "compared:inputs", "--tolerance", "0")
+    """The encoder against itself exits with 0: nothing differs by more than the last bits, which hang on where weights lie in memory."""
+    status, lines, errors = compare("--models", "compared:known", "compared:again", "--inputs", "compared:inputs", "--tolerance", "1e-6")
     assert (0, "", ["same"] * 7) == (status, errors, outcomes(lines))
-    assert "The same at 6 GELUs, within 0." == lines[-1]
+    assert "The same at 6 GELUs, within 1e-06." == lines[-1]
 
 
 def test_another_formula_in_one_layer_is_named(compare: Compare, tmp_path: Path) -> None:

@@ -114,7 +114,7 @@ def test_a_probe_is_bounded() -> None:
     for calls in (1, 7, 96, 10_000):
         assert 0.9 * core.MOST_BYTES < core.allowance(calls) * calls * 2 * 4 <= core.MOST_BYTES
     array = np.zeros(3, np.int64)
-    assert 24 * 2 + 4 == core.nbytes({"a": [array, (array, None, 1.5)], "b": Bfloat16(np.zeros(2, np.uint16))})
+    assert 24 * 2 + 4 + 2 * 8 + 3 == core.nbytes({"a": [array, (array, 2, 1.5)], "b": Bfloat16(np.zeros(2, np.uint16)), "c": "abc"})
 
 
 def test_what_follows_for_drifting_traffic() -> None:

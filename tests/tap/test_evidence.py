@@ -14,7 +14,7 @@ import torch
 from torch import nn
 
 from geluwatch.records import Drained, Evidence
-from geluwatch.tap import evidence, guard
+from geluwatch.tap import arguments, evidence, guard
 
 DTYPES = [torch.float32, torch.bfloat16, torch.float16, torch.float64]
 
@@ -257,3 +257,26 @@ def test_what_no_copy_can_hold_is_named_by_its_type(attach: Callable[..., Any], 
     (found,) = kept(watch)
     assert found.called is not None
     assert (False, {"type": "builtins.object"}) == (found.called.whole, found.called.tree["kwargs"]["attention_mask"])
+
+
+def test_long_containers_and_texts_are_not_read_to_their_end() -> None:
+    """Of a million numbers sixty-four are described, of a text beyond the limit its type: the pass waits meanwhile."""
+    keep = arguments.keep((([*range(1_000_000)],), {}), whole=True)
+    assert not keep.whole
+    assert 65 > len(keep.tree["args"][0]["items"]) > 60
+    assert "left_out" in keep.tree["args"][0]["items"][-1]
+    text = arguments.keep(((), {"text": "x" * (arguments.MOST_BYTES + 1)}), whole=True)
+    assert (False, {"type": "str"}) == (text.whole, text.tree["kwargs"]["text"])
+
+
+@pytest.mark.parametrize("dtype", [torch.float8_e4m3fn, torch.float8_e5m2])
+@pytest.mark.parametrize("whole", [False, True])
+def test_an_argument_in_eight_bits_costs_no_rows(dtype: torch.dtype, whole: bool, attach: Callable[..., Any], only: Any) -> None:
+    """Types that have few operations are described, and the rows of the hit are there."""
+    model = only()
+    watch = attach(model, incident_inputs=whole)
+    model(planted(torch.float32), attention_mask=torch.zeros(3).to(dtype))
+    (found,) = kept(watch)
+    assert found.called is not None
+    assert (False, str(dtype).removeprefix("torch.")) == (found.called.whole, found.called.tree["kwargs"]["attention_mask"]["dtype"])
+    assert len(found.bad.post)

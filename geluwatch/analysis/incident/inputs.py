@@ -10,6 +10,7 @@ import numpy as np
 
 from geluwatch.analysis import imported
 from geluwatch.bundles.bundle import Bundle
+from geluwatch.bundles.contents import REDACTED
 from geluwatch.errors import IncidentError
 
 if TYPE_CHECKING:
@@ -27,15 +28,23 @@ def given(bundle: Bundle, model: nn.Module) -> Inputs:
     """
     called = next((kept.called for kept in bundle.evidence if kept.called is not None and kept.called.whole), None)
     if called is None:
-        raise IncidentError(
-            f"The inputs of the pass are not in {bundle.path}; give some, or set Config(incident_inputs=True) and wait for the next bundle."
-        )
+        raise IncidentError(wanting(bundle))
     device = next((parameter.device for parameter in model.parameters()), "cpu")
     args, kwargs = called.tree["args"], called.tree["kwargs"]
     return (
         tuple(_value(value, called.arrays, device) for value in args),
         {name: _value(value, called.arrays, device) for name, value in kwargs.items()},
     )
+
+
+def wanting(bundle: Bundle) -> str:
+    """Return what to say where a bundle does not hold the inputs of the failing pass."""
+    if bundle.manifest["inputs"] == REDACTED:
+        return (
+            f"The inputs of the pass are not in {bundle.path}; give them with --inputs, or set Config(incident_inputs=True) and wait for "
+            "the next bundle."
+        )
+    return f"The inputs of the pass are not in {bundle.path} ({bundle.manifest['inputs']}); give them with --inputs."
 
 
 def _value(told: Mapping[str, Any], arrays: Mapping[str, Any], device: Any) -> Any:

@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from geluwatch.analysis.incident import inputs as inputs_of
 from geluwatch.analysis.incident import kinds
-from geluwatch.analysis.incident.inputs import Inputs, given
+from geluwatch.analysis.incident.inputs import Inputs
 from geluwatch.bundles.bundle import Bundle, read
 from geluwatch.errors import IncidentError
 from geluwatch.records import Evidence, Nonfinite, Point
@@ -75,10 +76,7 @@ def replayed(bundle: Bundle, model: nn.Module | None = None, inputs: Inputs | No
     elif _has_arisen(bundle):
         seen, how = run_rows(bundle, model), "the model's own layer on the rows" if model is not None else "the declared GELU on the rows"
     elif model is not None:
-        raise IncidentError(
-            f"The inputs of the pass are not in {bundle.path}; give them with --inputs, or set Config(incident_inputs=True) and wait for "
-            "the next bundle."
-        )
+        raise IncidentError(inputs_of.wanting(bundle))
     else:
         raise IncidentError(
             f"The rows of {bundle.path} were not finite before the GELU already, or are not there, so the layers before it have to run; "
@@ -92,27 +90,30 @@ def run_pass(bundle: Bundle | Path | str, model: nn.Module, inputs: Inputs | Non
 
     Args:
         bundle: A bundle, or the path of one.
-        model: The model. Its training mode and the state of torch are put back afterwards.
+        model: The model. Its training mode, its buffers and the state of torch are put back afterwards.
         inputs: (args, kwargs); the inputs of the bundle where none are given.
 
     Raises:
-        IncidentError: The bundle cannot be read or holds no inputs and none are given, or the pass raised.
+        IncidentError: The bundle cannot be read or holds no inputs and none are given, or the pass raised before any NaN or Inf.
     """
     from geluwatch.agent import SystemClock
     from geluwatch.config import Config
     from geluwatch.tap.source import TorchSource
 
     found = _bundle(bundle)
-    args, kwargs = given(found, model) if inputs is None else inputs
+    args, kwargs = inputs_of.given(found, model) if inputs is None else inputs
     source = TorchSource(model, Config(window_seconds=None, cost_budget=None), SystemClock())
+    raised: Exception | None = None
     try:
         with _as_recorded(found, model):
             model(*args, **kwargs)
-    except Exception as failure:  # it is the user's code, which may raise anything
-        raise IncidentError(f"The pass raised {failure!r}, so nothing can be compared; mend the call or the model first.") from failure
+    except Exception as failure:  # noqa: BLE001  # it is the user's code, which may raise anything, and may raise for the very NaN
+        raised = failure
     finally:
         source.close()
     drained = source.drain()
+    if raised is not None and drained.first_nonfinite is None:
+        raise IncidentError(f"The pass raised {raised!r}, so nothing can be compared; mend the call or the model first.") from raised
     return Seen(drained.first_nonfinite, {layer: seen.elements for layer, seen in drained.nonfinite.items() if _met(seen)})
 
 
@@ -167,8 +168,8 @@ def _counted(pre: Any, post: Any) -> dict[tuple[Point, str], int]:
 
 def _expected(bundle: Bundle) -> Seen:
     """Return what a bundle holds of its first layer."""
-    layer = bundle.manifest["layer"] or next((kept.bad.layer for kept in bundle.evidence), None)
-    kept = next((kept for kept in bundle.evidence if kept.bad.layer == layer), None)
+    kept = bundle.evidence[0] if bundle.evidence else None
+    layer = bundle.manifest["layer"] if kept is None else kept.bad.layer
     return Seen(layer, {} if layer is None else {layer: {} if kept is None else kinds.count(kept.bad)})
 
 
@@ -202,17 +203,18 @@ def _as_recorded(bundle: Bundle, model: nn.Module) -> Iterator[None]:
     import torch
 
     runtime, mode = bundle.runtime, bundle.evidence[0].mode if bundle.evidence else {}
-    training, threads, precision = model.training, torch.get_num_threads(), torch.get_float32_matmul_precision()
+    threads, precision = torch.get_num_threads(), torch.get_float32_matmul_precision()
     deterministic, warn_only = torch.are_deterministic_algorithms_enabled(), torch.is_deterministic_algorithms_warn_only_enabled()
     try:
-        with torch.random.fork_rng(range(torch.cuda.device_count())), ExitStack() as modes:
+        with torch.random.fork_rng(range(torch.cuda.device_count())), _kept_as_it_is(model), ExitStack() as modes:
             torch.manual_seed(runtime.get("seed", 0))
             torch.use_deterministic_algorithms(
                 runtime.get("deterministic", deterministic), warn_only=runtime.get("deterministic_warn_only", warn_only)
             )
             torch.set_float32_matmul_precision(runtime.get("matmul_precision", precision))
             torch.set_num_threads(runtime.get("threads", threads))
-            model.train(runtime.get("training", training))
+            if model.training != runtime.get("training", model.training):  # else parts that are frozen stay so
+                model.train(not model.training)
             for context in _modes(mode):
                 modes.enter_context(context)
             yield
@@ -220,7 +222,23 @@ def _as_recorded(bundle: Bundle, model: nn.Module) -> Iterator[None]:
         torch.use_deterministic_algorithms(deterministic, warn_only=warn_only)
         torch.set_float32_matmul_precision(precision)
         torch.set_num_threads(threads)
-        model.train(training)
+
+
+@contextmanager
+def _kept_as_it_is(model: nn.Module) -> Iterator[None]:
+    """Put back each module's mode, and the buffers, which a pass in training mode may have written to."""
+    import torch
+
+    training = {module: module.training for module in model.modules()}
+    buffers = [(buffer, buffer.detach().clone()) for buffer in model.buffers()]
+    try:
+        yield
+    finally:
+        for module, mode in training.items():
+            module.training = mode
+        with torch.inference_mode():  # in which tensors of either kind may be written to
+            for buffer, value in buffers:
+                buffer.copy_(value)
 
 
 def _modes(mode: Mapping[str, Any]) -> Iterator[torch.autograd.grad_mode.inference_mode | torch.autocast | torch.set_grad_enabled]:

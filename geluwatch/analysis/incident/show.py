@@ -55,13 +55,18 @@ def listing(place: Path) -> Iterator[str]:
             yield f"{path.name}  {path.stat().st_size / 2**10:,.0f} KiB  {about}"
 
 
+def plain(line: str) -> str:
+    """Return a line without what a terminal would obey: a bundle may come from anywhere."""
+    return "".join(each if each.isprintable() else f"\\x{ord(each):02x}" for each in line)
+
+
 def moment(seconds: float) -> str:
     """Return a moment as text."""
     return time.strftime("%Y-%m-%d %H:%M:%S UTC", time.gmtime(seconds))
 
 
 def _rows(found: Bundle) -> Iterator[str]:
-    layer = found.manifest["layer"]
+    layer = found.evidence[0].bad.layer if found.evidence else found.manifest["layer"]
     for site in found.sites:
         if site.layer == layer:
             yield f"layer {layer}, number {site.position + 1} of {len(found.sites)}: {site.kind}, {site.variant}"

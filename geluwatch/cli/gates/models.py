@@ -64,8 +64,12 @@ def _table(found: ModelComparison) -> list[str]:
             (each.layer, _outcome(each, found), str(each.rows), *map(_size, (each.before, each.after, each.largest)), each.difference)
             for each in found.layers
         ]
-        + [("output", "same" if found.output <= found.tolerance else "apart", "", "", _size(found.output), "", "")],
+        + [("output", _told(found), "", "", _size(found.output), "", "" if found.outputs else "no tensor was found in it")],
     )
+
+
+def _told(found: ModelComparison) -> str:
+    return "apart" if found.output > found.tolerance else "same" if found.outputs else "unknown"
 
 
 def _outcome(layer: LayerDifference, found: ModelComparison) -> str:
