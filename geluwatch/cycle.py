@@ -21,7 +21,7 @@ from geluwatch.inbox import Inbox
 from geluwatch.origins import Origins
 from geluwatch.ports import BaselineStore, Clock, Sink, Source, WindowSink
 from geluwatch.probing import Probing
-from geluwatch.records import ProbeResult, Report, Site
+from geluwatch.records import ProbeResult, Report, Site, Window
 
 if TYPE_CHECKING:
     from geluwatch.export.listener import Listener
@@ -132,7 +132,11 @@ class Cycle:
                 if due and self._monitor.ready_to_close():
                     self._close_timed()
                 else:
-                    self._publish()
+                    report = self._publish()
+                    idle = self._monitor.skip_idle(self._clock.time()) if due else None
+                    if idle is not None:
+                        self._window_began = self._clock.monotonic()
+                        self._hand_on(idle, report)
             except Exception as error:  # noqa: BLE001  # the background thread must outlive any single failure
                 self._flush_failed(error)
             else:
@@ -182,9 +186,7 @@ class Cycle:
         if self._window_sinks:
             window = self._monitor.close(self._clock.time())
             if window.forwards or window.first_nonfinite:
-                report = self._monitor.report(self._clock.time())
-                for sink in self._window_sinks:
-                    self._tell(sink.part, sink.take, window, report)
+                self._hand_on(window, self._monitor.report(self._clock.time()))
 
     def _forget_parent(self) -> None:
         """Go on in a forked child, into which whoever held the lock has not come along, nor the listener's thread.
@@ -230,9 +232,15 @@ class Cycle:
         window = self._monitor.close(self._clock.time())
         self._tell("incident", self._incidents.take, window)
         report = self._publish()
+        self._hand_on(window, report)
+        if self._monitor.misfit is not None:
+            raise self._monitor.misfit
+        return report
+
+    def _hand_on(self, window: Window, report: Report) -> None:
+        """Give a window, and the report of its moment, to whoever keeps windows."""
         for sink in self._window_sinks:
             self._tell(sink.part, sink.take, window, report)
-        return report
 
     def _publish(self) -> Report:
         self._monitor.note(*self._inbox.take())

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -429,9 +430,32 @@ def test_sinks_of_windows_get_each_closed_window_whole(bench: Callable[..., Benc
     assert 1 == sink.closed
 
 
+def test_an_idle_stretch_is_in_no_window_that_is_judged(bench: Callable[..., Bench]) -> None:
+    """Its minutes are handed on as windows without a pass, and the next window begins with the minute in which traffic comes back."""
+    parts, kept = bench(), Closings()
+    parts.watch._window_sinks = (kept,)
+
+    def minute(rows: int) -> None:
+        if rows:
+            parts.serve(rows=rows)
+        parts.clock.advance(60.0)
+        parts.watch.tick()
+
+    for rows in (64, 0, 0, 0, 64):
+        minute(rows)
+    assert [64, 0, 0, 0, 64] == [window.forwards for window, _ in kept.seen]
+    assert [60.0] * 5 == [window.ended - window.started for window, _ in kept.seen]
+    assert all(before.ended == after.started for (before, _), (after, _) in pairwise(kept.seen))
+    assert 2 == parts.watch.report.totals.windows
+    minute(MINIMUM // 2)
+    minute(MINIMUM // 2)
+    assert 120.0 == kept.seen[-1][0].ended - kept.seen[-1][0].started, "thin traffic is no idle stretch"
+
+
 def test_a_baseline_of_another_width_costs_judgement_and_not_the_guard() -> None:
     """Windows that the armed baseline does not fit are closed, unjudged and counted; the watch stays on, and a NaN is told."""
-    bench = Bench()
+    bench, kept = Bench(), Closings()
+    bench.watch._window_sinks = (kept,)
     bench.windows(30)
     bench.watch.record_baseline("calm", arm=True)
     for _ in range(3 * bench.watch._config.breaker_limit):
@@ -441,6 +465,7 @@ def test_a_baseline_of_another_width_costs_judgement_and_not_the_guard() -> None
         bench.watch.tick()
     totals = bench.watch.report.totals
     assert ({"judge": 15}, 45) == (totals.errors, totals.windows)
+    assert 45 == len(kept.seen), "unjudged windows are kept as well"
     bench.source.queue.append(
         Drained(forwards=1, nonfinite_forwards=1, nonfinite={LAYER: Nonfinite(1, 1, 0, {("pre", "nan"): 1})}, first_nonfinite=LAYER)
     )

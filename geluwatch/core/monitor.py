@@ -70,6 +70,8 @@ class Monitor:
         self._origin: BaselineOrigin | None = None
         self._follower: Follower | None = None
         self._judged = Judged()
+        self.misfit: BaselineError | None = None
+        """Why the last closed window could not be judged: a layer's width is not the armed baseline's. None where it could."""
         self._gross: Mapping[PointKey, Gross] = {}
         self._wrong = False
         self._kernels = Kernels()
@@ -128,12 +130,19 @@ class Monitor:
         gathered = (self._builder.rows((layer, "pre")) for layer in self._observed())
         return max(gathered, default=0) >= self._config.minimum_rows or self._builder.first_nonfinite is not None
 
-    def close(self, now: float) -> Window:
-        """Close the open window, judge it if a baseline is armed, open the next, and return the closed one.
+    def skip_idle(self, now: float) -> Window | None:
+        """Have the open window begin now if nothing has been seen in it, and return what has gone by; None where there was something.
 
-        Raises:
-            BaselineError: A layer's width is not the armed baseline's; the window is closed but not judged.
+        So no window holds an idle night, and none that is judged begins long before its first pass.
         """
+        if not self._builder.untouched:
+            return None
+        idle = self._builder.close(now, ())
+        self._builder = WindowBuilder(now)
+        return idle
+
+    def close(self, now: float) -> Window:
+        """Close the open window, judge it if a baseline is armed and fits (see `misfit`), open the next, and return the closed one."""
         self._last = window = self._builder.close(now, self._observed())
         self._builder = WindowBuilder(now)
         self._totals = replace(self._totals, windows=self._totals.windows + 1)
@@ -145,8 +154,12 @@ class Monitor:
         # The window behind a spoilt one holds what was left of the fault when that one was closed.
         wrong = bool(self._gross) or window.first_nonfinite is not None
         spoilt, self._wrong = wrong or self._wrong, wrong
+        self.misfit = None
         if self._judge:
-            self._judged = self._judge.judge(window, spoilt=spoilt)
+            try:
+                self._judged = self._judge.judge(window, spoilt=spoilt)
+            except BaselineError as error:
+                self.misfit = error
         elif self._follower:
             self._judged = self._follower.judge(window, {site.layer: site.position for site in self._sites})
         return window

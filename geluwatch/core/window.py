@@ -140,6 +140,11 @@ class WindowBuilder:
         self._samples = 0
         self._thinned = False
 
+    @property
+    def untouched(self) -> bool:
+        """Whether nothing has been seen in it."""
+        return not (self._forwards or self._points or self.nonfinite)
+
     def fitting(self, drained: Drained) -> Drained:
         """Return the batch without rows of another width than their layer's first in this window; they count as dropped.
 
