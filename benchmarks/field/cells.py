@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator
@@ -10,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
 from geluwatch.records import Baseline
 
@@ -54,6 +56,13 @@ class Case:
     shift: str
     place: str
     most: int = 0
+
+
+def save_whole(path: Path, values: npt.NDArray[Any]) -> None:
+    """Write a file whole or not at all: a run that is broken off must not leave half of a stream for the next one."""
+    part = path.with_name(f".{path.name}.{os.getpid()}.npy")
+    np.save(part, values)
+    part.replace(path)
 
 
 class Traffic(ABC):
@@ -101,9 +110,9 @@ class Traffic(ABC):
                 yield series
 
         found = ours.record(passed(), self.layers)
-        np.save(self._folder / f"summaries-{seed}.npy", np.concatenate(known))
+        save_whole(self._folder / f"summaries-{seed}.npy", np.concatenate(known))
         together = np.concatenate(sampled).swapaxes(0, 1)
-        np.save(self._folder / f"sample-{seed}.npy", together.reshape(len(together), -1, together.shape[-1])[:, :SAMPLED])
+        save_whole(self._folder / f"sample-{seed}.npy", together.reshape(len(together), -1, together.shape[-1])[:, :SAMPLED])
         return found
 
     def known(self, seed: int) -> dict[str, str]:
@@ -127,7 +136,7 @@ class Traffic(ABC):
     def _written(self, part: int, reads: str, seed: int) -> Path:
         path = self._folder / f"{'tune' if part == TUNE else 'calm'}-{seed}.{reads}.npy"
         if not path.exists():
-            np.save(path, np.concatenate([chunk if reads == "values" else summaries(chunk) for chunk in self._calm(part, reads, seed)]))
+            save_whole(path, np.concatenate([chunk if reads == "values" else summaries(chunk) for chunk in self._calm(part, reads, seed)]))
         return path
 
     def trials(self, case: Case) -> list[tuple[int, Halves]]:
@@ -141,7 +150,7 @@ class Traffic(ABC):
         for trial, path in enumerate(self._trials(case)[: rival.trials]):
             file = path if rival.reads == "values" else path.with_suffix(".summaries.npy")
             if not file.exists():
-                np.save(file, summaries(np.load(path)))
+                save_whole(file, summaries(np.load(path)))
             found.append({"file": str(file), "baseline": trial % self.size.baselines, "most": None, "skip": skip})
         return found
 
@@ -149,7 +158,7 @@ class Traffic(ABC):
         paths = [self._folder / f"{slug(case.shift)}-{slug(case.place)}-{trial}.npy" for trial in range(self.size.trials)]
         for trial, path in enumerate(paths):
             if not path.exists():
-                np.save(path, self._trial(case, trial))
+                save_whole(path, self._trial(case, trial))
         return paths
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
-from geluwatch import Config
+from geluwatch import Config, files
 from geluwatch.core.monitor import Identity, Monitor
 from geluwatch.core.recorder import Recorder
 from geluwatch.core.window import observe_rows
@@ -54,7 +54,7 @@ def kept(path: Path, make: object) -> Baseline:
     if not path.exists():
         path.parent.mkdir(parents=True, exist_ok=True)
         found = make()  # type: ignore[operator]
-        path.write_bytes(pickle.dumps(found))
+        files.replace(path, pickle.dumps(found))
         return found  # type: ignore[no-any-return]
     return pickle.loads(path.read_bytes())  # type: ignore[no-any-return]  # noqa: S301  # written by the line above
 

@@ -10,7 +10,7 @@ import corpus
 import numpy as np
 import torch
 
-from .cells import CALM, LEAD, Case, Size, Traffic
+from .cells import CALM, LEAD, Case, Size, Traffic, save_whole
 from .streams import Halves
 from .subjects import Subject, Texts, gpt, minilm
 
@@ -84,7 +84,7 @@ class Real(Traffic):
         """Return the calm windows before a change, which all cases share."""
         path = self._folder / f"lead-{trial}.npy"
         if not path.exists():
-            np.save(path, np.stack([self._window(texts, place, trial) for place in range(LEAD)]))
+            save_whole(path, np.stack([self._window(texts, place, trial) for place in range(LEAD)]))
         found: Halves = np.load(path)
         return found
 
