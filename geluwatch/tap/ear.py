@@ -6,7 +6,7 @@ stack: the same place in twelve blocks is twelve sites. A call that the census l
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from pathlib import Path
 from types import CodeType, FrameType
 from typing import TYPE_CHECKING, Any
@@ -100,7 +100,7 @@ class Ear:
         """Return the site of a call; None where it is a module's, which has a hook, or nobody's yet."""
         if frame.f_code.co_filename.startswith(_OWN) and frame.f_code.co_name != "__torch_function__":
             return None
-        owner = state.owners[-1] if state.owners else None
+        owner = _under_way(state, frame)
         links: list[tuple[int, int]] = []
         known = False
         at: FrameType | None = frame
@@ -161,6 +161,32 @@ class Ear:
             if not between(at.f_code):
                 links.append((at.f_code, self._offset(at)))
             at = at.f_back
+
+
+def innermost(known: Collection[int], frame: FrameType) -> int | None:
+    """Return which of some modules, by `identity`, makes the innermost call of all on the stack; None where none of them is near."""
+    at: FrameType | None = frame
+    for _ in range(_FAR):
+        if at is None:
+            return None
+        module = runs_module(at)
+        if module is not None and identity(module) in known:
+            return identity(module)
+        at = at.f_back
+    return None
+
+
+def _under_way(state: ThreadState, frame: FrameType) -> Owner | None:
+    """Return the owner whose forward runs: those above it have raised, which the model has caught, so no hook told of their end."""
+    owners: list[Owner] = state.owners
+    # Of forwards that compiled code makes there are no frames.
+    if len(owners) > 1 and not state.made:
+        places = {owner.identity: place for place, owner in enumerate(owners, 1)}
+        running = innermost(places, frame)
+        if running is not None:
+            state.listening -= len(owners) - places[running]
+            del owners[places[running] :]
+    return owners[-1] if owners else None
 
 
 def _codes(frame: FrameType) -> Iterator[CodeType]:

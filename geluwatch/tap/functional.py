@@ -128,13 +128,19 @@ class OwnerEnd(Hook):
                 return
             state = self.tap.state()
             # Put on in the middle of a forward, it ends what it has not begun.
-            if state.owners and state.owners[-1] is self.owner:
-                state.owners.pop()
-                end(state, self.ear)
+            if self.owner in state.owners and (state.owners[-1] is self.owner or not state.made):
+                self._leave(state)
                 if state.mode is not None and len(state.owners) < state.entered:
                     leave_mode(state)
         except Exception as error:  # noqa: BLE001  # nothing may leave a hook
             self.tap.breaker.trip("guard", error)
+
+    def _leave(self, state: ThreadState) -> None:
+        """Leave the owner, and those of its parts that raised, which it has caught."""
+        left = None
+        while left is not self.owner:
+            left = state.owners.pop()
+            end(state, self.ear)
 
     def spoken(self, _first: torch.Tensor | None, _second: torch.Tensor | None) -> None:
         """Check that the calls of one forward in compiled code were those that were known."""

@@ -19,6 +19,8 @@ Place = tuple[tuple[int, int], ...]
 class Owner:
     """A module that calls GELU as a function; nothing in here holds the module."""
 
+    identity: int
+    """The module's `identity`."""
     codes: frozenset[int]
     """Ids of the code of its own methods, where a chain of calls ends."""
     sites: dict[Place, int]
@@ -55,7 +57,7 @@ class Owner:
 def owner_of(module: nn.Module, found: Iterable[Found]) -> Owner:
     """Return what there is to know of a module's own calls."""
     own = methods_of(module)
-    owner = Owner(frozenset(map(id, own)), {}, [], list(own))
+    owner = Owner(identity(module), frozenset(map(id, own)), {}, [], list(own))
     for item in found:
         if item.chain:
             owner.take_in(item.chain, item.site.position)

@@ -14,6 +14,7 @@ from torch import nn
 from geluwatch.tap._compat import rerun, unseen
 from geluwatch.tap.hook import Hook
 from geluwatch.tap.shared import Tap
+from geluwatch.tap.sites import caller
 
 
 def name(layer: str) -> str:
@@ -40,8 +41,7 @@ class RangeBegin(_Range):
                 return
             state = tap.state()
             close(state.ranges, site)  # left open by an interrupt, after which torch calls no hook
-            callers = state.callers.get(site)
-            opened = torch.profiler.record_function(name(tap.sites[callers[-1] if callers else site].layer))
+            opened = torch.profiler.record_function(name(tap.sites[caller(tap, state, site)].layer))
             with unseen():
                 opened.__enter__()  # type: ignore[no-untyped-call]  # torch's own
             state.ranges[site] = opened

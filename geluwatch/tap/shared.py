@@ -88,6 +88,8 @@ class Tap:
         """Whether this torch lets calls of GELU be heard wherever they are made."""
         self.names: dict[int, str] = {}
         """Qualified names of the model's modules by `owner.identity`."""
+        self.callers: dict[int, int] = {}
+        """`owner.identity` of the modules that share their GELU, by site."""
         self.strays: dict[tuple[str, Chain], bool] = {}
         """Calls heard that the census lacked, (qualified name of the module that makes them, the call), and whether it has them now."""
         self.variants: dict[int, str] = {}
@@ -149,11 +151,12 @@ class Tap:
         except Exception as error:  # noqa: BLE001  # nothing may leave a hook
             self.breaker.trip("guard", error)
 
-    def leave_caller(self, group: int) -> None:
-        """Note that they no longer do."""
+    def leave_caller(self, group: int, site: int) -> None:
+        """Note that they no longer do, nor those of its parts that raised, which it has caught."""
         try:
-            if callers := self.state().callers.get(group):
-                callers.pop()
+            callers = self.state().callers.get(group, [])
+            if site in callers:
+                del callers[callers.index(site) :]
         except Exception as error:  # noqa: BLE001  # nothing may leave a hook
             self.breaker.trip("guard", error)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from typing import Any
 
 import torch
@@ -9,9 +10,11 @@ from torch import nn
 
 from geluwatch.tap import compiled, look
 from geluwatch.tap._compat import note_trace, rerun
+from geluwatch.tap.ear import innermost
 from geluwatch.tap.hook import Hook
 from geluwatch.tap.rows import Formula
 from geluwatch.tap.shared import Tap
+from geluwatch.tap.state import ThreadState
 
 
 class CallerBegin(Hook):
@@ -39,9 +42,9 @@ class CallerBegin(Hook):
 class CallerEnd(Hook):
     """Forward hook of such a module: the GELU's calls are the outer caller's again."""
 
-    def __init__(self, tap: Tap, group: int) -> None:
+    def __init__(self, tap: Tap, group: int, site: int) -> None:
         super().__init__(tap)
-        self.group = group
+        self.group, self.site = group, site
         self.token = compiled.token_of(self, tap.config)
 
     def __call__(self, _module: nn.Module, _args: tuple[Any, ...], _output: Any) -> None:
@@ -49,12 +52,25 @@ class CallerEnd(Hook):
         if torch.compiler.is_compiling():
             compiled.say(self.token)
             return
-        self.tap.leave_caller(self.group)
+        self.tap.leave_caller(self.group, self.site)
 
     def spoken(self, _first: torch.Tensor | None, _second: torch.Tensor | None) -> None:
         """Do the same from compiled code."""
         if not self.tap.closed and not rerun():
-            self.tap.leave_caller(self.group)
+            self.tap.leave_caller(self.group, self.site)
+
+
+def caller(tap: Tap, state: ThreadState, group: int) -> int:
+    """Return whose call of a shared GELU runs: callers above it have raised, which the model has caught, so no hook told of their end."""
+    callers = state.callers.get(group)
+    if not callers:
+        return group
+    # Of calls that compiled code makes there are no frames.
+    if len(callers) > 1 and not tap.compiled:
+        running = innermost([tap.callers[site] for site in callers], sys._getframe())  # noqa: SLF001
+        while running is not None and tap.callers[callers[-1]] != running:
+            callers.pop()
+    return callers[-1]
 
 
 class SiteHook(Hook):
@@ -92,8 +108,8 @@ class SiteHook(Hook):
         try:
             state = tap.state()
             site = self.site
-            if self.shared and (callers := state.callers.get(site)):
-                site = callers[-1]
+            if self.shared:
+                site = caller(tap, state, site)
             if tap.gradients is not None:  # in a recomputation too: of a reentrant checkpoint, only that has a graph
                 tap.gradients.follow(site, output)
             if not state.depth and rerun():

@@ -103,8 +103,9 @@ class Wiring:
             keep(module.register_forward_pre_hook(SiteBegin(tap)))
         for item in items if shared else ():
             # Not called where the forward raises: hooks that are would be guarded by their numbers in compiled code.
+            tap.callers[item.site.position] = identity(item.caller)
             keep(item.caller.register_forward_pre_hook(CallerBegin(tap, group, item.site.position)))
-            keep(item.caller.register_forward_hook(CallerEnd(tap, group)))
+            keep(item.caller.register_forward_hook(CallerEnd(tap, group, item.site.position)))
         if tap.config.ranges:
             keep(module.register_forward_pre_hook(RangeBegin(tap, group)))
             keep(module.register_forward_hook(RangeEnd(tap, group), prepend=True, always_call=True))

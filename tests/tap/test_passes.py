@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
 import threading
 from collections.abc import Callable
@@ -12,9 +13,11 @@ from typing import Any
 import pytest
 import torch
 from torch import nn
+from torch.nn import functional
 from torch.utils.checkpoint import CheckpointPolicy, checkpoint, create_selective_checkpoint_contexts
 
 from geluwatch.records import Nonfinite, Report
+from geluwatch.tap import dispatch
 
 
 def bad(*shape: int, at: tuple[int, ...] = (), value: float = math.nan) -> torch.Tensor:
@@ -162,6 +165,65 @@ def test_an_interrupt_inside_a_shared_gelus_caller_leaves_nothing(attach: Callab
     (state,) = watch._source._tap.states
     assert {} == state.callers
     assert "0.0" == watch.flush().first_nonfinite
+
+
+class Fails(nn.Module):
+    """A part that applies its GELU to nothing bad, and may raise behind it."""
+
+    def __init__(self, act: Callable[[torch.Tensor], torch.Tensor]) -> None:
+        super().__init__()
+        self.act, self.failing = act, False
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """Apply the GELU, as `Catches` does."""
+        y = self.act(x)
+        if self.failing:
+            raise ValueError
+        return y
+
+
+class Catches(Fails):
+    """A model that does without a part that raised, and applies the GELU to what it has; both have the same code."""
+
+    def __init__(self, act: Callable[[torch.Tensor], torch.Tensor], part: nn.Module) -> None:
+        super().__init__(act)
+        self.part, self.bias = part, nn.Parameter(torch.zeros(4), requires_grad=False)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """Try the part twice, then apply the GELU."""
+        for _ in range(2):
+            with contextlib.suppress(ValueError):
+                x = self.part(x)
+        return super().forward(x + self.bias)
+
+
+@pytest.mark.parametrize("act", [functional.gelu, nn.GELU()], ids=["function", "shared module"])
+@pytest.mark.parametrize("listened", [True, False])
+def test_a_part_whose_exception_is_caught_takes_no_blame(listened: bool, act: Any, attach: Callable[..., Any]) -> None:
+    """After a part that raised, calls are those of the module that caught it: each pass counts its hits as its own."""
+    model = nn.Sequential(Catches(act, Catches(act, Fails(act))), nn.Linear(4, 4))
+    watch = attach(model, cost_budget=None)
+    model(torch.randn(2, 4))
+    watch.flush()
+    watch._source._tap.pacer.take = lambda _now: listened
+    model[0].part.part.failing = model[0].part.failing = True
+    model[0].bias.fill_(math.nan)
+    for _ in range(3):
+        model(torch.randn(2, 4))
+    report = watch.flush()
+    assert {"0.act": (3, 3)} == {layer: (one.forwards, one.first) for layer, one in report.totals.nonfinite.items()}
+    assert (3, {}, "page") == (report.totals.nonfinite_forwards, report.totals.errors, report.verdict)
+    assert {"observed"} == {site.state for site in watch.sites}
+
+
+def test_a_part_called_by_itself_that_caught_an_exception_leaves_nothing(attach: Callable[..., Any]) -> None:
+    """Called without the model, a module whose part raised ends for both: its thread listens no more."""
+    model = nn.Sequential(Catches(functional.gelu, Fails(functional.gelu)))
+    watch = attach(model)
+    model[0].part.failing = True
+    model[0](torch.randn(2, 4))
+    (state,) = watch._source._tap.states
+    assert ([], 0, []) == (state.owners, state.listening, dispatch._ears.listeners)
 
 
 class Checkpointed(nn.Module):

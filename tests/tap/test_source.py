@@ -317,7 +317,7 @@ def test_copies_of_every_hook_do_nothing(attach: Callable[..., Any]) -> None:
     """Whatever a hook is called with, its copy returns None and knows no tap."""
     source = attach(nn.Sequential(nn.GELU()))._source
     tap, ear = source._tap, source._wiring.ear
-    for hook in (RootBegin(tap, ear), RootEnd(tap, ear), SiteHook(tap, 0), CallerBegin(tap, 0, 0), CallerEnd(tap, 0)):
+    for hook in (RootBegin(tap, ear), RootEnd(tap, ear), SiteHook(tap, 0), CallerBegin(tap, 0, 0), CallerEnd(tap, 0, 0)):
         for twin in (copy.deepcopy(hook), pickle.loads(pickle.dumps(hook))):
             assert twin(nn.GELU(), (BAD,), {}, BAD) is None
             assert not hasattr(twin, "tap")
