@@ -45,6 +45,7 @@ def _add_site(left: SiteCounters, right: SiteCounters) -> SiteCounters:
         elements=_combine(left.elements, right.elements, lambda x, y: x + y),
         op_seconds=left.op_seconds + right.op_seconds,
         passes=left.passes + right.passes,
+        alone=left.alone + right.alone,
         backwards=left.backwards + right.backwards,
         first_backward=left.first_backward + right.first_backward,
     )

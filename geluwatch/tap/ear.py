@@ -85,6 +85,8 @@ class Ear:
             if site is None:
                 state.op_seconds += seconds
                 return
+            if not state.depth:
+                state.note_alone(site)
             if site not in tap.variants:
                 tap.variants[site] = "tanh" if approximate == "tanh" else "erf"
             if state.timed:

@@ -186,8 +186,7 @@ class Tap:
         if hit is None:
             return
         host = None if state.depth else self.host(state)
-        earlier = state.hits.values() if host is None else (*host.hits.values(), *(counts for _, counts in tuple(host.foreign)))
-        first = bool(hit.elements) and not any(earlier)
+        first = bool(hit.elements) and not _hit_before(state, host)
         if host is not None:
             host.foreign.append((site, bool(hit.elements)))
         else:
@@ -196,7 +195,7 @@ class Tap:
         for key, count in hit.elements.items():
             elements[key] = elements.get(key, 0) + count
         if not state.depth and state.hits:  # a part of the model was called by itself: no root will count the hit
-            state.count_hits()
+            state.count_hits(alone=True)
         if first and self.breaker.allows("incident"):
             self.evidence.keep(self, state, site, pre, post)
 
@@ -270,3 +269,10 @@ class Tap:
             self.traces = Traces.count
             self.compiled = True
             self.called.clear()
+
+
+def _hit_before(state: ThreadState, host: ThreadState | None) -> bool:
+    """Return whether the pass under way, or what is taken for one outside of any, has had a hit."""
+    if host is not None:
+        return any(host.hits.values()) or any(counts for _, counts in tuple(host.foreign))
+    return any(state.hits.values()) if state.depth else state.round_told

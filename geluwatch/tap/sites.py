@@ -112,8 +112,10 @@ class SiteHook(Hook):
                 site = caller(tap, state, site)
             if tap.gradients is not None:  # in a recomputation too: of a reentrant checkpoint, only that has a graph
                 tap.gradients.follow(site, output)
-            if not state.depth and rerun():
-                return
+            if not state.depth:
+                if rerun():
+                    return
+                state.note_alone(site)
             if state.timed:
                 state.settle_time(site)
             self.watch(site, args, output, training=training, relay=relay)

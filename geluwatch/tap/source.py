@@ -22,8 +22,8 @@ from geluwatch.tap.discover import discover, strangers
 from geluwatch.tap.meter import increase
 from geluwatch.tap.replay import Replayer, parameters_of
 from geluwatch.tap.rows import Captured
+from geluwatch.tap.seen import Seen, called_alone, gaps
 from geluwatch.tap.shared import Tap
-from geluwatch.tap.state import Counters, SiteCounters
 from geluwatch.tap.steps import Steps
 from geluwatch.tap.wiring import Wiring
 
@@ -36,7 +36,7 @@ _OFF = "the agent is switched off, by GELUWATCH_OFF in the environment or by Con
 
 _CAPTURED = "recorded into a CUDA graph, whose replays call no hook: faults are counted on the device, and told when the watch comes off"
 
-_PARTS_ONLY = "guarded, but without rows: the model itself is never called, only its forward or parts of it; attach to what is called"
+_PARTS_ONLY = "guarded, but without rows: the model itself is not called, only its forward or parts of it; attach to what is called"
 
 _attached: weakref.WeakSet[nn.Module] = weakref.WeakSet()
 
@@ -70,10 +70,12 @@ class TorchSource:
         clips = tuple(item.clips for item in found)
         self._tap = Tap(sites, clips, config, clock, padding.argument_position(model))
         self._tap.compiled = compiled_before(model)
-        self._seen = _Seen()
+        self._seen = Seen()
         self._firsts: list[tuple[float, int]] = []
         self._gaps: frozenset[int] = frozenset()
         """Sites that passes of compiled code did not show lately."""
+        self._alone: frozenset[int] = frozenset()
+        """Sites called lately, but not in a pass of the model."""
         self._wiring = Wiring(self._tap, model, found)
         self._replayer = Replayer(self._tap, self._wiring.ear)
         self._settling = threading.Lock()
@@ -91,9 +93,10 @@ class TorchSource:
         """The census as it stands: a site that does not run, or cannot be watched, is blind with the reason."""
         tap = self._tap
         tap.follow_traces()
-        ran = self._seen.gone.forwards + sum(state.counters.forwards + state.depth for state in tuple(tap.states)) > 0
+        begun = self._seen.gone.forwards + sum(state.counters.forwards + state.depth for state in tuple(tap.states))
+        ran, alone = begun > 0, frozenset[int]() if begun > self._seen.total.forwards else self._alone
         sites = tap.sites
-        reasons = [site.reason or self._blindness(site, ran=ran) for site in sites]
+        reasons = [site.reason or self._blindness(site, ran=ran, alone=site.position in alone) for site in sites]
         return tuple(
             replace(
                 site,
@@ -105,8 +108,14 @@ class TorchSource:
             for site, reason in zip(sites, reasons, strict=True)
         )
 
-    def _blindness(self, site: Site, *, ran: bool) -> str:
-        """Return why a site cannot be seen at present, or an empty string where it can."""
+    def _blindness(self, site: Site, *, ran: bool, alone: bool) -> str:
+        """Return why a site cannot be seen at present, or an empty string where it can.
+
+        Args:
+            site: The site.
+            ran: Whether the model has ever run.
+            alone: Whether, lately, only the site has.
+        """
         tap, position = self._tap, site.position
         if not tap.breaker.allows("guard"):
             return "the guard failed repeatedly and was switched off"
@@ -117,7 +126,7 @@ class TorchSource:
         if position in tap.captured:
             return _CAPTURED
         if position in tap.called:
-            return _PARTS_ONLY if not ran else _GAPS if position in self._gaps else ""
+            return _PARTS_ONLY if alone or not ran else _GAPS if position in self._gaps else ""
         if tap.compiled:
             return "not seen to run: code of this model has been compiled, and hooks do not run in compiled code"
         if ran and site.form == "fused":
@@ -131,7 +140,9 @@ class TorchSource:
         rows = tuple(self._take_rows())
         before = self._seen
         self._seen = after = self._add_up()
-        self._gaps = _gaps(before, after, self._gaps)
+        self._gaps = gaps(before, after, self._gaps)
+        passed = after.total.forwards > before.total.forwards or any(state.depth for state in tuple(tap.states))
+        self._alone = frozenset() if passed else self._alone | called_alone(before, after)
         by_site = {
             site.layer: delta
             for site in tap.sites
@@ -183,7 +194,7 @@ class TorchSource:
         """Forget what was seen, as a forked child has to: it was seen by the parent, which reports it."""
         self._tap.forget(self._steps)
         self._settling = threading.Lock()
-        self._seen, self._firsts, self._steps = _Seen(), [], Steps(self._tap.breaker)
+        self._seen, self._firsts, self._steps = Seen(), [], Steps(self._tap.breaker)
 
     def note_step(self, loss: Any, scaler: Any) -> None:
         """Note that a training step is over.
@@ -266,7 +277,7 @@ class TorchSource:
                 except Exception as error:  # noqa: BLE001  # one batch of rows must not cost the others
                     tap.breaker.trip("rows", error)
 
-    def _add_up(self) -> _Seen:
+    def _add_up(self) -> Seen:
         """Return the counters of all threads; those of threads that have ended are folded together."""
         tap = self._tap
         gone, gone_sites = self._seen.gone, self._seen.gone_sites
@@ -291,7 +302,7 @@ class TorchSource:
                 for site, more, first in zip(sites, backwards, nearest, strict=True)
             )
         total = replace(total, nonfinite_forwards=total.nonfinite_forwards + passes)
-        return _Seen(total, sites, gone, gone_sites, dict(tap.breaker.failures))
+        return Seen(total, sites, gone, gone_sites, dict(tap.breaker.failures))
 
     def _first(self, by_site: dict[str, Nonfinite]) -> str | None:
         """Return the first layer of the earliest pass with a hit; where that was on a device, of the first layer that was hit."""
@@ -302,36 +313,6 @@ class TorchSource:
         if firsts:
             return self._tap.sites[min(firsts)[1]].layer
         return next((layer for layer, seen in by_site.items() if seen.first), None)
-
-
-class _Seen:
-    """Counters at one drain, to be compared with those at the next."""
-
-    def __init__(
-        self,
-        total: Counters | None = None,
-        sites: tuple[SiteCounters, ...] = (),
-        gone: Counters | None = None,
-        gone_sites: tuple[SiteCounters, ...] = (),
-        failures: dict[str, int] | None = None,
-    ) -> None:
-        self.total = total or Counters()
-        self.sites = sites
-        self.gone = gone or Counters()
-        self.gone_sites = gone_sites
-        self.failures = failures or {}
-
-
-def _gaps(before: _Seen, after: _Seen, known: frozenset[int]) -> frozenset[int]:
-    """Return the sites that were not met in every pass that a compiler began, or in none of the others.
-
-    Where no pass was begun since, nothing has changed. Compiled code is chosen by guards that may not know of hooks.
-    """
-    whole, others = after.total.whole - before.total.whole, after.total.completed - before.total.completed
-    if not (whole or others):
-        return known
-    met = {position: site.passes - at(before.sites, position).passes for position, site in enumerate(after.sites)}
-    return frozenset(position for position, passes in met.items() if passes < whole or (others and not passes))
 
 
 def _arrays(captured: Captured) -> Rows:

@@ -39,6 +39,8 @@ class SiteCounters:
     """Time of the GELU itself in sampled passes that were listened to."""
     passes: int = 0
     """Passes in which the site was met, counted only once code of the model has been compiled."""
+    alone: int = 0
+    """Calls outside of any pass, as of parts of the model that are called by themselves."""
     backwards: int = 0
     first_backward: int = 0
 
@@ -114,6 +116,12 @@ class ThreadState:
         self.channels: tuple[torch.Tensor, int] | None = None
         """What the last layer whose channels are not the last dimension gave in the first pass, and that dimension from the last."""
         self.hits: dict[int, bool] = {}
+        self.round: set[int] = set()
+        """Sites called, outside of any pass, since one of them came again: there, that is what is taken for a pass."""
+        self.round_after = 0
+        """How many passes there had been when it began."""
+        self.round_told = False
+        """Whether a hit has been counted in it."""
         self.foreign: deque[tuple[int, bool]] = deque()
         """Hits of the pass under way in threads that work for it, which write them here."""
         self.callers: dict[int, list[int]] = {}
@@ -253,8 +261,20 @@ class ThreadState:
             self._backward[1].add(site)
             self.site(site).backwards += 1
 
-    def count_hits(self) -> None:
-        """Count the sites that were hit, and the pass with its first site; padding apart."""
+    def note_alone(self, site: int) -> None:
+        """Note a call outside of any pass."""
+        self.site(site).alone += 1
+        if site in self.round or self.round_after != self.counters.forwards:
+            self.round.clear()
+            self.round_after, self.round_told = self.counters.forwards, False
+        self.round.add(site)
+
+    def count_hits(self, *, alone: bool = False) -> None:
+        """Count the sites that were hit, and the pass with its first site; padding apart.
+
+        Args:
+            alone: Outside of any pass, where hits are counted as they come, and those that follow in a round are of the same pass.
+        """
         hits, self.hits = self.hits, {}
         valid = [position for position, counts in hits.items() if counts]
         for position, counts in hits.items():
@@ -262,7 +282,8 @@ class ThreadState:
                 self.site(position).forwards += 1
             else:
                 self.site(position).padding_forwards += 1
-        if valid:
+        if valid and not (alone and self.round_told):
+            self.round_told = alone
             self.counters.nonfinite_forwards += 1
             self.site(valid[0]).first += 1
             self.firsts.append((perf_counter(), valid[0]))

@@ -20,6 +20,14 @@ from geluwatch.tap.deferred import DeviceGuard
 BAD = torch.full((2, 8), math.nan)
 
 
+class Called(nn.Module):
+    """A GELU as a function."""
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """Apply it."""
+        return nn.functional.gelu(x)
+
+
 ODD_CALLS: list[tuple[Any, Any]] = [
     ((), None),
     ((None,), None),
@@ -75,10 +83,46 @@ def test_forward_called_directly_still_counts_hits(attach: Callable[..., Any], b
     assert (0, 1, {}) == (totals.forwards, totals.nonfinite_forwards, totals.errors)
     assert 32 == totals.nonfinite["0.act"].elements["pre", "nan"]
     assert ("blind", "page") == (watch.sites[0].state, watch.report.verdict)
-    assert "the model itself is never called" in watch.sites[0].reason
+    assert "the model itself is not called" in watch.sites[0].reason
     assert watch._source._tap.state().latest is None  # nor is an output, with all its graph, held for a pass that never ends
     model(torch.randn(2, 8))
     assert "observed" == watch.sites[0].state
+
+
+def test_a_wrapper_that_calls_forward_makes_the_sites_blind(attach: Callable[..., Any], block: Callable[..., Any]) -> None:
+    """Once only `model.forward` is called, as adapters' wrappers do, the census says so, though the model ran before."""
+    model = nn.Sequential(block(), block())
+    watch = attach(model)
+    for call, states in ((model.forward, ["blind", "blind"]), (model[1], ["observed", "blind"])):
+        model(torch.randn(2, 8))
+        watch.flush()
+        assert ["observed", "observed"] == [each.state for each in watch.sites]
+        call(torch.randn(2, 8))
+        for _ in range(2):  # nothing runs before the second
+            watch.flush()
+            assert states == [each.state for each in watch.sites]
+    assert "the model itself is not called" in watch.sites[1].reason
+    model(torch.randn(2, 8))
+    assert ["observed", "observed"] == [each.state for each in watch.sites]
+
+
+@pytest.mark.parametrize("act", [nn.GELU, Called], ids=["module", "function"])
+def test_a_bad_pass_that_no_root_begins_is_one(act: Callable[[], nn.Module], attach: Callable[..., Any], block: Callable[..., Any]) -> None:
+    """Of a pass by `model.forward` one hit is told, at its first layer, and one set of evidence kept; the next pass is another."""
+    model = nn.Sequential(block(act()), block(act()), block(act()))
+    watch = attach(model)
+    model(torch.randn(2, 8))
+    for x in (BAD, torch.randn(2, 8), BAD, BAD):
+        model.forward(x)
+    model(torch.randn(2, 8))
+    model[2](BAD)  # a part that has not come yet since the model ran
+    tap = watch._source._tap
+    evidence = [kept.bad.layer for kept in tap.evidence.take(tap)]
+    totals = watch.flush().totals
+    counted = {layer: (one.forwards, one.first) for layer, one in totals.nonfinite.items()}
+    assert {"0.act": (3, 3), "1.act": (3, 0), "2.act": (4, 1)} == counted
+    assert (4, "0.act", {}) == (totals.nonfinite_forwards, watch.report.first_nonfinite, totals.errors)
+    assert ["0.act"] * 3 + ["2.act"] == evidence
 
 
 def test_a_gelu_whose_forward_is_called_directly_is_blind(attach: Callable[..., Any], block: Callable[..., Any]) -> None:
