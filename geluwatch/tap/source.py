@@ -248,7 +248,7 @@ class TorchSource:
             _attached.discard(model)
 
     def _settle(self) -> None:
-        """After the first pass, finish what only a pass can tell: consumers of large outputs, and calls that no code showed."""
+        """Finish what only a pass can tell: consumers of large outputs, calls that no code showed, modules that were exchanged."""
         tap, model = self._tap, self._model()
         if tap.closed or model is None:
             return
@@ -256,6 +256,7 @@ class TorchSource:
             tap.follow_traces()
             self._wiring.settle_learning()
         self._take_in_strays(model)
+        self._wiring.find_replaced(model)
 
     def _take_in_strays(self, model: nn.Module) -> bool:
         """Take calls that were heard but not known into the census; return whether there were any."""

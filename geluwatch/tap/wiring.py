@@ -53,6 +53,8 @@ class Wiring:
         self._handles: list[RemovableHandle] = []
         self._learning: list[RemovableHandle] = []
         self._owners: weakref.WeakKeyDictionary[nn.Module, Owner] = weakref.WeakKeyDictionary()
+        self._replaced: frozenset[int] = frozenset()
+        """Sites whose module the model did not hold when it was last looked for."""
         self._modules = {item.site.position: weakref.ref(item.module) for item in found if item.module is not None}
         tap.hears = dispatch.available()
         tap.names = {identity(module): name for name, module in model.named_modules(remove_duplicate=False)}
@@ -160,10 +162,15 @@ class Wiring:
         else:
             self._put_on_owner(owner, owner_of(owner, [Found(site, owner, chain=chain)]))
 
+    def find_replaced(self, model: nn.Module) -> None:
+        """Note which sites' modules the model no longer holds; somebody else may."""
+        held = _held(model)
+        self._replaced = frozenset(site for site, module in self._modules.items() if id(module()) not in held)
+
     def replaced(self, site: int) -> bool:
-        """Return whether the module of a site is no more: the model has another in its place."""
+        """Return whether the module of a site is no more, or no more in the model, which has another in its place."""
         module = self._modules.get(site)
-        return module is not None and module() is None
+        return module is not None and (module() is None or site in self._replaced)
 
     def _is_ours(self, hook: object) -> bool:
         return isinstance(hook, Hook) and hook.tap is self._tap
@@ -177,6 +184,18 @@ class Wiring:
             for hooks in (module._forward_hooks, module._forward_pre_hooks):  # noqa: SLF001  # handles know only the modules they were made for
                 for key in [key for key, hook in hooks.items() if self._is_ours(hook)]:
                     del hooks[key]
+
+
+def _held(model: nn.Module) -> set[int]:
+    """Return the ids of a model's modules, in a fraction of the time of `modules()`; another thread may be changing them."""
+    held: set[int] = set()
+    waiting: list[nn.Module | None] = [model]
+    while waiting:
+        module = waiting.pop()
+        if module is not None and id(module) not in held:
+            held.add(id(module))
+            waiting.extend(module._modules.values())  # noqa: SLF001  # at once, where a generator would see it change
+    return held
 
 
 def _identities(found: Iterable[Found]) -> frozenset[int]:

@@ -135,17 +135,36 @@ def test_a_gelu_whose_forward_is_called_directly_is_blind(attach: Callable[..., 
     assert "never executed" in watch.sites[0].reason
 
 
-def test_a_gelu_that_was_replaced_is_blind(attach: Callable[..., Any], block: Callable[..., Any]) -> None:
-    """Where a GELU is exchanged for another module after attach, as adapters and quantisers do, its site is blind with a reason."""
+@pytest.mark.parametrize("kept", [False, True])
+@pytest.mark.parametrize("whole", [False, True], ids=["the GELU", "its block"])
+def test_a_gelu_that_was_replaced_is_blind(whole: bool, kept: bool, attach: Callable[..., Any], block: Callable[..., Any]) -> None:
+    """A GELU that is exchanged for another module, itself or with its block, is blind from the next flush on, though somebody keep it."""
     model = nn.Sequential(block(), block())
     watch = attach(model)
     model(torch.randn(2, 8))
-    model[0].act = nn.GELU()
-    for _ in range(2):
-        model(BAD)
-        watch.close_window()
+    old = model[0] if whole else model[0].act
+    if whole:
+        model[0] = nn.Linear(8, 8)
+    else:
+        model[0].act = nn.ReLU()
+    kept = [old] * kept
+    del old
+    model(BAD)
+    watch.close_window()
     assert ["blind", "observed"] == [site.state for site in watch.sites]
-    assert watch.sites[0].reason
+    assert "no longer in the model" in watch.sites[0].reason
+
+
+def test_a_gelu_that_was_wrapped_or_moved_is_none_that_was_replaced(attach: Callable[..., Any], block: Callable[..., Any]) -> None:
+    """A GELU that the model still holds elsewhere, or again, is observed."""
+    model = nn.Sequential(block(), block())
+    watch = attach(model)
+    old = model[0].act
+    for new in (nn.Sequential(old), nn.ReLU(), old):
+        model[0].act = new
+        model(torch.randn(2, 8))
+        watch.flush()
+        assert ["blind" if isinstance(new, nn.ReLU) else "observed", "observed"] == [site.state for site in watch.sites]
 
 
 def test_an_averaged_copy_does_not_count_into_the_original(attach: Callable[..., Any], block: Callable[..., Any]) -> None:
