@@ -228,7 +228,7 @@ def _look(tap: Tap, state: ThreadState, site: int, pre: torch.Tensor, post: torc
 def _borrows(tap: Tap, state: ThreadState) -> bool:
     """Return whether a thread without a pass works for a sampled one, as parallel branches do; it draws rows of its own."""
     host = tap.host(state)
-    state.indices = {}
+    state.indices, state.given = {}, {}
     return host is not None and host.sampled
 
 
@@ -299,6 +299,10 @@ def _indices(tap: Tap, state: ThreadState, site: int, pre: torch.Tensor) -> torc
         mask = tap.mask(state, pre.shape)
         indices = tap.picker.pick(pre.shape[:-1].numel(), mask, lambda valid: tap.rows_wanted(state, site, pre, valid))
         state.indices[pre.shape[:-1]] = indices
+    # The same rows at every site, till a site that is called again has given what one may in a pass.
+    given = state.given.get(site, 0)
+    indices = tap.picker.some(indices, tap.config.rows_per_forward - given)
+    state.given[site] = given + indices.numel()
     return indices
 
 

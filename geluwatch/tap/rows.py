@@ -57,11 +57,14 @@ class RowPicker:
         """
         # The device is named, for the default one may be another, and the factories would follow it.
         valid = torch.arange(rows, device="cpu") if mask is None else mask.nonzero().squeeze(1)
-        most = count(valid.numel())
-        if valid.numel() <= most:
-            return valid
-        order = torch.randperm(valid.numel(), generator=self._generator, device="cpu")[:most]
-        return valid[order.sort().values]
+        return self.some(valid, count(valid.numel()))
+
+    def some(self, indices: torch.Tensor, most: int) -> torch.Tensor:
+        """Return at most so many of some indices (k,)."""
+        if indices.numel() <= most:
+            return indices
+        order = torch.randperm(indices.numel(), generator=self._generator, device="cpu")[:most]
+        return indices[order.sort().values]
 
 
 def capture(layer: str, pre: torch.Tensor, post: torch.Tensor | Formula, indices: torch.Tensor) -> Captured:

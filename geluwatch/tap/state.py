@@ -104,6 +104,8 @@ class ThreadState:
         self.plain = False
         """Whether all there is to do in the pass under way is to look whether what a GELU gave is finite, now or behind its consumer."""
         self.indices: dict[torch.Size, torch.Tensor | Choice] = {}
+        self.given: dict[int, int] = {}
+        """Rows that the pass has given, by site."""
         self.spent = 0.0
         self.had = self.taken = 0.0
         """Rows at the largest site of the pass, and those captured there."""
@@ -233,7 +235,7 @@ class ThreadState:
             counters.sampled_forwards += not self.drawn or self.taken > 0
             counters.hook_seconds += self.spent
             counters.timed_seconds += (perf_counter() - self.began) * self.timed
-            self.indices = {}
+            self.indices, self.given = {}, {}
             self.kept = None
             self.sampled = False
         while self.foreign:

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from typing import Any
 
 import numpy as np
+import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
@@ -80,3 +81,28 @@ def test_captured_rows_hold_no_graph(attach: Callable[..., Any], block: Callable
     model(torch.randn(2, 8, requires_grad=True)).sum().backward()
     for state in watch._source._tap.states:
         assert not any(side.requires_grad for captured in state.rows for side in (captured.pre, captured.post))
+
+
+class Loop(nn.Module):
+    """A model that calls one GELU again and again, and another once."""
+
+    def __init__(self, cut: int) -> None:
+        super().__init__()
+        self.act, self.once, self.cut = nn.GELU(), nn.GELU(), cut
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """Apply them; rows are cut off from call to call."""
+        for turn in range(8):
+            x = self.act(x[self.cut * turn :])
+        return self.once(x)
+
+
+@pytest.mark.parametrize(("cut", "left"), [(0, 32), (1, 4)], ids=["of one shape", "of many shapes"])
+def test_the_cap_is_on_all_calls_of_a_site_in_a_pass(cut: int, left: int, attach: Callable[..., Any]) -> None:
+    """A GELU called in a loop gives as many rows as one may in a pass, then none; one that is called once gives what it always did."""
+    model = Loop(cut)
+    watch = attach(model, rows_per_forward=40, cost_budget=None)
+    for _ in range(2):
+        model(torch.randn(32, 4))
+        rows = [(taken.layer, len(taken.pre)) for taken in watch._source.drain().rows]
+        assert [("act", 32), ("act", 8), ("once", left)] == rows
