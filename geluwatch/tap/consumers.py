@@ -79,6 +79,8 @@ class LearnChannels(Hook):
             return
         try:
             state = self.tap.state()
+            if not state.depth:  # a part that is called by itself: no end of a pass would let go of what it gave
+                return
             latest, state.channels = state.latest, None
             if isinstance(output, torch.Tensor) and (dim := channels_of(module, output)) != -1:
                 state.channels = (output, dim)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import warnings
+import weakref
 from collections.abc import Callable
 from typing import Any
 
@@ -183,6 +184,17 @@ def test_behind_a_convolution_a_row_is_a_place_and_its_channels(attach: Callable
         assert (expected == drained[0].pre).all()
     assert [(16, 4), (12, 5), (20, 4), (16, 5)] == shapes
     assert ["observed"] * 2 == [site.state for site in watch.sites]
+
+
+def test_a_part_called_by_itself_leaves_no_output_behind(attach: Callable[..., Any]) -> None:
+    """Where only parts of a convolutional model are called, what they give is let go of, with its graph, after every call."""
+    model = nn.Sequential(nn.Sequential(nn.Conv1d(1, 4, 3), nn.GELU(), nn.Conv1d(4, 5, 3)), nn.Linear(3, 3))
+    watch = attach(model)
+    for _ in range(2):
+        output = weakref.ref(model[0](torch.randn(2, 1, 10)))
+        assert output() is None
+        watch.flush()
+    assert {} == watch.report.totals.errors
 
 
 class Counts(TorchDispatchMode):
