@@ -94,7 +94,8 @@ class Steps:
         if flight.scale is None:
             return
         before, self._scale = self._scale, float(flight.scale)
-        if before is not None and self._scale < before:
+        # A scale that has come down to zero can fall no further, and with it no step is taken.
+        if self._scale == 0.0 or (before is not None and self._scale < before):
             self._skipped += 1
             self._in_a_row += 1
         else:

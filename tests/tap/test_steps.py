@@ -114,3 +114,23 @@ def test_a_scaler_that_fails_does_not_stop_the_loop(attach: Attach) -> None:
     watch = attach(model)
     watch.note_step(1.0, Broken())
     assert {"training": 1} == watch.flush().totals.errors
+
+
+def test_a_scale_of_zero_skips_for_ever(attach: Attach) -> None:
+    """A real GradScaler whose scale has come down to zero takes no step any more: every one is counted as skipped."""
+    model, optimiser = model_and_optimiser()
+    watch = attach(model)
+    scaler = torch.amp.GradScaler("cpu", init_scale=1e-44, growth_interval=1000)
+    before = [parameter.detach().clone() for parameter in model.parameters()]
+    for _ in range(20):
+        optimiser.zero_grad()
+        loss = model(torch.randn(2, 4)).sum() * math.inf
+        scaler.scale(loss).backward()
+        scaler.step(optimiser)
+        scaler.update()
+        watch.note_step(loss, scaler)
+    training = watch.flush().totals.training
+    assert all(torch.equal(*pair) for pair in zip(before, model.parameters(), strict=True))
+    assert 0.0 == training.scale
+    assert training.skipped_steps >= 19  # whether the first was, its scale alone does not tell
+    assert training.skipped_steps == training.skipped_in_a_row
