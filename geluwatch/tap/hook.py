@@ -7,6 +7,7 @@ that is being compiled it leaves a call of itself behind (see `compiled`).
 from __future__ import annotations
 
 from contextlib import nullcontext
+from types import MethodType
 from typing import Any
 
 from geluwatch.tap._compat import never_compiled_alone
@@ -34,4 +35,10 @@ class Hook:
 
     def __reduce__(self) -> tuple[Any, ...]:
         # Takes anything and returns None, and is the standard library's: a model saved while it was watched loads without geluwatch.
+        # `inert` knows it again.
         return (getattr, (nullcontext(), "__exit__"))
+
+
+def inert(hook: object) -> bool:
+    """Return whether a hook is what a copy of a watched model has in place of ours."""
+    return isinstance(hook, MethodType) and hook.__func__ is nullcontext.__exit__

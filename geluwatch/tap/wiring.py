@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import weakref
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import replace
+from typing import Any
 
 import torch
 from torch import nn
@@ -18,7 +19,7 @@ from geluwatch.tap.consumers import CHANNELS_FIRST, ConsumerHook, LearnChannels,
 from geluwatch.tap.discover import Found, fused_parts
 from geluwatch.tap.ear import Ear
 from geluwatch.tap.functional import CallMode, OwnerBegin, OwnerEnd
-from geluwatch.tap.hook import Hook
+from geluwatch.tap.hook import Hook, inert
 from geluwatch.tap.hooks import RootBegin, RootEnd
 from geluwatch.tap.look import dense
 from geluwatch.tap.names import stable
@@ -69,6 +70,7 @@ class Wiring:
 
     def _put_on(self, model: nn.Module, observed: list[Found], calls: dict[nn.Module, list[Found]]) -> None:
         tap, keep = self._tap, self._handles.append
+        _drop(model, inert)
         # Replicas of DataParallel carry the hooks of what it wraps, and each makes a pass of its own.
         root = model.module if isinstance(model, nn.DataParallel) else model
         keep(root.register_forward_pre_hook(RootBegin(tap, self.ear), with_kwargs=True, prepend=True))
@@ -180,10 +182,21 @@ class Wiring:
         self._tap.closed = True
         for handle in (*self._handles, *self._learning):
             handle.remove()
-        for module in model.modules() if model is not None else ():
-            for hooks in (module._forward_hooks, module._forward_pre_hooks):  # noqa: SLF001  # handles know only the modules they were made for
-                for key in [key for key, hook in hooks.items() if self._is_ours(hook)]:
-                    del hooks[key]
+        if model is not None:
+            _drop(model, lambda hook: self._is_ours(hook) or inert(hook))
+
+
+def _drop(model: nn.Module, unwanted: Callable[[object], bool]) -> None:
+    """Take hooks off a model for which there are no handles: handles know only the modules that they were made for."""
+    for module in model.modules():
+        _drop_of(module._forward_hooks, unwanted, module._forward_hooks_with_kwargs, module._forward_hooks_always_called)  # noqa: SLF001
+        _drop_of(module._forward_pre_hooks, unwanted, module._forward_pre_hooks_with_kwargs)  # noqa: SLF001
+
+
+def _drop_of(hooks: dict[int, Any], unwanted: Callable[[object], bool], *flags: dict[int, bool]) -> None:
+    for key in [key for key, hook in tuple(hooks.items()) if unwanted(hook)]:
+        for each in (hooks, *flags):
+            each.pop(key, None)
 
 
 def _held(model: nn.Module) -> set[int]:

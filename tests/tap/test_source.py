@@ -40,6 +40,11 @@ def saved_and_loaded(model: nn.Module) -> nn.Module:
     return loaded
 
 
+def doubled(_module: nn.Module, _args: Any, _kwargs: Any, output: torch.Tensor) -> torch.Tensor:
+    """Double a module's output, as a hook of the user's."""
+    return 2.0 * output
+
+
 COPIES: list[Any] = [
     pytest.param(copy.deepcopy, id="deepcopy"),
     pytest.param(lambda model: pickle.loads(pickle.dumps(model)), id="pickle"),
@@ -82,6 +87,29 @@ def test_a_copy_is_unwatched_and_independent(make_copy: Callable[[nn.Module], nn
     twin(BAD)
     assert (1, 1) == (other.flush().totals.forwards, other.report.totals.nonfinite_forwards)
     assert (1, 0) == (watch.flush().totals.forwards, watch.report.totals.nonfinite_forwards)
+
+
+@pytest.mark.parametrize("make_copy", COPIES)
+@pytest.mark.filterwarnings("ignore:.torch.jit.script")
+def test_what_copies_have_in_place_of_hooks_goes_when_they_are_watched(
+    make_copy: Callable[[nn.Module], nn.Module], attach: Callable[..., Any], hook_census: Callable[[nn.Module], Any]
+) -> None:
+    """Hooks do not grow from copy to copy, the user's stay as they were, and after detach a copy can be scripted."""
+    model = shared_model()
+    model[1].register_forward_hook(doubled, with_kwargs=True, always_call=True)
+    before, expected = hook_census(model), model(torch.ones(2, 8))
+    attach(model)
+    hooks = []
+    for _ in range(3):
+        model = make_copy(model)
+        watch = attach(model)
+        hooks.append(sum(len(keys) for part in hook_census(model).values() for keys in part.values()))
+    assert 1 == len(set(hooks))
+    watch.detach()
+    assert before == hook_census(model)
+    assert torch.equal(expected, model(torch.ones(2, 8)))
+    model[1]._forward_hooks.clear()
+    torch.jit.script(model)
 
 
 def test_a_model_saved_while_watched_loads_where_geluwatch_is_not(attach: Callable[..., Any], tmp_path: Path) -> None:
