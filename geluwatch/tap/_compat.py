@@ -18,6 +18,7 @@ _functorch: Any = getattr(torch._C, "_functorch", None)  # noqa: SLF001
 _dynamo: Any = getattr(getattr(torch._C, "_dynamo", None), "eval_frame", None)  # noqa: SLF001
 
 _task_id: Callable[[], int] = getattr(torch._C, "_current_graph_task_id", lambda: -1)  # noqa: SLF001
+_saved_hooks: Callable[[bool], object] = getattr(torch._C._autograd, "_top_saved_tensors_default_hooks", lambda _traced: None)  # noqa: SLF001
 _tracing_state: Callable[[], object] = getattr(torch._C, "_get_tracing_state", lambda: None)  # noqa: SLF001
 _batched: Callable[[torch.Tensor], bool] = getattr(_functorch, "is_batchedtensor", lambda _tensor: False)
 _unwrapped: Callable[[torch.Tensor], torch.Tensor] = getattr(_functorch, "get_unwrapped", lambda tensor: tensor)
@@ -97,6 +98,14 @@ def task_id() -> int:
 def rerun() -> bool:
     """Return whether this thread recomputes a forward for a backward pass, or records one for the JIT."""
     return _task_id() != -1 or _tracing_state() is not None
+
+
+def recorded_anew() -> bool:
+    """Return whether what this thread recomputes for a backward pass has a graph that the pass goes through, as in a reentrant checkpoint.
+
+    The other kind of checkpoint takes from it, by hooks, only what was saved, and breaks it off there.
+    """
+    return _task_id() != -1 and _saved_hooks(True) is None
 
 
 def batched(tensor: torch.Tensor) -> bool:

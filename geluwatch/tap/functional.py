@@ -14,7 +14,15 @@ from torch import nn
 from torch.overrides import TorchFunctionMode
 
 from geluwatch.tap import compiled, dispatch, look
-from geluwatch.tap._compat import called_by_compiler, compiled_in_place, enter_function_mode, leave_function_mode, note_trace, rerun
+from geluwatch.tap._compat import (
+    called_by_compiler,
+    compiled_in_place,
+    enter_function_mode,
+    leave_function_mode,
+    note_trace,
+    recorded_anew,
+    rerun,
+)
 from geluwatch.tap.calls import is_gelu
 from geluwatch.tap.ear import Ear
 from geluwatch.tap.hook import Hook
@@ -80,7 +88,7 @@ class OwnerBegin(Hook):
             compiled.say(self.token)
             return
         try:
-            if rerun():
+            if _deaf(self.tap):
                 return
             state = self.tap.state()
             if not state.depth and self.owner in state.owners:  # left by a part that was called by itself, and raised
@@ -88,7 +96,7 @@ class OwnerBegin(Hook):
                 state.listening = len(state.owners)
             state.owners.append(self.owner)
             begin(state, self.ear)
-            if (self.tap.compiled or compiled_in_place(module)) and called_by_compiler():
+            if (self.tap.compiled or compiled_in_place(module)) and not rerun() and called_by_compiler():
                 self._enter(state)
         except Exception as error:  # noqa: BLE001  # nothing may leave a hook
             self.tap.breaker.trip("guard", error)
@@ -124,7 +132,7 @@ class OwnerEnd(Hook):
             compiled.say(self.token)
             return
         try:
-            if rerun():
+            if _deaf(self.tap):
                 return
             state = self.tap.state()
             # Put on in the middle of a forward, it ends what it has not begun.
@@ -154,6 +162,11 @@ class OwnerEnd(Hook):
             for site in sites:
                 tap.unwatchable[site] = _ORDER.format(made, len(sites)) if made else _UNHEARD
                 tap.called.discard(site)
+
+
+def _deaf(tap: Tap) -> bool:
+    """Return whether a forward is not listened to: a recomputation, unless gradients are wanted of its graph, which is the only one."""
+    return rerun() and (tap.gradients is None or not recorded_anew())
 
 
 def begin(state: ThreadState, ear: Ear) -> None:

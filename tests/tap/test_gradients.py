@@ -14,6 +14,7 @@ from torch import nn
 from torch.utils.checkpoint import checkpoint
 
 from geluwatch.records import Nonfinite, Report
+from geluwatch.tap import _compat
 from geluwatch.tap.gradients import DeviceGradients
 
 Attach = Callable[..., Any]
@@ -103,6 +104,37 @@ def test_gradients_stay_what_they_are(reentrant: bool | None, inplace: bool, att
         model(x).square().sum().backward()
         results.append([x.grad, *(parameter.grad for parameter in model.parameters())])
     assert all(torch.equal(one, two) for one, two in zip(*results, strict=True))
+
+
+class Mlp(nn.Module):
+    """Dense, GELU as a function, dense."""
+
+    def __init__(self, up: nn.Module, _act: nn.Module, _behind: nn.Module, down: nn.Module) -> None:
+        super().__init__()
+        self.up, self.down = up, down
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """Apply them."""
+        return self.down(nn.functional.gelu(self.up(x)))
+
+
+@EVERY_WAY
+def test_calls_of_the_function_count_once_too(reentrant: bool | None, attach: Attach) -> None:
+    """GELU as a function counts as the module does; its thread listens no more afterwards, and gradients are the same bits."""
+    results = []
+    for watched in (False, True):
+        model = Stack(reentrant)
+        model.blocks = nn.ModuleList(Mlp(*block) for block in model.blocks)
+        watch = attach(model, gradients=True) if watched else None
+        for factor in (math.inf, 1.0, math.inf):
+            model.zero_grad()
+            (model(inputs()).square().sum() * factor).backward()
+            results.append([parameter.grad.nan_to_num() for parameter in model.parameters()])
+            assert not torch._C._dispatch_tls_is_dispatch_key_included(_compat._TAP_KEY)
+    assert all(torch.equal(*pair) for one, two in zip(results[:3], results[3:], strict=True) for pair in zip(one, two, strict=True))
+    assert {"blocks.0": (2, 0), "blocks.1": (2, 0), "blocks.2": (2, 2)} == of(watch.flush())
+    totals = watch.report.totals
+    assert (3, 0, {}) == (totals.forwards, totals.nonfinite_forwards, totals.errors)
 
 
 def test_it_is_off_unless_asked_for(attach: Attach) -> None:
