@@ -66,6 +66,7 @@ class Cycle:
         self._gave_up = ""
         self._listener: Listener | None = None
         self._detached = False
+        self._gone = False
         self._report = self._monitor.report(clock.time())
 
     @property
@@ -77,6 +78,17 @@ class Cycle:
     @property
     def report(self) -> Report:
         """The last published report; a new one is published at every flush."""
+        return self._report
+
+    def live_report(self) -> Report:
+        """Return the last published report while the watch is on its model: for readers that may outlive it.
+
+        Raises:
+            DetachedError: The watch has been detached, or its model is no more.
+        """
+        self._refuse_if_detached()
+        if self._gone:
+            raise DetachedError(f"The model that {self._name!r} was watched in is no more; attach to another.")
         return self._report
 
     @property
@@ -110,6 +122,7 @@ class Cycle:
         """End with the model: parts of it that live on have no hook left, and its port is free. What was seen may still be asked for."""
         self._source.close()
         with self._lock:
+            self._gone = True
             self._last_flush()
         self._close_outlets()
 

@@ -14,10 +14,14 @@ from opentelemetry.sdk.metrics.view import View
 
 from geluwatch.catalog import EXPOSITION_METRICS, SUMMED
 from geluwatch.catalog import Metric as CatalogMetric
+from geluwatch.config import Config
+from geluwatch.errors import DetachedError
 from geluwatch.export.otel import instrument
 from geluwatch.export.prometheus import ReportCollector
 from geluwatch.export.samples import REPORT_METRICS
-from geluwatch.records import VERDICTS, Report, Verdict
+from geluwatch.records import VERDICTS, Report, Site, Verdict
+from geluwatch.testing import FakeClock, ListSource, MemoryBaselines
+from geluwatch.watch import Watch
 
 ReportBuilder = Callable[..., Report]
 Series = dict[tuple[str, frozenset[tuple[str, object]]], float]
@@ -156,3 +160,54 @@ def test_a_failing_report_never_raises(host: Host) -> None:
 
     assert {("host.counter", frozenset()): 3} == host.series()
     assert len(REPORT_METRICS) + len(SUMMED) == len(errors)
+
+
+def watched(name: str) -> Watch:
+    """A watch of a source without traffic."""
+    source = ListSource((Site("act", 0, "module", "GELU", "erf"),))
+    return Watch(source, MemoryBaselines(), FakeClock(), Config(), name=name, version="1", labels={})
+
+
+def models(host: Host) -> set[object]:
+    """The models that a collection tells of."""
+    return {dict(attributes)["model"] for _, attributes in host.series()}
+
+
+def test_watches_share_a_meter(host: Host) -> None:
+    """A second watch on the same meter is exported beside the first, whole, and each falls silent by itself."""
+    first, second = watched("first"), watched("second")
+    handle, _ = (instrument(each.live_report, host.meter) for each in (first, second))
+    assert of_prometheus(first.report) | of_prometheus(second.report) == host.series()
+    handle.close()
+    assert of_prometheus(second.report) == host.series()
+
+
+def test_a_reloaded_model_is_exported(host: Host) -> None:
+    """After close, detach and attach, what is instrumented anew on the same meter is there, also where the meter is got anew."""
+    before, after = watched("model"), watched("reloaded")
+    instrument(before.live_report, host.meter).close()
+    before.detach()
+    instrument(after.live_report, host.provider.get_meter("host"))
+    assert of_prometheus(after.report) == host.series()
+
+
+def test_a_watch_that_came_off_is_silent(host: Host) -> None:
+    """Without a close, neither a detached watch nor one whose model is no more is exported, and no failure is told of them."""
+    errors: list[Exception] = []
+    detached, gone, left = (watched(name) for name in ("detached", "gone", "left"))
+    for each in (detached, gone, left):
+        instrument(each.live_report, host.meter, on_error=errors.append)
+    assert {"detached", "gone", "left"} == models(host)
+    detached.detach()
+    gone._let_go()
+    assert ({"left"}, []) == (models(host), errors)
+    for each in (detached, gone):
+        with pytest.raises(DetachedError):
+            each.live_report()
+
+
+def test_a_watch_is_observed_once(host: Host) -> None:
+    """Instrumenting a watch again on a meter that observes it already adds nothing up twice, and gives the same handle."""
+    watch = watched("model")
+    assert instrument(watch.live_report, host.meter) is instrument(watch.live_report, host.meter)
+    assert of_prometheus(watch.report) == host.series()
