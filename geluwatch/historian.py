@@ -6,6 +6,7 @@ import os
 import socket
 import threading
 from collections import deque
+from collections.abc import Sequence
 
 from geluwatch.background import Background
 from geluwatch.core import history
@@ -13,13 +14,50 @@ from geluwatch.core.window import nbytes
 from geluwatch.errors import StoreError
 from geluwatch.ports import Clock, HistoryStore
 from geluwatch.records import Report, Span, Totals, Window
-from geluwatch.retention import HOUR, Retention
+from geluwatch.retention import DAY, HOUR, Retention
 
 WAITING_BYTES = 32 * 2**20
 """Most memory of windows that wait for the database; beyond it the oldest are lost. A large model's take a quarter of an hour to it."""
 
 _SECONDS = 5.0
 """Between two looks whether there is something to write, and between two tries."""
+
+_UNSET = 1.5e9
+"""Seconds since the epoch: a clock that shows an earlier year has not been set yet."""
+
+
+class Present:
+    """What time it is for what is thinned by it: a clock that has run away must not cost a whole fleet its history.
+
+    A present that is too early only thins later, so of all that could be believed the earliest is.
+    """
+
+    def __init__(self, clock: Clock) -> None:
+        self._clock = clock
+        self._began = clock.time(), clock.monotonic()
+        self._last: list[float] = []
+        """Of the others' windows, and when it came."""
+        self._last_at = 0.0
+
+    def now(self, others: Sequence[float]) -> float:
+        """Return seconds since the epoch.
+
+        Args:
+            others: Ends of the windows that other processes kept last, the last of them first.
+        """
+        now, monotonic = self._clock.time(), self._clock.monotonic()
+        if self._began[0] < _UNSET:
+            self._began = now, monotonic
+        steady = self._began[0] + monotonic - self._began[1]
+        now = steady if now > steady + HOUR else now
+        others = [ended for ended in others if ended >= _UNSET]
+        if others[:1] != self._last:
+            self._last, self._last_at = others[:1], monotonic
+        if not others or monotonic - self._last_at >= DAY:
+            return now  # who is alone has nobody to be held against
+        # Not the newest one: of all the others, some may have run away as well.
+        heard = sorted(others)[len(others) // 4]
+        return heard if now > heard + DAY else now
 
 
 class Historian:
@@ -35,6 +73,7 @@ class Historian:
         self._store = store
         self._retention = retention
         self._clock = clock
+        self._present = Present(clock)
         self._background = Background(self.work, self.work, _SECONDS)
         self._background.on_fork = self._forget_parent
         self._before = Totals()
@@ -64,7 +103,7 @@ class Historian:
             Exception: What failed since the last call; this window is taken nevertheless.
         """
         kept = window if self._is_for_moments(window) else history.without_moments(window)
-        span = history.observed(kept, report, self._before, f"{socket.gethostname()}:{os.getpid()}")
+        span = history.observed(kept, report, self._before, _source())
         self._before, self._model = report.totals, report.model
         with self._queue_lock:
             self._waiting.append(span)
@@ -128,7 +167,8 @@ class Historian:
     def _thin(self) -> None:
         if not self._model or self._clock.monotonic() < self._thin_at:
             return
-        if not self._store.thin(self._model, self._retention, self._clock.time()):
+        now = self._present.now(self._store.others(self._model, _source()))
+        if not self._store.thin(self._model, self._retention, now):
             self._thin_at = self._clock.monotonic() + HOUR
 
     def _is_for_moments(self, window: Window) -> bool:
@@ -154,3 +194,8 @@ class Historian:
         """Go on in a forked child: what waits is the parent's to write."""
         self._start_anew()
         self._moments_in = None
+
+
+def _source() -> str:
+    """Return what spans call this process."""
+    return f"{socket.gethostname()}:{os.getpid()}"

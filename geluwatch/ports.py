@@ -236,6 +236,16 @@ class HistoryStore(History, Protocol):
         """
         ...
 
+    def others(self, model: str, source: str) -> Sequence[float]:
+        """Return the ends, in seconds since the epoch, of the single windows that processes other than `source` kept last, some dozens.
+
+        The last of them comes first.
+
+        Raises:
+            StoreError: The database cannot be used.
+        """
+        ...
+
     def size(self, model: str) -> int:
         """Return the bytes that all versions of a model take.
 

@@ -7,6 +7,7 @@ import os
 import subprocess
 import sys
 import threading
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +21,7 @@ from geluwatch.core.window import observe
 from geluwatch.errors import StoreError
 from geluwatch.historian import Historian
 from geluwatch.ports import WindowSink
-from geluwatch.records import Drained, Nonfinite, PointReport, Report, Rows, Site, Span, Totals, Window
+from geluwatch.records import Drained, Nonfinite, PointReport, Report, Rows, Site, Span, Summary, Totals, Window
 from geluwatch.retention import DAY, HOUR, Retention
 from geluwatch.store import MemoryHistory, SqlHistory
 from geluwatch.testing import FakeClock, ListSource, MemoryBaselines
@@ -168,6 +169,79 @@ def test_too_large_a_history_is_thinned_at_once(store: Faulty, clock: FakeClock)
         historian.work()
     assert store.size("m") <= 100
     assert closing(39)[0].ended == kept(store)[-1].window.ended
+
+
+class Runaway(FakeClock):
+    """A clock whose time of day is ahead of what has passed."""
+
+    ahead = 0.0
+
+    def time(self) -> float:
+        """Return what it shows."""
+        return super().time() + self.ahead
+
+
+def others(store: MemoryHistory, ends: list[float]) -> None:
+    """Keep windows of other processes."""
+    for number, ended in enumerate(ends):
+        store.append(Span("m", "1", "raw", f"host:{number % 5}", 1, Window(ended - 60.0, ended, 1, 1, {}), Summary()))
+
+
+def work_on(historian: Historian, clock: FakeClock, hours: int, store: MemoryHistory | None = None) -> None:
+    """Let hours pass and thin to the end in each, while others write every hour where a store is given."""
+    for _ in range(hours):
+        clock.advance(HOUR)
+        if store is not None:
+            others(store, [FakeClock.time(clock)])
+        for _ in range(60):
+            historian.work()
+
+
+@pytest.mark.parametrize("ahead", [2 * DAY, 75 * 365 * DAY])
+def test_a_clock_that_jumps_ahead_costs_nobody_his_windows(store: Faulty, ahead: float) -> None:
+    """One process's clock jumps by days or decades while it runs: what is young by the time that has passed stays as it is, and ages on."""
+    clock = Runaway(MIDNIGHT)
+    historian = Historian(store, Retention(), clock)
+    others(store, [MIDNIGHT - HOUR * number for number in range(12)])
+    historian.take(*closing(0))
+    clock.ahead = ahead
+    work_on(historian, clock, 10)
+    assert {"raw": 13} == Counter(span.resolution for span in kept(store))
+    work_on(historian, clock, 14)
+    assert {"raw": 1, "hour": 12} == Counter(span.resolution for span in kept(store))
+
+
+def test_a_clock_far_ahead_of_everybody_elses_windows_thins_nothing(store: Faulty) -> None:
+    """A process whose clock was decades ahead when it began is told from what others write, though a few of those are ahead as well."""
+    clock = Runaway(MIDNIGHT)
+    clock.ahead = 75 * 365 * DAY
+    historian = Historian(store, Retention(), clock)
+    others(store, [MIDNIGHT - HOUR * number for number in range(12)] + [MIDNIGHT + clock.ahead] * 3)
+    historian.take(*closing(0))
+    work_on(historian, clock, 10, store)
+    assert {"raw": 12 + 3 + 1 + 10} == Counter(span.resolution for span in kept(store))
+
+
+def test_who_is_alone_is_held_against_nobody(store: Faulty, clock: FakeClock) -> None:
+    """Where others have not written for weeks, what they kept waits a day, and then goes by the clock."""
+    others(store, [MIDNIGHT - 30 * DAY + HOUR * number for number in range(3)])
+    historian = Historian(store, Retention(), clock)
+    historian.take(*closing(0))
+    work_on(historian, clock, 20)
+    assert "raw" in {span.resolution for span in kept(store)[:3]}
+    work_on(historian, clock, 10)
+    assert ["day", "day", "hour"] == [span.resolution for span in kept(store)]
+
+
+def test_a_clock_that_is_set_after_the_start_is_believed(store: Faulty) -> None:
+    """A process that starts in 1970 and gets the time later thins by it."""
+    clock = Runaway(5.0)
+    historian = Historian(store, Retention(), clock)
+    historian.work()
+    clock.ahead = MIDNIGHT
+    historian.take(*closing(0))
+    work_on(historian, clock, 30)
+    assert ["hour"] == [span.resolution for span in kept(store)]
 
 
 def test_closing_writes_what_is_left(historian: Historian, store: Faulty, clock: FakeClock) -> None:

@@ -15,7 +15,7 @@ from geluwatch.records import Span
 from geluwatch.retention import Retention
 from geluwatch.store import codec
 from geluwatch.store.database import Database
-from geluwatch.store.rules import KEY_LENGTH, HistoryInfo, in_order
+from geluwatch.store.rules import KEY_LENGTH, OTHERS, HistoryInfo, in_order
 from geluwatch.store.tables import HistoryRow
 
 
@@ -77,6 +77,18 @@ class SqlHistory(Database):
             if step is not None and _locked(session, step.ids):
                 self._do(session, step)
         return step is not None
+
+    def others(self, model: str, source: str) -> Sequence[float]:
+        """Return the ends, in seconds since the epoch, of the single windows that processes other than `source` kept last.
+
+        The last of them comes first.
+
+        Raises:
+            StoreError: The database cannot be used.
+        """
+        single = _of(model, None) & (HistoryRow.resolution == "raw") & (HistoryRow.source != source[:KEY_LENGTH])
+        with self._session() as session:
+            return session.scalars(select(HistoryRow.ended).where(single).order_by(HistoryRow.id.desc()).limit(OTHERS)).all()
 
     def size(self, model: str) -> int:
         """Return the bytes that all versions of a model take.

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from itertools import count
 from threading import Lock
 
@@ -11,7 +11,7 @@ from geluwatch.core.thinning import Kept, Step, next_step
 from geluwatch.core.window import nbytes
 from geluwatch.records import Resolution, Span
 from geluwatch.retention import Retention
-from geluwatch.store.rules import HistoryInfo, in_order
+from geluwatch.store.rules import OTHERS, HistoryInfo, in_order
 
 
 class MemoryHistory:
@@ -45,6 +45,11 @@ class MemoryHistory:
             if step is not None:
                 self._do(step)
         return step is not None
+
+    def others(self, model: str, source: str) -> Sequence[float]:
+        """Return the ends of the single windows that processes other than `source` kept last, the last first."""
+        kept = [span for _, span in self._of(model, None) if span.resolution == "raw" and span.source != source]
+        return [span.window.ended for span in kept[: -OTHERS - 1 : -1]]
 
     def size(self, model: str) -> int:
         """Return the bytes that all versions of a model take."""

@@ -16,6 +16,9 @@ LATEST = "latest"
 KEY_LENGTH = 255
 """Longest model, version or name; three of them in one index is the most that every common database takes."""
 
+OTHERS = 99
+"""Windows of other processes by which a process sees whether its clock has run away."""
+
 _LISTED = 10
 
 

@@ -198,6 +198,19 @@ def test_listing(kept: Kept) -> None:
     assert {int} == {type(info.size) for info in kept.listing()}
 
 
+def test_others_are_the_single_windows_that_came_last(kept: Kept) -> None:
+    """Of other processes and of the model, those that came last, whenever they ended; merged ones say nothing, and they are some dozens."""
+    fill(kept, (span(number, source=f"host:{number}") for number in range(3)))
+    thin(kept, MIDNIGHT + 25 * HOUR)
+    assert [] == list(kept.others("minilm", "host:9"))
+    fill(kept, [span(90, source="host:1"), span(80, source="host:2"), span(85, model="other"), span(70, source="host:1", version="2")])
+    assert [MIDNIGHT + 71 * MINUTE, MIDNIGHT + 91 * MINUTE] == sorted(kept.others("minilm", "host:2"))
+    fill(kept, (span(number, source="host:3") for number in range(60)))
+    fill(kept, (span(number, source="host:3") for number in range(100, 160)))
+    ends = sorted(kept.others("minilm", "host:1"))
+    assert (99, MIDNIGHT + 22 * MINUTE, MIDNIGHT + 160 * MINUTE) == (len(ends), ends[0], ends[-1])
+
+
 def test_threads_share_a_history(kept: Kept) -> None:
     """Several threads append and thin at once: every window is in one span."""
 
