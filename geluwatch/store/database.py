@@ -5,12 +5,17 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.orm import Session
 
 from geluwatch.errors import StoreError
 from geluwatch.store.engine import for_reading_at_length, for_writing, make_engine
-from geluwatch.store.failures import reported, shown
+from geluwatch.store.failures import is_missing_table, reported, shown
 from geluwatch.store.schema import prepare
+
+
+class TablesMadeError(StoreError):
+    """A transaction found no tables, for the database was replaced since it was opened; they are there now."""
 
 
 class Database:
@@ -50,5 +55,12 @@ class Database:
     def _begun(self, opened: Session) -> Iterator[Session]:
         if self._closed:
             raise StoreError(f"{shown(self._engine.url)} has been closed by this process; open it again.")
-        with reported(self._engine.url), opened as session, session.begin():
-            yield session
+        try:
+            with opened as session, session.begin():
+                yield session
+        except SQLAlchemyError as failure:
+            with reported(self._engine.url):
+                if not is_missing_table(failure):
+                    raise
+                prepare(self._engine)
+            raise TablesMadeError(f"{shown(self._engine.url)} had lost its tables, which have been made anew; try again.") from None

@@ -39,6 +39,13 @@ def reported(url: URL) -> Iterator[None]:
         raise StoreError(f"{shown(url)} {_predicate(url, failure)}.") from None
 
 
+def is_missing_table(failure: SQLAlchemyError) -> bool:
+    """Return whether a statement failed for a table that is not there, as SQLite, PostgreSQL's drivers and MySQL's say it."""
+    cause = failure.orig if isinstance(failure, DBAPIError) else None
+    state = getattr(cause, "sqlstate", None) or getattr(cause, "pgcode", None)
+    return state == "42P01" or getattr(cause, "args", ())[:1] == (1146,) or "no such table" in str(cause)
+
+
 def _predicate(url: URL, failure: SQLAlchemyError) -> str:
     cause = failure.orig if isinstance(failure, DBAPIError) and failure.orig else failure
     name = getattr(cause, "sqlite_errorname", "")

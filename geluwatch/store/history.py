@@ -14,7 +14,7 @@ from geluwatch.errors import StoreError
 from geluwatch.records import Span
 from geluwatch.retention import Retention
 from geluwatch.store import codec
-from geluwatch.store.database import Database
+from geluwatch.store.database import Database, TablesMadeError
 from geluwatch.store.rules import KEY_LENGTH, OTHERS, HistoryInfo, in_order
 from geluwatch.store.tables import HistoryRow
 
@@ -35,6 +35,12 @@ class SqlHistory(Database):
         Raises:
             StoreError: The database cannot be used.
         """
+        try:
+            self._append(span)
+        except TablesMadeError:
+            self._append(span)
+
+    def _append(self, span: Span) -> None:
         row = _to_row(span)
         there = _of(span.model, span.model_version) & (HistoryRow.ended == row.ended)
         there &= (HistoryRow.source == row.source) & (HistoryRow.resolution == row.resolution)

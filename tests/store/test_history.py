@@ -19,7 +19,9 @@ from geluwatch.ports import History, HistoryStore
 from geluwatch.records import Nonfinite, PointKey, PointSummary, Span, Summary, Window
 from geluwatch.retention import DAY, HOUR, Retention
 from geluwatch.store import HistoryInfo, MemoryHistory, SqlHistory
+from geluwatch.store.engine import for_writing
 from geluwatch.store.history import _to_row
+from geluwatch.store.schema import downgrade
 
 MIDNIGHT, MINUTE = 1_700_006_400.0, 60.0
 PRE: PointKey = ("encoder.0.act", "pre")
@@ -260,6 +262,21 @@ def test_a_damaged_span_holds_up_no_other(url: str) -> None:
         all_of(store)
     assert 1 == store.forget("minilm", MIDNIGHT + 300.0)
     assert [59] == [each.windows for each in all_of(store)]
+
+
+def test_a_database_that_is_replaced_gets_its_tables_again(url: str) -> None:
+    """A window goes into the new database at once; whatever else comes first says what happened, and works when it is tried again."""
+    store = SqlHistory(url)
+    store.append(span())
+    with for_writing(store._engine).begin() as connection:
+        downgrade(connection)
+    store.append(span(1))
+    assert [MIDNIGHT + 120.0] == [each.window.ended for each in all_of(store)]
+    with for_writing(store._engine).begin() as connection:
+        downgrade(connection)
+    with pytest.raises(StoreError, match=r"had lost its tables, which have been made anew; try again\.$"):
+        store.size("minilm")
+    assert 0 == store.size("minilm")
 
 
 def test_a_closed_history_says_so(url: str) -> None:
