@@ -198,7 +198,7 @@ class History(Protocol):
     """
 
     def spans(self, model: str, model_version: str | None, since: float, until: float) -> Iterator[Span]:
-        """Yield what is kept of a model's windows that ended after `since` and began before `until`, one span at a time.
+        """Yield what is kept of a model's windows that ended after `since` and by `until`, one span at a time.
 
         Args:
             model: The model.

@@ -50,11 +50,11 @@ class SqlHistory(Database):
                 session.add(row)
 
     def spans(self, model: str, model_version: str | None, since: float, until: float) -> Iterator[Span]:
-        """Yield what is kept of a model's windows that ended after `since` and began before `until`, one span at a time.
+        """Yield what is kept of a model's windows that ended after `since` and by `until`, one span at a time.
 
-        An hour or a day is of the period that its middle is in, for one window of it may reach over midnight. They are of one moment,
-        that of the first query, whoever thins meanwhile. A database in memory, which has one connection,
-        serves nobody else until the last is taken.
+        All ages go by the end, for a window may begin before its process was told the time; an hour or a day is of the period that its
+        last window ended in. They are of one moment, that of the first query, whoever thins meanwhile. A database in memory, which has
+        one connection, serves nobody else until the last is taken.
 
         Args:
             model: The model.
@@ -65,9 +65,7 @@ class SqlHistory(Database):
         Raises:
             StoreError: The database cannot be used, or what it holds is damaged.
         """
-        twice = HistoryRow.started + HistoryRow.ended
-        inside = (HistoryRow.resolution == "raw") | ((twice >= 2.0 * since) & (twice < 2.0 * until))
-        within = _of(model, model_version) & (HistoryRow.ended > since) & (HistoryRow.started < until) & inside
+        within = _of(model, model_version) & (HistoryRow.ended > since) & (HistoryRow.ended <= until)
         with self._snapshot() as session:
             ids = session.scalars(select(HistoryRow.id).where(within).order_by(HistoryRow.ended, HistoryRow.id)).all()
             yield from _read(session, ids)

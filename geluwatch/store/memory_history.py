@@ -29,8 +29,8 @@ class MemoryHistory:
                 self._kept[next(self._ids)] = span
 
     def spans(self, model: str, model_version: str | None, since: float, until: float) -> Iterator[Span]:
-        """Yield what is kept of a model's windows that ended after `since` and began before `until`, as of the first; see `SqlHistory`."""
-        within = [span for _, span in self._of(model, model_version) if _is_within(span, since, until)]
+        """Yield what is kept of a model's windows that ended after `since` and by `until`, as of the first; see `SqlHistory`."""
+        within = [span for _, span in self._of(model, model_version) if since < span.window.ended <= until]
         yield from sorted(within, key=lambda span: span.window.ended)
 
     def thin(self, model: str, retention: Retention, now: float) -> bool:
@@ -93,9 +93,3 @@ def _info(model: str, model_version: str, resolution: Resolution, spans: list[Sp
     windows, size = sum(span.windows for span in spans), sum(nbytes(span.window) for span in spans)
     began, ended = min(span.window.started for span in spans), max(span.window.ended for span in spans)
     return HistoryInfo(model, model_version, resolution, len(spans), windows, size, began, ended)
-
-
-def _is_within(span: Span, since: float, until: float) -> bool:
-    started, ended = span.window.started, span.window.ended
-    inside = span.resolution == "raw" or since <= (started + ended) / 2.0 < until
-    return inside and ended > since and started < until

@@ -96,7 +96,7 @@ def test_what_was_appended_comes_back(kept: HistoryStore, same: Callable[[Any, A
 
 
 def test_spans_come_in_the_order_of_their_time(kept: HistoryStore) -> None:
-    """Whenever they were written, and of whatever version; only what lies within the time asked for, its ends left out."""
+    """Whenever they were written, and of whatever version; only what ended after the beginning of the time asked for, and by its end."""
     for number, version in ((3, "2"), (0, "1"), (2, "1"), (1, "2")):
         kept.append(span(number, version=version))
     kept.append(span(9, model="gpt2"))
@@ -108,14 +108,23 @@ def test_spans_come_in_the_order_of_their_time(kept: HistoryStore) -> None:
     assert [] == all_of(kept, "unknown")
 
 
-def test_a_day_is_of_the_period_that_most_of_it_is_in(kept: HistoryStore) -> None:
-    """A merged day that begins half a minute before midnight, for its first window does, is not of a period that ends at midnight."""
-    fill(kept, [replace(each, window=replace(each.window, started=each.window.started - 30.0)) for each in (span(), span(1_438))])
-    assert 1 == len(list(kept.spans("minilm", None, 0.0, MIDNIGHT)))
-    thin(kept, MIDNIGHT + 30 * DAY)
+def test_a_day_is_of_the_period_that_it_ended_in(kept: HistoryStore) -> None:
+    """A merged day is of the period that thinning puts it in, though its first window begins before midnight, or in 1970."""
+    starts = {0: MIDNIGHT - 30.0, 1: 0.0, 1_438: MIDNIGHT + 1_437 * MINUTE}
+    fill(kept, [replace(span(number), window=replace(span(number).window, started=at)) for number, at in starts.items()])
+    for age in (0.0, 30 * DAY):
+        thin(kept, MIDNIGHT + age)
+        assert [] == list(kept.spans("minilm", None, MIDNIGHT - DAY, MIDNIGHT))
+        assert 3 == sum(each.windows for each in kept.spans("minilm", None, MIDNIGHT, MIDNIGHT + DAY))
+        assert [] == list(kept.spans("minilm", None, MIDNIGHT + DAY, MIDNIGHT + 2 * DAY))
     assert ["day"] == [each.resolution for each in all_of(kept)]
-    assert [] == list(kept.spans("minilm", None, 0.0, MIDNIGHT))
-    assert 1 == len(list(kept.spans("minilm", None, MIDNIGHT, MIDNIGHT + DAY)))
+
+
+def test_what_ends_after_a_period_is_not_of_it(kept: HistoryStore) -> None:
+    """A window that begins within a period and ends a year later, for its process's clock was set wrong meanwhile, is not told of it."""
+    for each in (span(), replace(span(), window=replace(span().window, ended=MIDNIGHT + 365 * DAY))):
+        kept.append(each)
+    assert [MIDNIGHT + MINUTE] == [each.window.ended for each in kept.spans("minilm", None, MIDNIGHT, MIDNIGHT + DAY)]
 
 
 def test_spans_are_read_one_at_a_time(kept: HistoryStore) -> None:

@@ -100,7 +100,7 @@ class Week:
         if model != self.story.model or model_version not in {None, self.story.version}:
             return
         for resolution, started, ended in self._times():
-            if ended > since and started < until and not self._within(self.story.silent, 0.5 * (started + ended)):
+            if since < ended <= until and not self._within(self.story.silent, 0.5 * (started + ended)):
                 yield self._span(resolution, started, ended)
 
     def load(self, model: str, model_version: str, name: str) -> Baseline:

@@ -50,7 +50,7 @@ def gather(history: History, baselines: BaselineStore, subject: Subject) -> Find
     """
     reading = _Reading(grid(subject.since, subject.until))
     for span in history.spans(subject.model, subject.version, subject.since, subject.until):
-        reading.take(span)
+        reading.take(_from(subject.since, span))
     if not reading.windows:
         version = "" if subject.version is None else f" version {subject.version!r}"
         raise ReportError(
@@ -58,6 +58,12 @@ def gather(history: History, baselines: BaselineStore, subject: Subject) -> Find
             "with --since, or see that the watch was attached with a history."
         )
     return _findings(reading, _baseline(reading, subject, baselines), subject)
+
+
+def _from(since: float, span: Span) -> Span:
+    """Return a span that begins no earlier than the period: a process that has yet to be told the time begins its window in 1970."""
+    window = span.window
+    return span if window.started >= since else replace(span, window=replace(window, started=since))
 
 
 def _baseline(reading: _Reading, subject: Subject, baselines: BaselineStore) -> BaselineFinding | None:

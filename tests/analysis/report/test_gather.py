@@ -191,6 +191,21 @@ def test_a_site_that_falls_silent_is_missed_though_no_window_names_it() -> None:
     assert [("blind", (LAYERS[4],))] == [(each.kind, each.layers) for each in found.episodes]
 
 
+def test_a_window_that_begins_in_1970_is_of_the_period_alone(gathered: Gathered) -> None:
+    """A process that was told the time within its first window tells of nothing before the period."""
+
+    class Unset(weeks.Week):
+        def spans(self, *arguments: object) -> Iterator[Span]:  # type: ignore[override]
+            for span in super().spans(*arguments):  # type: ignore[arg-type]
+                late = span.resolution == "raw"
+                yield replace(span, window=replace(span.window, started=5.0)) if not late and span.window.forwards % 5 == 0 else span
+
+    week = Unset(weeks.EVENTFUL)
+    found = gather(week, week, subject(weeks.EVENTFUL))
+    assert (weeks.END - 7 * weeks.DAY, found.last) == (found.first, gathered(weeks.EVENTFUL).last)
+    assert min(each.started for each in found.episodes) >= found.first
+
+
 def test_nothing_kept_is_refused() -> None:
     """Another name, another version, and another time are one sentence."""
     week = weeks.Week(weeks.CALM)
