@@ -15,6 +15,7 @@
     │   ├── SignatureError      ... because it is unsigned, signed by another key, or changed
     │   └── PromotionError      ... because it was retired, or lacks what its model's policy asks for
     ├── StoreError              the database cannot be reached or used
+    │   └── DamagedError        ... for some of what it holds; the rest was given
     ├── ReportError             there is nothing to report on, or the file cannot be written
     ├── IncidentError           a bundle of evidence cannot be written, read or replayed
     ├── ListenError             the HTTP listener cannot start
@@ -79,6 +80,10 @@ class ProbeBusyError(ProbeError):
 
 class StoreError(GeluwatchError):
     """The database cannot be reached or used."""
+
+
+class DamagedError(StoreError):
+    """Some of what the database holds cannot be read; everything else has been given."""
 
 
 class ReportError(GeluwatchError):

@@ -207,7 +207,8 @@ class History(Protocol):
             until: Seconds since the epoch.
 
         Raises:
-            StoreError: The database cannot be used, or what it holds is damaged.
+            DamagedError: Spans cannot be read; raised behind the last of the others.
+            StoreError: The database cannot be used.
         """
         ...
 

@@ -84,14 +84,16 @@ def _list(arguments: argparse.Namespace) -> int:
 
 def _thin(arguments: argparse.Namespace) -> int:
     retention = Retention(**{name: getattr(arguments, name) for name in _AGES})
+    status = 0
     with _opened(arguments) as store:
         before = store.listing()
         _refuse_unknown(before, arguments.model)
         for model in dict.fromkeys(info.model for info in before if arguments.model in {None, info.model}):
             for damaged in _thinned(store, model, retention):
                 print(f"geluwatch: {damaged}", file=sys.stderr)
+                status = 1
             print(f"{model}: {_together(before, model)} before, {_together(store.listing(), model)} now")
-    return 0
+    return status
 
 
 def _thinned(store: SqlHistory, model: str, retention: Retention) -> Iterator[StoreError]:

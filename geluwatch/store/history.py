@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 
 from sqlalchemy import BigInteger, Cast, ColumnElement, cast, delete, func, select
 from sqlalchemy.orm import InstrumentedAttribute, Session
 
 from geluwatch.core.history import merge
 from geluwatch.core.thinning import Kept, Step, next_step
-from geluwatch.errors import StoreError
+from geluwatch.errors import DamagedError, StoreError
 from geluwatch.records import Span
 from geluwatch.retention import Retention
 from geluwatch.store import codec
@@ -63,12 +63,22 @@ class SqlHistory(Database):
             until: Seconds since the epoch.
 
         Raises:
-            StoreError: The database cannot be used, or what it holds is damaged.
+            DamagedError: Spans cannot be read; raised behind the last of the others.
+            StoreError: The database cannot be used.
         """
+        damaged: list[StoreError] = []
         within = _of(model, model_version) & (HistoryRow.ended > since) & (HistoryRow.ended <= until)
         with self._snapshot() as session:
             ids = session.scalars(select(HistoryRow.id).where(within).order_by(HistoryRow.ended, HistoryRow.id)).all()
-            yield from _read(session, ids)
+            for number in ids:
+                span = _read(session, number)
+                if isinstance(span, Span):
+                    yield span
+                else:
+                    damaged.append(span)
+        if damaged:
+            more = f" Of {len(damaged) - 1} more the same is true." if damaged[1:] else ""
+            raise DamagedError(f"{damaged[0]}{more}")
 
     def thin(self, model: str, retention: Retention, now: float) -> bool:
         """Do the next piece of what age and size demand, in one transaction; return whether there may be more.
@@ -140,11 +150,11 @@ class SqlHistory(Database):
     def _readable(self, session: Session, ids: Sequence[int]) -> Iterator[Span]:
         """Yield spans; the first that cannot be read fails the whole step, and is kept out of the next."""
         for number in ids:
-            try:
-                yield from _read(session, [number])
-            except StoreError:
+            span = _read(session, number)
+            if isinstance(span, StoreError):
                 self._damaged.add(number)
-                raise
+                raise span
+            yield span
 
 
 def _of(model: str, model_version: str | None) -> ColumnElement[bool]:
@@ -170,9 +180,14 @@ def _drop(session: Session, ids: Sequence[int]) -> None:
         session.execute(delete(HistoryRow).where(HistoryRow.id.in_(ids[start : start + 500])))
 
 
-def _read(session: Session, ids: Iterable[int]) -> Iterator[Span]:
-    for number in ids:
-        yield _to_span(session.scalars(select(HistoryRow).where(HistoryRow.id == number)).one())
+def _read(session: Session, number: int) -> Span | StoreError:
+    """Return a span, or what is wrong with it."""
+    try:
+        return _to_span(session.scalars(select(HistoryRow).where(HistoryRow.id == number)).one())
+    except StoreError as failure:
+        return failure
+    except ValueError as failure:  # of the driver, which reads JSON
+        return StoreError(f"Span {number} of the history cannot be read, its summary is no JSON ({failure}); {codec.ADVICE}.")
 
 
 def _to_span(row: HistoryRow) -> Span:

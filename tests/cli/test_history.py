@@ -111,11 +111,11 @@ def test_a_mistyped_model_is_refused(command: str, run: Run, url: str) -> None:
 
 
 def test_a_damaged_span_is_named_and_passed_over(run: Run, url: str) -> None:
-    """What can be thinned is, whatever one span holds; it is named on the error stream."""
+    """What can be thinned is, whatever one span holds; it is named on the error stream, and the status is 1."""
     fill(url, "minilm", [1_700_006_400.0 + MINUTE * number for number in range(1, 61)])
     with make_engine(url).begin() as connection:
         connection.execute(text("UPDATE geluwatch_history SET payload = :bytes WHERE ended = 1700006700"), {"bytes": b"?"})
     status, lines, told = run("thin", "--daily-days", "100000", "--hourly-days", "90000")
     assert lines[0].startswith("minilm: 60 spans")
-    assert (0, True) == (status, told.startswith('geluwatch: The raw history of model "minilm" that ended at 1700006700 cannot be read'))
+    assert (1, True) == (status, told.startswith('geluwatch: The raw history of model "minilm" that ended at 1700006700 cannot be read'))
     assert " 2 spans" in lines[0]

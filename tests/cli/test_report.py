@@ -5,17 +5,20 @@ from __future__ import annotations
 import re
 import shlex
 from collections.abc import Callable
-from contextlib import nullcontext
+from contextlib import closing, nullcontext
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
 import weeks
+from sqlalchemy import text
 
 from geluwatch.cli import report
 from geluwatch.cli.main import main, parser
 from geluwatch.errors import ConfigError
+from geluwatch.store import SqlBaselines, SqlHistory
+from geluwatch.store.engine import make_engine
 
 NOW = datetime(2025, 3, 10, 12, tzinfo=UTC).timestamp()
 WEEK = weeks.Week(replace(weeks.CALM, values=300, drift=(66.0, 31.0)))
@@ -122,10 +125,34 @@ def test_the_page_for_users_tells_commands_that_are_understood() -> None:
     assert {f"--{name.replace('_', '-')}" for name in known} <= set(re.findall(r"--[a-z-]+", text))
 
 
+def test_what_is_damaged_is_left_out_and_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """A span whose bytes, or whose summary, cannot be read, and a damaged baseline, cost a report nothing else; only if all is damaged it fails."""
+    url = f"sqlite:///{tmp_path}/store.db"
+    command = ["report", "minilm", "--digest", "--store", url, "--since", "2025-03-10T06:00", "--until", "2025-03-10T12:00"]
+    with closing(SqlBaselines(url)) as baselines, closing(SqlHistory(url)) as history:
+        baselines.save(WEEK.load("minilm", "1", "week-9"))
+        for span in WEEK.spans("minilm", "1", weeks.END - 6 * weeks.HOUR, weeks.END):
+            history.append(span)
+    with make_engine(url).begin() as connection:
+        connection.execute(text("UPDATE geluwatch_history SET payload = :bytes WHERE id = 2"), {"bytes": b"?"})
+        connection.execute(text("UPDATE geluwatch_history SET summary = '{' WHERE id = 3"))
+        connection.execute(text("UPDATE geluwatch_baseline SET histogram_payload = :bytes"), {"bytes": b"?"})
+    assert 0 == main(command)
+    told = capsys.readouterr().out
+    assert told.startswith("# Well: minilm 1, 10 March 2025 06:00 to 12:00")
+    assert '- The raw history of model "minilm" that ended at 1741588180 cannot be read, the bytes are damaged' in told
+    assert "forget` is told so. Of 1 more the same is true." in told
+    assert "- Nothing can be shown against baseline week-9: " in told
+    assert "Watched: 6 GELUs in 22 windows" in told
+    with make_engine(url).begin() as connection:
+        connection.execute(text("UPDATE geluwatch_history SET summary = '{'"))
+    assert 1 == main(command)
+    assert "geluwatch: Span 1 of the history cannot be read, its summary is no JSON" in capsys.readouterr().err
+
+
 def test_a_real_store_is_read(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """What a database keeps comes out as it went in: the same digest, with the baseline that lies beside it."""
     from geluwatch.analysis.report import Subject, digest, gather
-    from geluwatch.store import SqlBaselines, SqlHistory
 
     url = f"sqlite:///{tmp_path}/store.db"
     baselines, history = SqlBaselines(url), SqlHistory(url)

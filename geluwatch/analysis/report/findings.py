@@ -135,7 +135,9 @@ class BaselineFinding:
     version: str
     """The model version it was armed for."""
     stored: Baseline | None
-    """None where the store does not hold it."""
+    """None where the store does not hold it, or it cannot be read."""
+    damage: str = ""
+    """Why it cannot be read, in one sentence."""
 
     @property
     def follows(self) -> bool:
@@ -203,6 +205,8 @@ class Findings:
     """In the order of their beginning."""
     agent: AgentFinding
     status: Status
+    damage: str = ""
+    """What of the history cannot be read and is left out, in a sentence or two."""
     signals: tuple[Signal, ...] = ()
 
     @property

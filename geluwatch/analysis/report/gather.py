@@ -20,7 +20,7 @@ from geluwatch.analysis.report.grid import Grid, grid
 from geluwatch.analysis.report.signals import signals
 from geluwatch.analysis.report.tracks import Track
 from geluwatch.core import lattice, panel
-from geluwatch.errors import ReportError, SignatureError, UnknownBaselineError
+from geluwatch.errors import DamagedError, ReportError, SignatureError, StoreError, UnknownBaselineError
 from geluwatch.ports import BaselineStore, History
 from geluwatch.records import POINTS, Baseline, Histogram, Moments, PointWindow, Span
 
@@ -46,11 +46,17 @@ def gather(history: History, baselines: BaselineStore, subject: Subject) -> Find
 
     Raises:
         ReportError: No window of the model is kept in that period.
-        StoreError: A store cannot be used.
+        DamagedError: Windows are kept, and none of them can be read.
+        StoreError: The history cannot be used.
     """
     reading = _Reading(grid(subject.since, subject.until))
-    for span in history.spans(subject.model, subject.version, subject.since, subject.until):
-        reading.take(_from(subject.since, span))
+    try:
+        for span in history.spans(subject.model, subject.version, subject.since, subject.until):
+            reading.take(_from(subject.since, span))
+    except DamagedError as damage:
+        if not reading.windows:
+            raise
+        reading.damage = str(damage)
     if not reading.windows:
         version = "" if subject.version is None else f" version {subject.version!r}"
         raise ReportError(
@@ -75,6 +81,8 @@ def _baseline(reading: _Reading, subject: Subject, baselines: BaselineStore) -> 
         return BaselineFinding(name, version, baselines.load(subject.model, version, name))
     except (UnknownBaselineError, SignatureError):  # the keys may have changed since it was armed
         return BaselineFinding(name, version, None)
+    except StoreError as failure:
+        return BaselineFinding(name, version, None, str(failure))
 
 
 @dataclass(slots=True)
@@ -82,6 +90,7 @@ class _Reading:
     """What is remembered of the spans read so far."""
 
     grid: Grid
+    damage: str = ""
     windows: int = 0
     forwards: int = 0
     nonfinite_forwards: int = 0
@@ -178,6 +187,7 @@ def _findings(reading: _Reading, baseline: BaselineFinding | None, subject: Subj
         episodes=episodes,
         agent=replace(reading.agent, errors=dict(reading.errors)),
         status=_status(reading, episodes, silent),
+        damage=reading.damage,
     )
     return replace(found, signals=tuple(signals(found)))
 

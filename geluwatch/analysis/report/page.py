@@ -102,6 +102,8 @@ def _baseline(found: Findings) -> tuple[str, str]:
     if found.baseline is None:
         return "none", "drift is not judged"
     stored = found.baseline.stored
+    if found.baseline.damage:
+        return found.baseline.name, "cannot be read"
     if stored is None:
         return found.baseline.name, "judged by the run's own past" if found.baseline.follows else "not in this store"
     return stored.name, f"recorded {words.day(stored.created)}, {words.plural(stored.certificate.windows, 'window')}"

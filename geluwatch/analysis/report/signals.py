@@ -30,6 +30,8 @@ def signals(found: Findings) -> Iterator[Signal]:
     yield from _rising(found)
     yield from _blind(found)
     yield from _gaps(found)
+    if found.damage:
+        yield Signal(found.damage)
     yield from _baseline(found)
     yield from _agent(found)
 
@@ -84,6 +86,9 @@ def _baseline(found: Findings) -> Iterator[Signal]:
         yield Signal(f"{words.plural(found.agent.warming, 'window')} came before anything could be judged.")
     stored = found.baseline.stored
     if found.baseline.follows:
+        return
+    if found.baseline.damage:
+        yield Signal(f"Nothing can be shown against baseline {found.baseline.name}: {found.baseline.damage}", "GeluwatchBaselineMissing")
         return
     if stored is None:
         yield Signal(

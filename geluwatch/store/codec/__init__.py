@@ -13,10 +13,11 @@ from geluwatch.store.codec.histograms import decode_histograms, encode_histogram
 from geluwatch.store.codec.probe import decode_probe, encode_probe
 from geluwatch.store.codec.provenance import decode_provenance, decode_signature, encode_provenance, encode_signature
 from geluwatch.store.codec.references import decode_references, encode_references
-from geluwatch.store.codec.span import decode_span, decode_summary, encode_span, encode_summary
+from geluwatch.store.codec.span import ADVICE, decode_span, decode_summary, encode_span, encode_summary
 from geluwatch.store.codec.window import decode_window, encode_window
 
 __all__ = [
+    "ADVICE",
     "decode_calm",
     "decode_certificate",
     "decode_histograms",

@@ -64,6 +64,8 @@ class Format:
     columns: Mapping[str, str]
     """dtype of each flat array that is split into byte planes."""
     plain: tuple[str, ...] = field(default=())
+    advice: str = "record it again"
+    """What to do about damage."""
     level: int = 1
     """Zip's level of compression. Where most bytes are random mantissas, 6 takes two thirds more time and saves 2 %."""
 
@@ -101,7 +103,7 @@ class Format:
         except DAMAGE as failure:
             reason = f"{type(failure).__name__}: {failure}".rstrip(".: ")
             kind = self.name.removeprefix("geluwatch-")
-            raise StoreError(f"{name} cannot be read, the bytes are damaged or no stored {kind} ({reason}); record it again.") from None
+            raise StoreError(f"{name} cannot be read, the bytes are damaged or no stored {kind} ({reason}); {self.advice}.") from None
         known = f"{self.name} version {self.version}"
         raise StoreError(f"{name} cannot be read, it is stored as {found} where this release knows {known}; upgrade geluwatch.")
 

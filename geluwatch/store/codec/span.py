@@ -18,7 +18,10 @@ from geluwatch.records import PointSummary, Summary, Window
 from geluwatch.store.codec import window as windows
 from geluwatch.store.codec.archive import DAMAGE, Arrays, Format, Header, json_number
 
-FORMAT = Format("geluwatch-span", 1, windows.FORMAT.columns, windows.FORMAT.plain, level=6)
+ADVICE = "it is left out, and goes when its time has come or `geluwatch history forget` is told so"
+"""What becomes of a span that is damaged."""
+
+FORMAT = Format("geluwatch-span", 1, windows.FORMAT.columns, windows.FORMAT.plain, advice=ADVICE, level=6)
 
 SUMMARY_VERSION = 1
 
@@ -69,7 +72,7 @@ def decode_summary(stored: Mapping[str, Any], name: str = "The summary") -> Summ
         if version == SUMMARY_VERSION:
             return _summary(**{field: value for field, value in stored.items() if field != "version"})
     except DAMAGE as failure:
-        raise StoreError(f"{name} cannot be read ({type(failure).__name__}: {failure}).") from None
+        raise StoreError(f"{name} cannot be read ({type(failure).__name__}: {failure}); {ADVICE}.") from None
     found = f"stored as version {version} where this release knows version {SUMMARY_VERSION}"
     raise StoreError(f"{name} cannot be read, it is {found}; upgrade geluwatch.")
 
