@@ -212,6 +212,13 @@ class History(Protocol):
         """
         ...
 
+    def widened(self, model: str, model_version: str | None, since: float, until: float) -> tuple[float, float]:
+        """Return a period widened to whole hours and days where it touches such as are kept merged: no part of these can be told.
+
+        Args and errors are those of `spans`; both ends must be finite.
+        """
+        ...
+
 
 @runtime_checkable
 class HistoryStore(History, Protocol):

@@ -15,7 +15,7 @@ from geluwatch.records import Span
 from geluwatch.retention import Retention
 from geluwatch.store import codec
 from geluwatch.store.database import Database, TablesMadeError
-from geluwatch.store.rules import KEY_LENGTH, OTHERS, HistoryInfo, in_order
+from geluwatch.store.rules import KEY_LENGTH, LENGTHS, OTHERS, HistoryInfo, in_order, reaching, whole
 from geluwatch.store.tables import HistoryRow
 
 
@@ -79,6 +79,22 @@ class SqlHistory(Database):
         if damaged:
             more = f" Of {len(damaged) - 1} more the same is true." if damaged[1:] else ""
             raise DamagedError(f"{damaged[0]}{more}")
+
+    def widened(self, model: str, model_version: str | None, since: float, until: float) -> tuple[float, float]:
+        """Return a period widened to whole hours and days where it touches such as are kept merged.
+
+        Raises:
+            StoreError: The database cannot be used.
+        """
+        period = since, until
+        with self._session() as session:
+            for resolution, length in LENGTHS:
+                first, last = whole(since, until, length)
+                touched = _of(model, model_version) & (HistoryRow.resolution == resolution)
+                touched &= (HistoryRow.ended > first) & (HistoryRow.ended <= last)
+                ends = session.execute(select(func.min(HistoryRow.ended), func.max(HistoryRow.ended)).where(touched)).one()
+                period = reaching(period, [end for end in ends if end is not None], length)
+        return period
 
     def thin(self, model: str, retention: Retention, now: float) -> bool:
         """Do the next piece of what age and size demand, in one transaction; return whether there may be more.

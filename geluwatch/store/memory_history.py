@@ -11,7 +11,7 @@ from geluwatch.core.thinning import Kept, Step, next_step
 from geluwatch.core.window import nbytes
 from geluwatch.records import Resolution, Span
 from geluwatch.retention import Retention
-from geluwatch.store.rules import OTHERS, HistoryInfo, in_order
+from geluwatch.store.rules import LENGTHS, OTHERS, HistoryInfo, in_order, reaching, whole
 
 
 class MemoryHistory:
@@ -32,6 +32,15 @@ class MemoryHistory:
         """Yield what is kept of a model's windows that ended after `since` and by `until`, as of the first; see `SqlHistory`."""
         within = [span for _, span in self._of(model, model_version) if since < span.window.ended <= until]
         yield from sorted(within, key=lambda span: span.window.ended)
+
+    def widened(self, model: str, model_version: str | None, since: float, until: float) -> tuple[float, float]:
+        """Return a period widened to whole hours and days where it touches such as are kept merged."""
+        period = since, until
+        for resolution, length in LENGTHS:
+            first, last = whole(since, until, length)
+            ends = [span.window.ended for _, span in self._of(model, model_version) if span.resolution == resolution]
+            period = reaching(period, [end for end in ends if first < end <= last], length)
+        return period
 
     def thin(self, model: str, retention: Retention, now: float) -> bool:
         """Do the next piece of what age and size demand; return whether there may be more."""

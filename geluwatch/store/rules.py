@@ -9,12 +9,16 @@ from typing import NamedTuple
 
 from geluwatch.errors import BaselineError, UnknownBaselineError
 from geluwatch.records import RESOLUTIONS, Baseline, Resolution, Weights
+from geluwatch.retention import DAY, HOUR
 
 LATEST = "latest"
 """Stands for the newest baseline of a model version, so no baseline can have it as its name."""
 
 KEY_LENGTH = 255
 """Longest model, version or name; three of them in one index is the most that every common database takes."""
+
+LENGTHS: tuple[tuple[Resolution, float], ...] = (("hour", HOUR), ("day", DAY))
+"""Seconds of a merged span: it is of the whole hour or day, in UTC, that its last window ended in."""
 
 OTHERS = 99
 """Windows of other processes by which a process sees whether its clock has run away."""
@@ -171,3 +175,14 @@ def _list(entries: Sequence[str]) -> str:
 
 def _short(value: str) -> str:
     return repr(value) if len(value) <= KEY_LENGTH else f"{len(value)} characters"
+
+
+def whole(since: float, until: float, length: float) -> tuple[float, float]:
+    """Return a period widened to whole hours or days; what ended after its beginning and by its end is of one that the period touches."""
+    return since // length * length, math.ceil(until / length) * length
+
+
+def reaching(period: tuple[float, float], ended: Sequence[float], length: float) -> tuple[float, float]:
+    """Return a period widened to the whole hours or days that ended at such moments."""
+    ends = [math.ceil(each / length) * length for each in ended]
+    return min([period[0], *(end - length for end in ends)]), max([period[1], *ends])

@@ -17,6 +17,7 @@ from sqlalchemy import text
 from geluwatch.cli import report
 from geluwatch.cli.main import main, parser
 from geluwatch.errors import ConfigError
+from geluwatch.retention import Retention
 from geluwatch.store import SqlBaselines, SqlHistory
 from geluwatch.store.engine import make_engine
 
@@ -125,8 +126,28 @@ def test_the_page_for_users_tells_commands_that_are_understood() -> None:
     assert {f"--{name.replace('_', '-')}" for name in known} <= set(re.findall(r"--[a-z-]+", text))
 
 
+@pytest.mark.parametrize(("since", "until"), [("13:00", "23:00"), ("11:55", "12:05"), ("00:00", "00:01")])
+def test_part_of_a_merged_day_is_the_day(tmp_path: Path, capsys: pytest.CaptureFixture[str], since: str, until: str) -> None:
+    """A period within a day that is kept as one span is told as that day, and the head says so; what is told is all of it."""
+    url = f"sqlite:///{tmp_path}/store.db"
+    with closing(SqlHistory(url)) as history:
+        for span in WEEK.spans("minilm", "1", weeks.END - 60 * weeks.HOUR, weeks.END - 24 * weeks.HOUR):
+            history.append(span)
+        while history.thin("minilm", Retention(), weeks.END + 30 * weeks.DAY):
+            pass
+        assert ["day"] * 2 == [info.resolution for info in history.listing() for _ in range(info.spans)]
+    command = ["report", "minilm", "--digest", "--store", url]
+    assert 0 == main([*command, "--since", f"2025-03-08T{since}", "--until", f"2025-03-08T{until}"])
+    told = capsys.readouterr().out
+    assert "minilm 1, 8 March 2025 00:00 to 9 March 2025 00:00\n" in told.splitlines(keepends=True)[0]
+    assert "Hours and days that are kept merged are told whole: from 2025-03-08 00:00Z to 2025-03-09 00:00Z." in told
+    assert 0 == main([*command, "--since", "2025-03-08", "--until", "2025-03-09"])
+    assert "told whole" not in capsys.readouterr().out
+    assert 1 == main([*command, "--since", "2025-03-07", "--until", "2025-03-07T12:00"])
+
+
 def test_what_is_damaged_is_left_out_and_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """A span whose bytes, or whose summary, cannot be read, and a damaged baseline, cost a report nothing else; only if all is damaged it fails."""
+    """A span whose bytes or summary cannot be read, and a damaged baseline, cost a report nothing else; if all spans are, it fails."""
     url = f"sqlite:///{tmp_path}/store.db"
     command = ["report", "minilm", "--digest", "--store", url, "--since", "2025-03-10T06:00", "--until", "2025-03-10T12:00"]
     with closing(SqlBaselines(url)) as baselines, closing(SqlHistory(url)) as history:

@@ -120,6 +120,21 @@ def test_a_day_is_of_the_period_that_it_ended_in(kept: HistoryStore) -> None:
     assert ["day"] == [each.resolution for each in all_of(kept)]
 
 
+def test_a_period_is_widened_to_what_is_merged(kept: Kept) -> None:
+    """To the edges of the hours and days that it touches, and that are kept merged; single windows widen nothing."""
+    fill(kept, (span(number, every=30 * MINUTE) for number in (0, 10, 50, 51, 52, 96)))
+    asked = MIDNIGHT + 10 * MINUTE, MIDNIGHT + 5.5 * HOUR
+    assert asked == kept.widened("minilm", None, *asked)
+    thin(kept, MIDNIGHT + 51 * HOUR)
+    assert (MIDNIGHT, MIDNIGHT + 6 * HOUR) == kept.widened("minilm", None, *asked)
+    assert (MIDNIGHT + HOUR, MIDNIGHT + 2 * HOUR) == kept.widened("minilm", "1", MIDNIGHT + HOUR, MIDNIGHT + 2 * HOUR)
+    assert asked == kept.widened("minilm", "2", *asked)
+    thin(kept, MIDNIGHT + 15 * DAY)
+    assert (MIDNIGHT, MIDNIGHT + DAY) == kept.widened("minilm", None, *asked)
+    across = MIDNIGHT + 2 * HOUR, MIDNIGHT + 25.75 * HOUR
+    assert (MIDNIGHT, MIDNIGHT + 26 * HOUR) == kept.widened("minilm", None, *across)
+
+
 def test_what_ends_after_a_period_is_not_of_it(kept: HistoryStore) -> None:
     """A window that begins within a period and ends a year later, for its process's clock was set wrong meanwhile, is not told of it."""
     for each in (span(), replace(span(), window=replace(span().window, ended=MIDNIGHT + 365 * DAY))):
@@ -269,7 +284,7 @@ def test_a_damaged_span_holds_up_no_other(url: str) -> None:
     assert [("raw", 1), ("hour", 59)] == [(info.resolution, info.windows) for info in store.listing()]
     reading = store.spans("minilm", None, *ALWAYS)
     assert 59 == next(reading).windows
-    with pytest.raises(DamagedError, match="cannot be read.* it is left out, and goes when its time has come"):
+    with pytest.raises(DamagedError, match=r"cannot be read.* it is left out, and goes when its time has come"):
         next(reading)
     assert 1 == store.forget("minilm", MIDNIGHT + 300.0)
     assert [59] == [each.windows for each in all_of(store)]

@@ -103,6 +103,10 @@ class Week:
             if since < ended <= until and not self._within(self.story.silent, 0.5 * (started + ended)):
                 yield self._span(resolution, started, ended)
 
+    def widened(self, model: str, model_version: str | None, since: float, until: float) -> tuple[float, float]:  # noqa: ARG002
+        """Return the period: stories begin and end with whole hours."""
+        return since, until
+
     def load(self, model: str, model_version: str, name: str) -> Baseline:
         """Return the baseline, if it is asked for."""
         if (model, model_version, name) != (self.story.model, self.story.version, self.story.baseline):

@@ -205,6 +205,8 @@ class Findings:
     """In the order of their beginning."""
     agent: AgentFinding
     status: Status
+    widened: bool = False
+    """Whether the period is wider than was asked for, by more than a bin: hours and days that are kept merged are told whole."""
     damage: str = ""
     """What of the history cannot be read and is left out, in a sentence or two."""
     signals: tuple[Signal, ...] = ()

@@ -49,6 +49,7 @@ def gather(history: History, baselines: BaselineStore, subject: Subject) -> Find
         DamagedError: Windows are kept, and none of them can be read.
         StoreError: The history cannot be used.
     """
+    asked, subject = subject, _whole(history, subject)
     reading = _Reading(grid(subject.since, subject.until))
     try:
         for span in history.spans(subject.model, subject.version, subject.since, subject.until):
@@ -63,7 +64,14 @@ def gather(history: History, baselines: BaselineStore, subject: Subject) -> Find
             f"No window of model {subject.model!r}{version} is kept in this store for that period; look at the names, go further back "
             "with --since, or see that the watch was attached with a history."
         )
-    return _findings(reading, _baseline(reading, subject, baselines), subject)
+    found = _findings(reading, _baseline(reading, subject, baselines), subject)
+    return replace(found, widened=max(asked.since - subject.since, subject.until - asked.until) > found.grid.width)
+
+
+def _whole(history: History, subject: Subject) -> Subject:
+    """Return what a report is about, with the period widened to the merged hours and days that it touches."""
+    since, until = history.widened(subject.model, subject.version, subject.since, subject.until)
+    return subject._replace(since=since, until=until)
 
 
 def _from(since: float, span: Span) -> Span:

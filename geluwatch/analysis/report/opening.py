@@ -81,6 +81,8 @@ def _sentences(found: Findings, gravest: Episode | None) -> Iterator[str]:
         yield from _others([each for each in found.episodes if each is not gravest], found)
     elif found.status in {"well", "silent"}:
         yield _calm(found)
+    if found.widened:
+        yield f"Hours and days that are kept merged are told whole: from {words.stamp(found.since)} to {words.stamp(found.until)}."
     if not found.nonfinite_forwards:
         yield f"No NaN or Inf in {words.plural(found.forwards, 'forward pass')}."
 
