@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import argparse
+import errno
+import os
 import sys
 from collections.abc import Sequence
+from typing import TextIO
 
 from geluwatch import __version__
 from geluwatch.cli import baseline, compare, history, incident, mixin, report, runbook, shadow
@@ -30,15 +33,37 @@ def parser() -> argparse.ArgumentParser:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command; return its exit status: 0 done, 1 refused or failed, 2 misused, 130 interrupted, 141 not read to the end."""
+    try:
+        try:
+            return _run(arguments)
+        finally:
+            if sys.stdout is not None:
+                sys.stdout.flush()  # or what is not taken would be found out at exit, when nobody can be told
+    except KeyboardInterrupt:
+        return 130
+    except BrokenPipeError:  # the reader of a pipe has gone (`geluwatch runbook | head`)
+        _drop(sys.stdout, sys.stderr)
+        return _UNREAD
+    except OSError as error:
+        if error.errno != errno.ENOSPC:
+            raise
+        _drop(sys.stdout)
+        sys.stderr.write(f"geluwatch: The output cannot be written ({error.strerror}); free space, or send it elsewhere.\n")
+        return 1
+
+
+def _run(arguments: Sequence[str] | None) -> int:
     chosen = parser().parse_args(arguments)
     try:
         return int(chosen.func(chosen))
     except GeluwatchError as error:
         sys.stderr.write(f"geluwatch: {error}\n")
         return 1
-    except KeyboardInterrupt:
-        return 130
-    except BrokenPipeError:
-        # The reader of a pipe has gone (`geluwatch runbook | head`); the interpreter must not complain about it at exit.
-        sys.stderr.close()
-        return _UNREAD
+
+
+def _drop(*streams: TextIO) -> None:
+    """Send what is still to be printed nowhere: the interpreter would try once more at exit, complain, and give another status."""
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    for stream in streams:
+        os.dup2(nowhere, stream.fileno())
+    os.close(nowhere)

@@ -77,7 +77,8 @@ def moment(text: str, now: float, option: str) -> float:
         return max(now - int(ago[1]) * _UNITS[ago[2]], 0.0)
     try:
         date = datetime.fromisoformat(text.strip())
-        return max((date if date.tzinfo else date.replace(tzinfo=UTC)).timestamp(), 0.0)
+        zoned = date if date.tzinfo else date.replace(tzinfo=UTC)
+        return max(zoned.astimezone(UTC).timestamp(), 0.0)  # refused where UTC is in the year 10000 by then
     except (ValueError, OverflowError):
         known = "so long ago, such as 90m, 24h or 7d, or a date, such as 2025-03-01"
         raise ConfigError(f"{option} must be {known}, got {text!r}.") from None

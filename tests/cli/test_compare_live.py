@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import copy
 import json
+import socket
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -99,6 +101,28 @@ def test_a_junit_report_fails_where_no_layer_is_to_blame(pair: Pair, monkeypatch
     text = (tmp_path / "found.xml").read_text()
     assert 'failures="1"' in text
     assert '<failure type="differs" message="The verdict of the other one is page, that of the known one ok' in text
+
+
+def test_what_speaks_no_http_is_named(capsys: pytest.CaptureFixture[str]) -> None:
+    """A port of another protocol, one at which the other end hangs up, and one that is no number, are one sentence each."""
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        port = server.getsockname()[1]
+
+        def greet(greeting: bytes) -> None:
+            connection, _ = server.accept()
+            connection.sendall(greeting)
+            connection.close()
+
+        for greeting in (b"SSH-2.0-OpenSSH_9.6\r\n", b""):
+            thread = threading.Thread(target=greet, args=(greeting,))
+            thread.start()
+            assert 1 == main(["compare", f"http://127.0.0.1:{port}", f"http://127.0.0.1:{port}"])
+            thread.join()
+            told = capsys.readouterr().err
+            assert told.startswith(f"geluwatch: http://127.0.0.1:{port}/report.json gave no report (")
+            assert 1 == told.count("\n")
+    assert 1 == main(["compare", "http://127.0.0.1:port", "http://127.0.0.1:9"])
+    assert "gave no report (nonnumeric port: 'port'); give the address" in capsys.readouterr().err
 
 
 def test_what_serves_no_report_is_named(pair: Pair, capsys: pytest.CaptureFixture[str]) -> None:

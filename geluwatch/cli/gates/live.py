@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import http.client
 import json
 import urllib.error
 import urllib.request
@@ -49,8 +50,8 @@ def _fetch(address: str) -> dict[str, Any]:
     try:
         with urllib.request.urlopen(url, timeout=_PATIENCE) as response:  # noqa: S310  # the command has seen that it is HTTP
             found = json.load(response)
-    except (OSError, ValueError) as failure:
-        reason = failure.reason if isinstance(failure, urllib.error.URLError) else failure
+    except (OSError, ValueError, http.client.HTTPException) as failure:
+        reason = " ".join(str(failure.reason if isinstance(failure, urllib.error.URLError) else failure).split())
         raise ConfigError(f"{url} gave no report ({reason}); give the address that Watch.serve() returns.") from failure
     if not isinstance(found, dict) or not {"model", "verdict", "layers"} <= found.keys():
         raise ConfigError(f"{url} gave JSON that is no report of geluwatch; give the address that Watch.serve() returns.")
