@@ -209,7 +209,9 @@ class Cycle:
         self._lock = threading.RLock()
         self._inbox = Inbox()
         self._batch.take()
-        self._listener = None
+        listener, self._listener = self._listener, None
+        if listener is not None:
+            listener.forget_parent()
         self._incidents = self._incidents.restarted()
         self._probing.forget_parent()
         self._source.start_anew()

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import io
+import socket
+import time
 from collections.abc import Callable, Mapping
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
@@ -37,6 +40,32 @@ class RoutedServer(ThreadingHTTPServer):
     """Whether the answer being made is the last one on its connection."""
 
 
+class Incoming(io.RawIOBase):
+    """What a client sends, up to a moment: a time-out of the socket would begin anew with every byte."""
+
+    def __init__(self, connection: socket.socket) -> None:
+        self._connection = connection
+        self.deadline = 0.0
+        """As `time.monotonic` counts."""
+
+    def readable(self) -> bool:
+        """Return that it can be read."""
+        return True
+
+    def readinto(self, buffer: Any) -> int:
+        """Read what has come, or wait for it until the deadline.
+
+        Raises:
+            TimeoutError: Nothing came by then.
+        """
+        usual = self._connection.gettimeout()
+        self._connection.settimeout(max(self.deadline - time.monotonic(), 0.001))
+        try:
+            return self._connection.recv_into(buffer)
+        finally:
+            self._connection.settimeout(usual)
+
+
 class Handler(BaseHTTPRequestHandler):
     """Answers GET and HEAD from the server's routes; anything else is refused in one short sentence."""
 
@@ -44,10 +73,22 @@ class Handler(BaseHTTPRequestHandler):
     raw_requestline: bytes
     protocol_version = "HTTP/1.1"
     default_request_version = "HTTP/1.0"  # that of a request too broken to say; for 0.9 an answer would have no head
-    timeout = 10.0  # seconds without a byte, within a request or between two
+    timeout = 10.0  # seconds until a request's head has come, from the answer before it on, and for an answer to be taken
     # Head and body leave together: sent apart, the body would wait until the client had acknowledged the head.
     wbufsize = -1
     disable_nagle_algorithm = True
+
+    def setup(self) -> None:
+        """Prepare to read, with a deadline."""
+        super().setup()
+        self.rfile.close()
+        self._incoming = Incoming(self.connection)
+        self.rfile = io.BufferedReader(self._incoming)
+
+    def handle_one_request(self) -> None:
+        """Wait for a request and answer it."""
+        self._incoming.deadline = time.monotonic() + self.timeout
+        super().handle_one_request()
 
     def parse_request(self) -> bool:
         """Read the request's head, after refusing an overlong first line."""

@@ -10,6 +10,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterable, Mapping
+from contextlib import suppress
 from typing import Any
 
 from geluwatch.errors import ListenError
@@ -79,6 +80,12 @@ class Listener:
         if server is not None:
             server.stop()
 
+    def forget_parent(self) -> None:
+        """Let go of what a forked child has inherited: its parent listens, and the port is to be free when that ends."""
+        server, self._server = self._server, None
+        if server is not None:
+            server.let_go()
+
     def _hosts(self) -> frozenset[str] | None:
         return frozenset((*_LOOPBACK_NAMES, self._host.lower())) if self._local else None
 
@@ -127,6 +134,12 @@ class _Server(RoutedServer):
         for connection in left:
             _hang_up(connection)
         self._end(left.values(), _SECONDS_TO_END)
+
+    def let_go(self) -> None:
+        """Close every socket in this process alone; hanging up would end the connections of the process that they come from."""
+        for inherited in (self.socket, *tuple(self._open)):
+            with suppress(OSError):
+                inherited.close()
 
     def _accept(self) -> None:
         while not self.stopping:

@@ -5,7 +5,11 @@ from __future__ import annotations
 import errno
 import gzip
 import http.client
+import os
+import signal
 import socket
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -261,6 +265,61 @@ def test_a_client_that_says_nothing_is_cut_off(listener: Listener, monkeypatch: 
     monkeypatch.setattr(Handler, "timeout", 0.2)
 
     assert b"" == raw(listener, b"GET / HT")
+
+
+def test_a_client_that_dribbles_is_cut_off(listener: Listener, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The time is for the whole head: a byte now and then, of the first line or of a header, does not prolong it."""
+    monkeypatch.setattr(Handler, "timeout", 0.4)
+    for sent in (b"G", b"GET / HTTP/1.1\r\nA"):
+        with socket.create_connection(address(listener), timeout=5) as connection:
+            connection.sendall(sent)
+            with pytest.raises(OSError, match=r"reset|pipe"):  # noqa: PT012
+                for _ in range(50):
+                    time.sleep(0.1)
+                    connection.sendall(b"a")
+    assert raw(listener, b"GET / HTTP/1.0\r\n\r\n").endswith(b"\r\n\r\nhome\n")
+
+
+def test_a_slow_page_is_served_whole(client: http.client.HTTPConnection, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What a page takes to make is no part of the time for a head, of its request or of the next."""
+    monkeypatch.setattr(Handler, "timeout", 0.3)
+    monkeypatch.setitem(ROUTES, "/echo", lambda _: time.sleep(0.5) or text(200, "slow"))
+    assert [b"slow\n", b"home\n"] == [ask(client, path)[2] for path in ("/echo", "/")]
+
+
+_FORKED = """
+import os, signal, sys, time, urllib.request
+from geluwatch.config import Config
+from geluwatch.records import Site
+from geluwatch.testing import FakeClock, ListSource, MemoryBaselines
+from geluwatch.watch import Watch
+
+source = ListSource((Site("act", 0, "module", "GELU", "erf"),))
+watch = Watch(source, MemoryBaselines(), FakeClock(), Config(), name="m", version="1", labels={})
+watch.start()
+url = watch.serve()
+child = os.fork()
+if not child:
+    os.close(1)
+    time.sleep(60)
+    os._exit(0)
+assert urllib.request.urlopen(url + "/metrics", timeout=5).status == 200  # the child has let go, and it is served all the same
+print(child, url, flush=True)
+os.kill(os.getpid(), signal.SIGKILL)
+"""
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
+def test_a_forked_child_does_not_keep_its_parents_port() -> None:
+    """Once a killed parent is gone its port is free, though a child of it lives on."""
+    done = subprocess.run([sys.executable, "-c", _FORKED], stdout=subprocess.PIPE, text=True, timeout=60, check=False)
+    child, url = done.stdout.split()
+    again = Listener(ROUTES, port=urlsplit(url).port or 0)
+    try:
+        assert url == again.start()
+    finally:
+        again.close()
+        os.kill(int(child), signal.SIGKILL)
 
 
 def test_connections_are_bounded(listener: Listener) -> None:
