@@ -62,6 +62,14 @@ class Background:
         if self._thread is not None and self._thread is not threading.current_thread():
             self._thread.join(timeout=10.0)
 
+    def finish(self, seconds: float) -> bool:
+        """Have the thread end with its last call, and wait for so long at most; return whether there is a thread to make it."""
+        if self._thread is None or not self._thread.is_alive():
+            return False
+        self._wake.put(_GONE)
+        self._thread.join(timeout=seconds)
+        return True
+
     def resume_after_fork(self) -> None:
         """Go on in a forked child, into which no other thread has come along."""
         self._wake = queue.SimpleQueue()

@@ -22,6 +22,9 @@ WAITING_BYTES = 32 * 2**20
 _SECONDS = 5.0
 """Between two looks whether there is something to write, and between two tries."""
 
+_PATIENCE = 15.0
+"""Most seconds that closing waits for the database: for what the thread is doing, and for what is left to write."""
+
 _UNSET = 1.5e9
 """Seconds since the epoch: a clock that shows an earlier year has not been set yet."""
 
@@ -125,8 +128,8 @@ class Historian:
         if self._closed:
             return
         self._closed = True
-        self._background.stop()
-        self.work()
+        if not self._background.finish(_PATIENCE):
+            self.work()
         self._store.close()
         with self._queue_lock:
             left, failed = len(self._waiting), self._failed

@@ -54,6 +54,17 @@ def test_stopping_waits_for_no_interval() -> None:
     assert not alive()
 
 
+def test_finishing_is_the_last_call_in_its_thread() -> None:
+    """A thread that is told to finish makes its last call, once, and ends; where there is none, the caller is told so."""
+    calls: list[str] = []
+    background = Background(lambda: None, lambda: calls.append(threading.current_thread().name), 3600.0)
+    assert not background.finish(5.0)
+    background.start()
+    assert background.finish(5.0)
+    assert not background.finish(5.0)
+    assert (["geluwatch"], False) == (calls, alive())
+
+
 def test_it_comes_at_once_when_asked() -> None:
     """A thread that would sleep for an hour works when it is told to, and not once more because its own work asks for it."""
     calls: list[float] = []

@@ -7,6 +7,7 @@ import os
 import subprocess
 import sys
 import threading
+import time
 from collections import Counter
 from pathlib import Path
 from typing import Any
@@ -260,6 +261,31 @@ def test_closing_tells_what_is_lost(historian: Historian, store: Faulty) -> None
     historian.take(*closing(0))
     with pytest.raises(StoreError, match=r"^1 windows could not be written, and are not kept\.$"):
         historian.close()
+
+
+def test_closing_waits_for_a_hanging_database_once(historian: Historian, store: Faulty, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whatever the thread is doing then, and whatever is left: there is one deadline for all, and what was not written by it is told."""
+    monkeypatch.setattr(geluwatch.historian, "_PATIENCE", 0.5)
+    tried = []
+
+    def hanging(_: Span) -> None:
+        tried.append(time.monotonic())
+        time.sleep(1.5)
+        raise StoreError("The database is away.")
+
+    monkeypatch.setattr(store, "append", hanging)
+    historian.take(*closing(0))
+    historian.start(store)
+    historian._background.soon()
+    while not tried:
+        time.sleep(0.01)
+    historian.take(*closing(1))
+    began = time.monotonic()
+    with pytest.raises(StoreError, match=r"^2 windows could not be written, and are not kept\.$"):
+        historian.close()
+    assert time.monotonic() - began < 1.4
+    assert historian._background._thread is not None
+    historian._background._thread.join(10.0)
 
 
 def test_a_forked_child_leaves_its_parents_windows_alone(historian: Historian, store: Faulty) -> None:
