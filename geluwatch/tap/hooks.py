@@ -159,9 +159,10 @@ class RootEnd(Hook):
                 with unseen():
                     tap.settle(state, missed=not raised)
             if state.away:
-                tap.device_guard.end_pass()
-                for captured in tap.device_rows.arrived():
-                    tap.keep(state, captured)
+                with unseen():
+                    tap.device_guard.end_pass()
+                    for captured in tap.device_rows.arrived():
+                        tap.keep(state, captured)
             if tap.compiled and not raised:
                 state.count_met()
             if state.sampled:

@@ -94,7 +94,10 @@ def see_overwritten(tap: Tap, state: ThreadState, site: int, output: torch.Tenso
             state.met.add(site)
         with unseen():
             if tap.breaker.allows("guard"):
-                _guard(tap, state, site, output, output)
+                if output.is_cpu:
+                    _guard(tap, state, site, output, output)
+                else:
+                    _look_there(tap, state, site, output, output)
             if kept is not None and site in tap.called:
                 layer, dtype = tap.sites[site].layer, DTYPES[output.dtype]
                 tap.keep(state, Captured(layer, dtype, kept.rows, rows_of(output, kept.indices)))

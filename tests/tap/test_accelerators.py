@@ -1,0 +1,85 @@
+"""Watched models on accelerators: tensors of the CPU that say they are elsewhere, so that every look takes the way without a wait."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+import pytest
+import torch
+from torch import nn
+from torch.utils.checkpoint import CheckpointPolicy, checkpoint, create_selective_checkpoint_contexts
+
+Attach = Callable[..., Any]
+
+
+@pytest.fixture
+def accelerator(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Have every tensor say that it is not on the CPU."""
+    monkeypatch.setattr(torch.Tensor, "is_cpu", property(lambda _: False))
+
+
+class Overwriting(nn.Module):
+    """A GELU that writes its output over its input."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.dense = nn.Linear(8, 8)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """Map (..., 8) to the same shape."""
+        return torch.ops.aten.gelu_(self.dense(x))  # type: ignore[no-any-return]  # torch's own is untyped
+
+
+def test_a_gelu_in_place_does_not_wait(attach: Attach, accelerator: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A GELU that writes over its input on an accelerator is guarded there: no value is asked for, and the NaN is counted."""
+    model = Overwriting()
+    watch = attach(model)
+    asked: list[torch.Tensor] = []
+    with torch.no_grad(), monkeypatch.context() as patched:
+        patched.setattr(torch.Tensor, "item", asked.append)
+        for values in (torch.randn(2, 8), torch.full((2, 8), math.nan), torch.randn(2, 8)):
+            model(values)
+    watch.detach()
+    assert ([], 1, {}) == (asked, watch.report.totals.nonfinite_forwards, watch.report.totals.errors)
+
+
+def chosen(_context: Any, operation: Any, *_args: Any, **_options: Any) -> CheckpointPolicy:
+    """Save the products of a checkpoint, and compute the rest anew."""
+    saved = (torch.ops.aten.mul.Tensor, torch.ops.aten.addmm.default)
+    return CheckpointPolicy.MUST_SAVE if operation in saved else CheckpointPolicy.PREFER_RECOMPUTE
+
+
+class Gated(nn.Module):
+    """A GELU times what it came from."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.dense, self.act = nn.Linear(8, 8), nn.GELU()
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """Map (..., 8) to the same shape."""
+        return self.act(self.dense(x)) * x
+
+
+def gradients_of(model: nn.Module) -> list[torch.Tensor]:
+    """Return the gradients of three passes of a model within one checkpoint that saves some operations."""
+    model.zero_grad()
+    x = torch.randn(4, 8, generator=torch.Generator().manual_seed(0)).requires_grad_()
+    contexts = partial(create_selective_checkpoint_contexts, chosen)
+    y = checkpoint(lambda x: model(model(model(x))), x, use_reentrant=False, context_fn=contexts)
+    y.square().sum().backward()
+    return [each.grad for each in (x, *model.parameters()) if each.grad is not None]
+
+
+def test_selective_checkpoints_see_nothing_of_a_pass_that_ends(attach: Attach, request: pytest.FixtureRequest) -> None:
+    """A checkpoint that chooses what it saves, around a whole model on an accelerator, gives the gradients that it gave unwatched."""
+    model = Gated()
+    expected = [each.clone() for each in gradients_of(model)]
+    watch = attach(model)
+    request.getfixturevalue("accelerator")
+    for _ in range(2):
+        assert all(torch.equal(one, two) for one, two in zip(expected, gradients_of(model), strict=True))
+    assert {} == watch.flush().totals.errors
