@@ -117,7 +117,7 @@ class DeviceGuard:
         if not state.in_flight and state.passes % _COPY_EVERY == 0:
             state.host.copy_(state.counts, non_blocking=True)
             if state.event is not None:
-                state.event.record()
+                state.event.record(torch.cuda.current_stream(state.counts.device))
             state.in_flight = True
         return told
 
@@ -213,7 +213,7 @@ class DeviceRows:
         valid = _start_copy(choice.valid)
         event = torch.cuda.Event() if pre.is_cuda else None  # type: ignore[no-untyped-call]  # torch's own
         if event is not None:
-            event.record()
+            event.record(torch.cuda.current_stream(pre.device))
         self._flights().append(_Flight(landed, valid, choice.masked, pre.device, event))
 
     def arrived(self) -> Iterator[Captured]:

@@ -102,7 +102,7 @@ def _hit(tap: Tap, state: ThreadState, site: int, pre: torch.Tensor, post: torch
     layer, derived = tap.sites[site].layer, tap.sites[site].form == "gated"
     flat = [side.detach().reshape(-1, side.shape[-1] if side.dim() else 1) for side in (pre, post)]
     bad = ~(torch.isfinite(flat[0]) & torch.isfinite(flat[1])).all(dim=1)
-    valid = tap.mask(state, post.shape)
+    valid = tap.mask(state, post)
     places = (bad if valid is None else bad & valid).nonzero().squeeze(1)
     good = (~bad if valid is None else ~bad & valid).nonzero().squeeze(1)
     fit = MOST_BYTES // max(2 * flat[1].shape[1] * flat[1].element_size(), 1)
@@ -129,7 +129,7 @@ def _before(state: ThreadState, layer: str, bad: torch.Tensor) -> _Rows | None:
     kept: Captured | None = state.kept
     if kept is None or kept.layer == layer or ROWS * kept.nbytes > MOST_BYTES * len(kept.pre):
         return None
-    drawn = [indices for indices in state.indices.values() if isinstance(indices, torch.Tensor)]
+    drawn = list(state.indices.values())
     places = drawn[0] if len(drawn) == 1 and len(drawn[0]) == len(kept.pre) else torch.full((len(kept.pre),), _UNKNOWN, device="cpu")
     first = torch.isin(places, bad).logical_not().to(torch.int8).argsort(stable=True)[:ROWS]
     return _Rows(kept.layer, places[first], kept.pre[first], kept.post[first], kept.derived)

@@ -142,7 +142,7 @@ class DeviceGradients:
         if not self._in_flight and self._passes % _COPY_EVERY == 0:
             self._host.copy_(self._totals, non_blocking=True)
             if self._event is not None:
-                self._event.record()
+                self._event.record(torch.cuda.current_stream(self._totals.device))
             self._in_flight = True
 
     def _place(self, order: tuple[int, ...]) -> torch.Tensor:

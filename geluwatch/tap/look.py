@@ -16,7 +16,6 @@ from torch import nn
 
 from geluwatch.tap import guard
 from geluwatch.tap._compat import capturing, dispatch_modes, function_modes, transformed, unreadable, unseen
-from geluwatch.tap.deferred import Choice
 from geluwatch.tap.rows import DTYPES, Captured, Formula, Kept, capture, rows_of, watchable
 from geluwatch.tap.shared import Tap
 from geluwatch.tap.state import Latest, Pending, ThreadState
@@ -231,7 +230,7 @@ def _look(tap: Tap, state: ThreadState, site: int, pre: torch.Tensor, post: torc
 def _borrows(tap: Tap, state: ThreadState) -> bool:
     """Return whether a thread without a pass works for a sampled one, as parallel branches do; it draws rows of its own."""
     host = tap.host(state)
-    state.indices, state.given = {}, {}
+    state.indices, state.choices, state.given = {}, {}, {}
     return host is not None and host.sampled
 
 
@@ -254,7 +253,7 @@ def _look_there(tap: Tap, state: ThreadState, site: int, pre: torch.Tensor, post
     state.away = True
     post = _rowwise(tap, site, post)
     sides = (post, _rowwise(tap, site, pre)) if tap.clips[site] else (post,)
-    tap.device_guard.look(site, sides, tap.mask(state, post.shape), captured=captured)
+    tap.device_guard.look(site, sides, tap.mask(state, post), captured=captured)
 
 
 def _relayed(tap: Tap, state: ThreadState, site: int, *, training: bool) -> bool:
@@ -298,8 +297,8 @@ def _has_rows(tap: Tap, site: int, pre: torch.Tensor) -> bool:
 
 def _indices(tap: Tap, state: ThreadState, site: int, pre: torch.Tensor) -> torch.Tensor:
     indices = state.indices.get(pre.shape[:-1])
-    if not isinstance(indices, torch.Tensor):
-        mask = tap.mask(state, pre.shape)
+    if indices is None:
+        mask = tap.mask(state, pre)
         indices = tap.picker.pick(pre.shape[:-1].numel(), mask, lambda valid: tap.rows_wanted(state, site, pre, valid))
         state.indices[pre.shape[:-1]] = indices
     # The same rows at every site, till a site that is called again has given what one may in a pass.
@@ -313,10 +312,10 @@ def _capture_there(tap: Tap, state: ThreadState, site: int, pre: torch.Tensor, p
     if capturing(pre.device):
         return
     state.away = True
-    choice = state.indices.get(pre.shape[:-1])
-    if not isinstance(choice, Choice):
-        choice = tap.choose_there(state, site, pre)
-        state.indices[pre.shape[:-1]] = choice
+    key = (pre.shape[:-1], pre.device)
+    choice = state.choices.get(key)
+    if choice is None:
+        choice = state.choices[key] = tap.choose_there(state, site, pre)
     if choice.indices.numel():
         tap.device_rows.capture(tap.sites[site].layer, pre, post, choice)
 

@@ -10,9 +10,34 @@ import torch
 from torch import nn
 
 from geluwatch.config import PaddingFunction
+from geluwatch.tap._compat import capturing
 from geluwatch.tap.names import WRAPPERS
 
 ARGUMENT = "attention_mask"
+
+
+class Mask:
+    """The mask (batch, tokens) of one pass, and its copies where the model lies on other devices than it."""
+
+    def __init__(self, given: torch.Tensor) -> None:
+        self._given = given
+        self._there: dict[torch.device, torch.Tensor | None] = {given.device: given}
+
+    def on(self, device: torch.device) -> torch.Tensor | None:
+        """Return the mask on a device, brought there once; None where it hides nothing, or cannot be had without a wait."""
+        if device not in self._there:
+            self._there[device] = self._brought(device)
+        return self._there[device]
+
+    def _brought(self, device: torch.device) -> torch.Tensor | None:
+        given = self._given
+        if given.is_cpu and bool(given.all()):
+            return None
+        if device.type == "cpu" or capturing(device):  # what the host gives now it would not give when a graph is replayed
+            return None
+        # From memory that is not pinned the copy may wait for the device.
+        pinned = given.pin_memory() if given.is_cpu and device.type == "cuda" else given
+        return pinned.to(device, non_blocking=True)
 
 
 def argument_position(model: nn.Module) -> int | None:

@@ -109,16 +109,17 @@ class Tap:
             self.states.append(state)
             return state
 
-    def mask(self, state: ThreadState, shape: torch.Size) -> torch.Tensor | None:
-        """Return the valid rows (rows,) of a tensor (..., C) in the forward pass under way, or None if all are."""
+    def mask(self, state: ThreadState, values: torch.Tensor) -> torch.Tensor | None:
+        """Return the valid rows (rows,) of a tensor (..., C) in the forward pass under way, on its device, or None if all are."""
         if not state.depth:
             return None
         try:
             if not state.mask_read:
                 state.mask_read = True
                 on = self.breaker.allows("mask")
-                state.mask = padding.from_call(*state.call, self.config.padding, self.mask_position) if on else None
-            return padding.for_rows(state.mask, shape)
+                given = padding.from_call(*state.call, self.config.padding, self.mask_position) if on else None
+                state.mask = None if given is None else padding.Mask(given)
+            return None if state.mask is None else padding.for_rows(state.mask.on(values.device), values.shape)
         except Exception as error:  # noqa: BLE001  # a user's mask function may raise anything
             state.mask = None
             self.breaker.trip("mask", error)
@@ -182,7 +183,7 @@ class Tap:
 
     def check(self, state: ThreadState, site: int, pre: torch.Tensor, post: torch.Tensor) -> None:
         """Confirm a suspicion and note the hit."""
-        hit = guard.confirm(pre, post, lambda: self.mask(state, post.shape))
+        hit = guard.confirm(pre, post, lambda: self.mask(state, post))
         if hit is None:
             return
         host = None if state.depth else self.host(state)
@@ -207,7 +208,7 @@ class Tap:
 
     def choose_there(self, state: ThreadState, site: int, pre: torch.Tensor) -> Choice:
         """Return the rows of a site on an accelerator to be captured; how many are valid is estimated, not asked."""
-        rows, mask = pre.shape[:-1].numel(), self.mask(state, pre.shape)
+        rows, mask = pre.shape[:-1].numel(), self.mask(state, pre)
         valid = rows if mask is None else rows * self.device_rows.valid_share
         share = min(self.pacer.share(site, valid), 1.0)
         most = self._grant(state, pre, share * rows if mask is None else math.ceil(share * rows))

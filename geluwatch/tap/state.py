@@ -17,6 +17,7 @@ import torch
 from geluwatch.records import Point, Traffic
 from geluwatch.tap.deferred import Choice
 from geluwatch.tap.meter import Meter
+from geluwatch.tap.padding import Mask
 from geluwatch.tap.rows import Captured
 from geluwatch.tap.token import Token
 
@@ -98,14 +99,17 @@ class ThreadState:
         """Whether this thread has met tensors on an accelerator."""
         self.depth = 0
         self.call: tuple[tuple[Any, ...], dict[str, Any]] = ((), {})
-        self.mask: torch.Tensor | None = None
+        self.mask: Mask | None = None
         self.mask_read = False
         self.sampled = False
         self.plain = False
         """Whether all there is to do in the pass under way is to look whether what a GELU gave is finite, now or behind its consumer."""
-        self.indices: dict[torch.Size, torch.Tensor | Choice] = {}
+        self.indices: dict[torch.Size, torch.Tensor] = {}
+        """Rows drawn in the pass under way, by the shape that they were drawn from."""
+        self.choices: dict[tuple[torch.Size, torch.device], Choice] = {}
+        """The same on accelerators, each of which draws its own."""
         self.given: dict[int, int] = {}
-        """Rows that the pass has given, by site."""
+        """Rows that it has given, by site."""
         self.spent = 0.0
         self.had = self.taken = 0.0
         """Rows at the largest site of the pass, and those captured there."""
@@ -235,7 +239,7 @@ class ThreadState:
             counters.sampled_forwards += not self.drawn or self.taken > 0
             counters.hook_seconds += self.spent
             counters.timed_seconds += (perf_counter() - self.began) * self.timed
-            self.indices, self.given = {}, {}
+            self.indices, self.choices, self.given = {}, {}, {}
             self.kept = None
             self.sampled = False
         while self.foreign:

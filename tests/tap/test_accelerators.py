@@ -12,6 +12,9 @@ import torch
 from torch import nn
 from torch.utils.checkpoint import CheckpointPolicy, checkpoint, create_selective_checkpoint_contexts
 
+from geluwatch.tap import deferred, look
+from geluwatch.tap.deferred import DeviceGuard, DeviceRows
+
 Attach = Callable[..., Any]
 
 
@@ -83,3 +86,45 @@ def test_selective_checkpoints_see_nothing_of_a_pass_that_ends(attach: Attach, r
     for _ in range(2):
         assert all(torch.equal(one, two) for one, two in zip(expected, gradients_of(model), strict=True))
     assert {} == watch.flush().totals.errors
+
+
+class Split(nn.Module):
+    """Two GELUs on one device, and two on another."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.here = nn.Sequential(nn.GELU(), nn.GELU())
+        self.there = nn.Sequential(nn.GELU(), nn.GELU())
+
+    def forward(self, x: torch.Tensor, attention_mask: torch.Tensor | None = None) -> torch.Tensor:  # noqa: ARG002  # for the hooks
+        """Map (..., C) to the same shape, on the other device."""
+        return self.there(self.here(x).to("meta"))
+
+
+@pytest.mark.parametrize("masked", [False, True])
+@pytest.mark.parametrize("device", ["cpu", "meta"])
+def test_a_model_on_two_devices_is_watched_on_both(
+    masked: bool, device: str, attach: Attach, accelerator: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With a mask on the first of them or none, or all on the other device than the mask, nothing fails, and rows are drawn on each.
+
+    CPU and "meta" stand for the two, which torch does not mix either; of "meta" no value can be read.
+    """
+    drawn: list[tuple[str, torch.device, torch.device]] = []
+
+    def capture(_rows: DeviceRows, layer: str, pre: torch.Tensor, _post: torch.Tensor, choice: deferred.Choice) -> None:
+        drawn.append((layer, pre.device, choice.indices.device))
+
+    monkeypatch.setattr(torch.Tensor, "is_meta", property(lambda _: False))
+    monkeypatch.setattr(look, "watchable", lambda *_: "")
+    monkeypatch.setattr(DeviceRows, "_generator", lambda *_: None)
+    monkeypatch.setattr(DeviceRows, "capture", capture)
+    monkeypatch.setattr(DeviceGuard, "counts", lambda guard, **_: ([0] * guard.sites, [0] * guard.sites, 0))
+    model = Split()
+    watch = attach(model)
+    mask = torch.tensor([[1, 1, 1], [1, 0, 0]]) if masked else None
+    for _ in range(2):
+        model(torch.randn(2, 3, 8, device=device), attention_mask=mask)
+    assert ({}, 8) == (watch.flush().totals.errors, len(drawn))
+    assert all(rows == chosen for _, rows, chosen in drawn)
+    assert {"here.0": device, "there.1": "meta"}.items() <= {layer: rows.type for layer, rows, _ in drawn}.items()

@@ -15,6 +15,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from geluwatch.tap import deferred
 from geluwatch.tap.deferred import DeviceGuard, DeviceRows
+from geluwatch.tap.gradients import DeviceGradients
 
 
 def test_hits_first_hits_and_passes_are_counted() -> None:
@@ -223,3 +224,30 @@ def test_a_forked_child_lets_go_of_nothing_that_its_parent_pinned(attach: Callab
     gc.collect()
     assert all(each() is not None for each in before)
     assert tap.device_guard is not before[0]()
+
+
+def test_copies_are_waited_for_on_the_device_that_makes_them(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What tells that counters and rows have arrived is recorded on a stream of their own device, which need not be the current one."""
+    device, streams = torch.device("cpu"), []
+
+    class Event:
+        def record(self, stream: object = None) -> None:
+            streams.append(stream)
+
+        def query(self) -> bool:
+            return True
+
+    monkeypatch.setattr(torch.cuda, "Event", Event)
+    monkeypatch.setattr(torch.cuda, "current_stream", lambda of: of)
+    guard, gradients, rows = DeviceGuard(1), DeviceGradients(1, device), DeviceRows()
+    for task in range(40):
+        guard.look(0, (torch.ones(1, 1),), None)
+        gradients.look(0, task, torch.ones(1))
+        if task == 10:
+            guard._all[0].event, gradients._event = torch.cuda.Event(), torch.cuda.Event()
+        guard.end_pass()
+    assert [device] * 4 == streams
+    monkeypatch.setattr(torch.Tensor, "is_cuda", property(lambda _: True))
+    monkeypatch.setattr(deferred, "_start_copy", torch.clone)
+    rows.capture("act", torch.ones(2, 2), torch.ones(2, 2), rows.pick(2, None, device, 1.0, 1))
+    assert [device] * 5 == streams

@@ -264,3 +264,16 @@ def test_a_wrapper_is_asked_what_it_wraps(wrap: str, attach: Callable[..., Any],
             model(bad(2, 3, 4, at=(1, 2, 0)), MASK)
         (counted,) = watch.flush().totals.nonfinite.values()
         assert (0, 1, {}) == (counted.forwards, counted.padding_forwards, watch.report.totals.errors)
+
+
+def test_a_mask_is_brought_to_each_device_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It comes once to a device that is not its own, and not where it hides nothing, a wait would be needed or a graph is recorded."""
+    here, there = torch.device("cpu"), torch.device("meta")
+    given = MASK.bool()
+    mask = padding.Mask(given)
+    assert mask.on(here) is given
+    assert mask.on(there) is mask.on(there) is not None
+    assert padding.Mask(given.to(there)).on(here) is None
+    assert padding.Mask(torch.ones_like(given)).on(there) is None
+    monkeypatch.setattr(padding, "capturing", lambda _: True)
+    assert padding.Mask(given).on(there) is None
