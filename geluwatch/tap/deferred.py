@@ -1,11 +1,11 @@
 """Guard and row capture where looking would stall a device: results stay there, and come over when they are ready.
 
 Each site's largest magnitude, which shows NaN and Inf and which no finite values overflow, goes into its own slot of a
-vector on the device, in one operation; at the end of the pass a few operations on that vector count hits, first
-hits and passes, without a branch on the host. Every so often a copy is started into pinned memory; a later pass, in the same thread,
-picks it up once its event has fired. Nothing here waits, and no other thread touches the device, so that graph capture
-elsewhere is not disturbed; in a pass that is itself being captured nothing is copied. Counts are of forward passes;
-elements and kinds are not counted here.
+vector on the device, in one operation; at the end of the pass a few operations on that vector count hits and first
+hits, of which each pass with a hit has one, without a branch on the host. Every so often a copy is started into pinned
+memory; a later pass, in the same thread, picks it up once its event has fired. Nothing here waits, and no other thread
+touches the device, so that graph capture elsewhere is not disturbed; in a pass that is itself being captured nothing is
+copied. Counts are of forward passes; elements and kinds are not counted here.
 """
 
 from __future__ import annotations
@@ -22,6 +22,7 @@ from itertools import chain
 import torch
 
 from geluwatch.tap._compat import capturing
+from geluwatch.tap.places import Places
 from geluwatch.tap.rows import Captured, Formula, capture
 from geluwatch.tap.token import Token
 
@@ -32,25 +33,33 @@ _WEIGHT = 1.0 / 32.0  # of the newest capture in the running share of valid rows
 
 
 class _DeviceState:
-    """Vectors of one thread on one device; int64 counters of (hits, first hits) by site, and of passes."""
+    """Vectors of one thread on one device; int64 counters (2, sites) of hits and of first hits."""
 
     def __init__(self, sites: int, device: torch.device) -> None:
         with torch.inference_mode(mode=False):  # an accumulator made in inference mode could not be used outside it
             self.largest = torch.zeros(sites, dtype=torch.float32, device=device)
             self.bad = torch.zeros(sites, dtype=torch.bool, device=device)
-            self.counts = torch.zeros(2 * sites + 1, dtype=torch.int64, device=device)
+            self.counts = torch.zeros(2, sites, dtype=torch.int64, device=device)
             pinned = device.type == "cuda"
-            self.host = torch.zeros(2 * sites + 1, dtype=torch.int64, device="cpu", pin_memory=pinned)
-        self.slots = torch.arange(sites, device=device)
+            self.host = torch.zeros(2, sites, dtype=torch.int64, device="cpu", pin_memory=pinned)
         self.zero = torch.zeros((), device=device)
-        self.places = self.largest.unbind()
-        self.looked: set[int] = set()
-        """Sites whose place has been written to in the pass under way."""
+        self.slots = self.largest.unbind()
+        self.places = Places(sites, device)
+        self.looked: dict[int, bool] = {}
+        """Whether its slot has been written to, for each site of the pass under way, in the order in which they came."""
         self.event = torch.cuda.Event() if pinned else None  # type: ignore[no-untyped-call]  # torch's own
         self.in_flight = False
         self.passes = 0
-        self.touched = False
-        self.seen: list[int] = [0] * (2 * sites + 1)
+        self.seen: list[list[int]] = [[0] * sites] * 2
+
+
+class Board:
+    """What one thread has on each device, and what of it the pass under way has come to, in that order."""
+
+    def __init__(self, token: Token) -> None:
+        self.token = weakref.ref(token)
+        self.states: dict[torch.device, _DeviceState] = {}
+        self.reached: list[_DeviceState] = []
 
 
 class DeviceGuard:
@@ -62,7 +71,24 @@ class DeviceGuard:
         self._all: list[_DeviceState] = []
         self._spare: dict[torch.device, deque[_DeviceState]] = {}
 
-    def look(self, site: int, sides: tuple[torch.Tensor, ...], mask: torch.Tensor | None, *, captured: bool = False) -> None:
+    def board(self) -> Board:
+        """Return what this thread has on devices."""
+        try:
+            return self._local.board  # type: ignore[no-any-return]  # threading.local is untyped
+        except AttributeError:
+            token = self._local.token = Token()
+            board = self._local.board = Board(token)
+            return board
+
+    def look(
+        self,
+        site: int,
+        sides: tuple[torch.Tensor, ...],
+        mask: torch.Tensor | None,
+        *,
+        captured: bool = False,
+        board: Board | None = None,
+    ) -> None:
         """Note on the device whether a site's tensors (..., C) hold a non-finite value in a valid row.
 
         Args:
@@ -70,47 +96,63 @@ class DeviceGuard:
             sides: What the site gave, and was given where that is looked at as well.
             mask: (rows,), true where a row is valid; None where all are.
             captured: Whether the pass is being captured into a graph.
+            board: That of the thread whose pass it is, where this one works for it.
         """
-        state = self._state(sides[0].device)
+        board = self.board() if board is None else board
+        state = self._state(board, sides[0].device)
         if captured:
             _graphed.add(state)
         for side in sides:
             if not side.numel():
                 continue
+            if not state.looked:
+                board.reached.append(state)
             values = side.detach()
             if mask is not None:
                 rows = torch.linalg.vector_norm(values.reshape(mask.numel(), -1), math.inf, dim=1)
                 values = torch.where(mask, rows, state.zero)
-            if site in state.looked or values.dtype is torch.float64:  # whose largest finite values a float32 does not hold
+            if state.looked.setdefault(site, False) or values.dtype is torch.float64:  # whose largest values a float32 does not hold
                 state.bad[site] |= ~torch.isfinite(torch.linalg.vector_norm(values, math.inf))
             else:
-                torch.linalg.vector_norm(values, math.inf, dtype=torch.float32, out=state.places[site])
-                state.looked.add(site)
-        state.touched = True
+                torch.linalg.vector_norm(values, math.inf, dtype=torch.float32, out=state.slots[site])
+                state.looked[site] = True
+
+    def look_alone(self, site: int, sides: tuple[torch.Tensor, ...]) -> None:
+        """Count a call outside of any pass, as of a part of the model that is called by itself: a hit there stands alone."""
+        state = self._state(self.board(), sides[0].device)
+        largest = [torch.linalg.vector_norm(side.detach(), math.inf) for side in sides if side.numel()]
+        if largest:
+            odd = sum(each - each for each in largest)  # 0, or NaN where one of them is not finite
+            state.counts[:, site].add_(odd != 0)
+            self._fetch(state)
 
     def end_pass(self) -> None:
-        """Count the pass that ends, and start or pick up a copy of the counters."""
+        """Count the pass of this thread that ends, and start or pick up a copy of the counters."""
+        board = self.board()
+        reached, board.reached = board.reached, []
         earlier: torch.Tensor | None = None
-        for state in getattr(self._local, "states", {}).values():
-            if state.touched:
-                earlier = self._count(state, earlier)
+        for state in reached:
+            earlier = self._count(state, earlier)
 
     def _count(self, state: _DeviceState, earlier: torch.Tensor | None) -> torch.Tensor:
         """Count the pass on one device, and return whether it was hit there or on those before it, whose pass it is as well."""
         bad = state.bad | ~torch.isfinite(state.largest)
-        hit = told = bad.any()
+        first, told = state.places.first(bad, tuple(state.looked)), bad.any()
         if earlier is not None:
-            earlier = earlier.to(hit.device, non_blocking=True)
-            hit, told = hit & ~earlier, hit | earlier
-        first = (state.slots == bad.to(torch.int8).argmax()) & hit
-        state.counts += torch.cat([bad, first, hit.reshape(1)]).to(torch.int64)
+            earlier = earlier.to(bad.device, non_blocking=True)
+            first, told = first & ~earlier, told | earlier
+        state.counts += torch.stack([bad, first])
         state.bad.zero_()
         state.largest.zero_()
         state.looked.clear()
-        state.touched = False
+        self._fetch(state)
+        return told
+
+    def _fetch(self, state: _DeviceState) -> None:
+        """Start or pick up a copy of the counters, every so often."""
         if capturing(state.bad.device):
             _graphed.add(state)
-            return told  # what the host does now would not be done again when the graph is replayed
+            return  # what the host does now would not be done again when the graph is replayed
         state.passes += 1
         if state.in_flight and _fired(state.event):
             state.seen, state.in_flight = state.host.tolist(), False
@@ -119,7 +161,6 @@ class DeviceGuard:
             if state.event is not None:
                 state.event.record(torch.cuda.current_stream(state.counts.device))
             state.in_flight = True
-        return told
 
     def counts(self, *, final: bool = False) -> tuple[list[int], list[int], int]:
         """Return passes with a hit by site, passes with the first hit by site, and passes with any, since attach.
@@ -130,31 +171,27 @@ class DeviceGuard:
         if final:
             for state in self._all:
                 state.seen = state.counts.tolist()
-        sums = [sum(column) for column in zip(*(state.seen for state in self._all), strict=True)] or [0] * (2 * self.sites + 1)
-        return sums[: self.sites], sums[self.sites : -1], sums[-1]
+        seen = [state.seen for state in self._all]
+        zeros = [0] * self.sites
+        hits, firsts = ([sum(column) for column in zip(zeros, *(each[side] for each in seen), strict=True)] for side in (0, 1))
+        return hits, firsts, sum(firsts)
 
-    def _state(self, device: torch.device) -> _DeviceState:
-        states: dict[torch.device, _DeviceState] | None = getattr(self._local, "states", None)
-        if states is None:
-            states = self._local.states = {}
-        state = states.get(device)
+    def _state(self, board: Board, device: torch.device) -> _DeviceState:
+        state = board.states.get(device)
         if state is None:
+            spare = self._spare.setdefault(device, deque())
             with suppress(IndexError):  # of a thread that has ended, if there is one: counts only grow
-                state = self._spare.setdefault(device, deque()).popleft()
+                state = spare.popleft()
             if state is None:
                 state = _DeviceState(self.sites, device)
                 self._all.append(state)
-            states[device] = state
-            weakref.finalize(self._token(), self._spare.setdefault(device, deque()).append, state)
+            elif state.looked:  # in a pass that was cut off
+                board.reached.append(state)
+            board.states[device] = state
+            token = board.token()
+            if token is not None:
+                weakref.finalize(token, spare.append, state)
         return state
-
-    def _token(self) -> Token:
-        """Return what ends with this thread."""
-        try:
-            return self._local.token  # type: ignore[no-any-return]  # threading.local is untyped
-        except AttributeError:
-            token = self._local.token = Token()
-            return token
 
 
 @dataclass(frozen=True, slots=True)

@@ -250,10 +250,14 @@ def _look_there(tap: Tap, state: ThreadState, site: int, pre: torch.Tensor, post
         return
     captured = capturing(post.device)
     (tap.captured.add if captured else tap.captured.discard)(site)
-    state.away = True
     post = _rowwise(tap, site, post)
     sides = (post, _rowwise(tap, site, pre)) if tap.clips[site] else (post,)
-    tap.device_guard.look(site, sides, tap.mask(state, post), captured=captured)
+    host = state if state.depth else tap.host(state)
+    if host is None:
+        tap.device_guard.look_alone(site, sides)
+        return
+    host.away = True
+    tap.device_guard.look(site, sides, tap.mask(state, post), captured=captured, board=host.board)
 
 
 def _relayed(tap: Tap, state: ThreadState, site: int, *, training: bool) -> bool:
@@ -318,6 +322,9 @@ def _capture_there(tap: Tap, state: ThreadState, site: int, pre: torch.Tensor, p
         choice = state.choices[key] = tap.choose_there(state, site, pre)
     if choice.indices.numel():
         tap.device_rows.capture(tap.sites[site].layer, pre, post, choice)
+        if not state.depth:  # the end of a pass does not come here, and more and more would be under way
+            for captured in tap.device_rows.arrived():
+                tap.keep(state, captured)
 
 
 def _refusal(args: tuple[Any, ...], output: Any) -> str:

@@ -106,6 +106,7 @@ class Tap:
         except AttributeError:
             token = self.local.token = Token()
             state = self.local.state = ThreadState(len(self.sites), token)
+            state.board = self.device_guard.board()
             self.states.append(state)
             return state
 

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from geluwatch.records import Point, Traffic
-from geluwatch.tap.deferred import Choice
+from geluwatch.tap.deferred import Board, Choice
 from geluwatch.tap.meter import Meter
 from geluwatch.tap.padding import Mask
 from geluwatch.tap.rows import Captured
@@ -96,7 +96,9 @@ class ThreadState:
         self.replay = replay
         """What sees the passes in place of all else, where they are those of a replay."""
         self.away = False
-        """Whether this thread has met tensors on an accelerator."""
+        """Whether passes of this thread have met tensors on an accelerator."""
+        self.board: Board | None = None
+        """What it has on accelerators; threads that work for its pass write there as well."""
         self.depth = 0
         self.call: tuple[tuple[Any, ...], dict[str, Any]] = ((), {})
         self.mask: Mask | None = None

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from typing import Any
 
@@ -128,3 +129,53 @@ def test_a_model_on_two_devices_is_watched_on_both(
     assert ({}, 8) == (watch.flush().totals.errors, len(drawn))
     assert all(rows == chosen for _, rows, chosen in drawn)
     assert {"here.0": device, "there.1": "meta"}.items() <= {layer: rows.type for layer, rows, _ in drawn}.items()
+
+
+class Branches(nn.Module):
+    """Two blocks, each run by a thread of its own."""
+
+    def __init__(self, block: Callable[..., nn.Module]) -> None:
+        super().__init__()
+        self.left, self.right = block(), block()
+        self.pool = [ThreadPoolExecutor(2)]
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """Map (..., 8) to the same shape."""
+        return sum(self.pool[0].map(lambda part: part(x).detach(), (self.left, self.right)), torch.zeros(()))
+
+
+def counted(watch: Any) -> tuple[int, int, dict[str, int], int]:
+    """Return passes, those with a hit, hits by layer, and first hits, once the watch has come off."""
+    watch.detach()
+    totals = watch.report.totals
+    hits = {layer: seen.forwards for layer, seen in totals.nonfinite.items()}
+    return totals.forwards, totals.nonfinite_forwards, hits, sum(seen.first for seen in totals.nonfinite.values())
+
+
+@pytest.mark.parametrize("there", [False, True], ids=["CPU", "accelerator"])
+def test_branches_in_other_threads_belong_to_the_pass(
+    there: bool, attach: Attach, block: Callable[..., nn.Module], request: pytest.FixtureRequest
+) -> None:
+    """A NaN met by threads that work for a pass counts as one pass with one first layer, and their rows arrive."""
+    model = Branches(block)
+    watch = attach(model)
+    if there:
+        request.getfixturevalue("accelerator")
+    for values in (torch.randn(2, 8), torch.full((2, 8), math.nan), torch.full((2, 8), math.nan), torch.randn(2, 8)):
+        model(values)
+    assert {("left.act", "pre"), ("right.act", "pre")} <= {key for key, seen in watch.close_window().sites.items() if seen.rows}
+    assert (4, 2, {"left.act": 2, "right.act": 2}, 2) == counted(watch)
+
+
+@pytest.mark.parametrize("there", [False, True], ids=["CPU", "accelerator"])
+def test_a_part_called_by_itself_is_guarded(
+    there: bool, attach: Attach, block: Callable[..., nn.Module], request: pytest.FixtureRequest
+) -> None:
+    """A NaN in a part of the model that is called without the model counts each time, and not in the passes around it."""
+    model = nn.Sequential(block(), block())
+    watch = attach(model)
+    if there:
+        request.getfixturevalue("accelerator")
+    for part, values in ((model, torch.ones(2, 8)), (model[1], torch.full((2, 8), math.nan)), (model[1], torch.ones(2, 8))) * 2:
+        part(values)
+    assert (2, 2, {"1.act": 2}, 2) == counted(watch)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import itertools
 import math
 import threading
 import weakref
@@ -13,7 +14,7 @@ import pytest
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from geluwatch.tap import deferred
+from geluwatch.tap import deferred, places
 from geluwatch.tap.deferred import DeviceGuard, DeviceRows
 from geluwatch.tap.gradients import DeviceGradients
 
@@ -170,17 +171,70 @@ def test_a_site_that_runs_twice_in_a_pass_is_hit_by_either_call(dtype: torch.dty
     assert ([int(any(bad))], [int(any(bad))], int(any(bad))) == guard.counts(final=True)
 
 
-def test_a_pass_over_several_devices_is_one_pass() -> None:
-    """A NaN that travels from device to device is hit on each, first on the first, and counts as one pass."""
-    guard = DeviceGuard(3)
-    for bad in ([1, 2], [2], [], [0]):
-        for site in range(3):
-            values = torch.full((2, 4), math.nan if site in bad else 1.0)
-            guard._state(torch.device("cpu" if site < 2 else "cpu:0")).touched = True
-            state = guard._state(torch.device("cpu" if site < 2 else "cpu:0"))
-            torch.linalg.vector_norm(values, math.inf, out=state.places[site])
+def test_the_first_hit_is_that_of_the_site_that_ran_first() -> None:
+    """Whatever their numbers, and though the order changes between passes, of the sites hit the first to be looked at is told."""
+    guard, firsts = DeviceGuard(4), [0] * 4
+    orders = list(itertools.permutations(range(4)))
+    for order in orders * 2:
+        for site in order:
+            dtype = torch.float64 if site == 1 else torch.float32
+            guard.look(site, (torch.tensor([[math.inf if site else 1.0]], dtype=dtype),), None)
+        firsts[next(site for site in order if site)] += 1
         guard.end_pass()
-    assert ([1, 1, 2], [1, 1, 1], 3) == guard.counts(final=True)
+    assert ([0, 48, 48, 48], firsts, 48) == guard.counts(final=True)
+
+
+@pytest.mark.parametrize("known", [True, False])
+def test_a_captured_pass_takes_no_order_from_the_host(known: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its first hit goes by the order of passes before it, and where there were none by the number of the site."""
+    guard = DeviceGuard(2)
+    for captured in (False, True) if known else (True,):
+        for module in (deferred, places):
+            monkeypatch.setattr(module, "capturing", lambda _, answer=captured: answer)
+        with monkeypatch.context() as patched:
+            if captured:
+                patched.delattr(torch, "tensor")
+            for site in (1, 0):
+                guard.look(site, (torch.full((1, 1), math.nan),), None, captured=captured)
+            guard.end_pass()
+    assert ([0, 2] if known else [1, 0]) == guard.counts(final=True)[1]
+
+
+def test_a_pass_that_was_cut_off_is_counted_by_the_next_thread() -> None:
+    """What a thread saw and did not live to count is counted when another takes over what it left."""
+    guard = DeviceGuard(1)
+    thread = threading.Thread(target=lambda: guard.look(0, (torch.tensor([[math.nan]]),), None))
+    thread.start()
+    thread.join()
+    del thread
+    guard.look(0, (torch.ones(1, 1),), None)
+    guard.end_pass()
+    assert ([1], [1], 1) == guard.counts(final=True)
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.float32, torch.float64])
+def test_a_call_outside_of_a_pass_is_counted_by_itself(dtype: torch.dtype) -> None:
+    """A hit there is one of its own, on whichever side; large values are none, nor is what has no element, and no pass is touched."""
+    guard = DeviceGuard(2)
+    large = torch.full((2, 3), torch.finfo(dtype).max, dtype=dtype)
+    guard.look(0, (large,), None)
+    for sides in ((large,), (torch.empty(0, 3, dtype=dtype),), (large, large * math.inf), (large * math.nan, large)):
+        guard.look_alone(1, sides)
+    guard.end_pass()
+    assert ([0, 2], [0, 2], 2) == guard.counts(final=True)
+
+
+def test_a_pass_over_several_devices_is_one_pass(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A NaN that travels from device to device is hit on each, first on the first that the pass came to, and counts as one pass."""
+    guard, two = DeviceGuard(3), (torch.device("cpu"), torch.device("cpu:0"))
+    find = DeviceGuard._state
+    monkeypatch.setattr(DeviceGuard, "_state", lambda guard, board, _: find(guard, board, two[site == 2]))
+    for order in ((0, 1, 2), (2, 0, 1)):
+        for bad in ([1, 2], [2], [], [0]):
+            for site in order:
+                guard.look(site, (torch.full((2, 4), math.nan if site in bad else 1.0),), None)
+            guard.end_pass()
+    assert ([2, 2, 4], [2, 1, 3], 6) == guard.counts(final=True)
 
 
 def test_rows_of_threads_that_have_ended_arrive(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -209,7 +263,7 @@ def test_what_a_graph_writes_to_outlives_the_watch() -> None:
     for captured in (True, False):
         guard = DeviceGuard(1)
         guard.look(0, (torch.ones(2, 4),), None, captured=captured)
-        kept.append(weakref.ref(guard._state(torch.device("cpu")).counts))
+        kept.append(weakref.ref(guard._all[0].counts))
         del guard
         gc.collect()
     assert [True, False] == [each() is not None for each in kept]
