@@ -78,7 +78,11 @@ class Config:
     """Further module classes to watch as GELUs; each maps one tensor to one of the same shape."""
 
     gradients: bool = False
-    """Whether to count backward passes with non-finite gradients at each GELU, by a hook on every output that is part of a graph."""
+    """Whether to count backward passes with non-finite gradients at each GELU, by a hook on every output that is part of a graph.
+
+    Compiled code has no such hooks: a GELU that runs there alone stays at 0, though the census has it as observed. Nor are
+    derivatives looked at that torch computes all at once (`vectorize=True`, `is_grads_batched=True`).
+    """
 
     ranges: bool = False
     """Whether to open a named profiler range, "gelu LAYER", around each GELU, for `torch.profiler` and NVTX."""

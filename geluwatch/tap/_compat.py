@@ -21,6 +21,7 @@ _task_id: Callable[[], int] = getattr(torch._C, "_current_graph_task_id", lambda
 _saved_hooks: Callable[[bool], object] = getattr(torch._C._autograd, "_top_saved_tensors_default_hooks", lambda _traced: None)  # noqa: SLF001
 _tracing_state: Callable[[], object] = getattr(torch._C, "_get_tracing_state", lambda: None)  # noqa: SLF001
 _batched: Callable[[torch.Tensor], bool] = getattr(_functorch, "is_batchedtensor", lambda _tensor: False)
+_batched_of_old: Callable[[torch.Tensor], bool] = getattr(_functorch, "is_legacy_batchedtensor", lambda _tensor: False)
 _unwrapped: Callable[[torch.Tensor], torch.Tensor] = getattr(_functorch, "get_unwrapped", lambda tensor: tensor)
 _transformed: Callable[[torch.Tensor], bool] = getattr(_functorch, "is_functorch_wrapped_tensor", lambda _tensor: False)
 _compiled_entries: Callable[[CodeType], list[Any]] = getattr(_dynamo, "_debug_get_cache_entry_list", lambda _code: [])
@@ -111,6 +112,11 @@ def recorded_anew() -> bool:
 def batched(tensor: torch.Tensor) -> bool:
     """Return whether a tensor is one that `torch.func.vmap` passes in, whose values cannot be read."""
     return _batched(tensor)
+
+
+def vectorised(gradient: torch.Tensor) -> bool:
+    """Return whether a gradient stands for many, as in derivatives that torch computes all at once: its values cannot be read."""
+    return _batched_of_old(gradient) or unreadable(gradient)
 
 
 def unreadable(tensor: torch.Tensor) -> bool:

@@ -10,18 +10,20 @@ there belongs to the backward pass that asked for it.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from functools import partial
 
 import torch
 
 from geluwatch.tap import guard
-from geluwatch.tap._compat import rerun, task_id, transformed, unseen
+from geluwatch.tap._compat import rerun, task_id, transformed, unseen, vectorised
 from geluwatch.tap.breaker import Breaker
+from geluwatch.tap.places import Places
 from geluwatch.tap.state import ThreadState
 
 _COPY_EVERY = 16
-_ORDERS = 16
+_OPEN = 4
 _NO_TASK = -1
 
 
@@ -65,7 +67,7 @@ class Gradients:
     def _arrived(self, site: int, outer: int, gradient: torch.Tensor) -> None:
         """Look at a gradient; `outer` is the backward pass in which its forward was run again, if it was."""
         try:
-            if type(gradient) is not torch.Tensor or gradient.is_sparse or not self._breaker.allows("gradients"):
+            if type(gradient) is not torch.Tensor or gradient.is_sparse or vectorised(gradient) or not self._breaker.allows("gradients"):
                 return
             with unseen():
                 self._look(site, task_id() if outer == _NO_TASK else outer, gradient.detach())
@@ -88,54 +90,73 @@ class Gradients:
         device.look(site, task, gradient)
 
 
-class DeviceGradients:
-    """Counts on one accelerator, without a wait: sums by site, folded into counters when the next backward pass begins.
+class _Backward:
+    """One backward pass under way: 0 for each site, NaN where its gradient was not finite, and the sites as they came."""
 
-    A model on several accelerators has a first site on each of them. A sum in float32 is non-finite whenever one of its terms is.
+    def __init__(self, sites: int, device: torch.device) -> None:
+        self.odd = torch.zeros(sites, dtype=torch.float32, device=device)
+        self.order: dict[int, None] = {}
+
+
+class DeviceGradients:
+    """Counts on one accelerator, without a wait: a vector for each backward pass, folded into counters when later ones have begun.
+
+    Nothing tells that a backward pass is over, and those of several threads are met in turn: a few are held open, and the
+    one met longest ago is the next to be folded. A model on several accelerators has a first site on each of them.
     """
 
     def __init__(self, sites: int, device: torch.device) -> None:
         pinned = device.type == "cuda"
-        self._sums = torch.zeros(sites, dtype=torch.float32, device=device)
-        self._totals = torch.zeros(2 * sites, dtype=torch.int64, device=device)
-        self._host = torch.zeros(2 * sites, dtype=torch.int64, device="cpu", pin_memory=pinned)
+        self._places = Places(sites, device)
+        self._open: dict[int, _Backward] = {}
+        """By task, the one met last behind the others."""
+        self._free = [_Backward(sites, device) for _ in range(_OPEN)]
+        self._totals = torch.zeros(2, sites, dtype=torch.int64, device=device)
+        self._host = torch.zeros(2, sites, dtype=torch.int64, device="cpu", pin_memory=pinned)
         self._event = torch.cuda.Event() if pinned else None  # type: ignore[no-untyped-call]  # torch's own
         self._in_flight = False
         self._passes = 0
-        self._task = _NO_TASK
-        self._order: list[int] = []
-        self._orders: dict[tuple[int, ...], torch.Tensor] = {}
-        self._seen = [0] * (2 * sites)
+        self._seen: list[list[int]] = [[0] * sites] * 2
 
     def look(self, site: int, task: int, gradient: torch.Tensor) -> None:
         """Note whether a gradient of a backward pass holds a non-finite value."""
-        if task != self._task:
-            self._fold()
-            self._task = task
-        self._sums[site] += gradient.sum(dtype=torch.float32)
-        if site not in self._order:
-            self._order.append(site)
+        if not gradient.numel():
+            return
+        backward = self._backward(task)
+        backward.order.setdefault(site)
+        # No sum: of finite values it may overflow. A number minus itself is 0, and NaN where it is not finite.
+        largest = torch.linalg.vector_norm(gradient, math.inf)
+        backward.odd[site].add_(largest - largest)
 
     def counts(self, *, final: bool) -> tuple[list[int], list[int]]:
         """Return passes with a hit by site, and with the first hit by site."""
         if final:
-            self._fold()
+            for task in tuple(self._open):
+                self._fold(task)
             self._seen = self._totals.tolist()
-        half = len(self._seen) // 2
-        return self._seen[:half], self._seen[half:]
+        hits, firsts = self._seen
+        return hits, firsts
 
-    def _fold(self) -> None:
-        """Count the backward pass that is over, and start or pick up a copy of the counters."""
-        if not self._order:
+    def _backward(self, task: int) -> _Backward:
+        """Return what is held of a backward pass, which is the one met last from now on."""
+        backward = self._open.pop(task, None)
+        if backward is None:
+            if not self._free:
+                self._fold(next(iter(self._open)))
+            backward = self._free.pop()
+        self._open[task] = backward
+        return backward
+
+    def _fold(self, task: int) -> None:
+        """Count a backward pass that is over, and start or pick up a copy of the counters."""
+        backward = self._open.pop(task, None)
+        if backward is None:  # another thread was quicker
             return
-        bad = ~torch.isfinite(self._sums)
-        place = self._place(tuple(self._order))
-        # The earliest arrival among those hit; sites that did not take part stand behind all that did.
-        arrived = torch.where(bad, place, len(self._sums))
-        first = bad & (arrived == arrived.min())
-        self._totals += torch.cat([bad, first]).to(torch.int64)
-        self._sums.zero_()
-        self._order = []
+        bad = torch.isnan(backward.odd)
+        self._totals += torch.stack([bad, self._places.first(bad, tuple(backward.order))])
+        backward.odd.zero_()
+        backward.order.clear()
+        self._free.append(backward)
         self._passes += 1
         if self._in_flight and (self._event is None or self._event.query()):  # type: ignore[no-untyped-call]  # torch's own
             self._seen, self._in_flight = self._host.tolist(), False
@@ -144,14 +165,3 @@ class DeviceGradients:
             if self._event is not None:
                 self._event.record(torch.cuda.current_stream(self._totals.device))
             self._in_flight = True
-
-    def _place(self, order: tuple[int, ...]) -> torch.Tensor:
-        """Return when each site's gradient arrived, on the device; the order hardly ever changes, so it is kept there."""
-        if order not in self._orders:
-            if len(self._orders) >= _ORDERS:
-                self._orders.clear()
-            arrival = {site: when for when, site in enumerate(order)}
-            values = torch.tensor([arrival.get(site, len(self._sums)) for site in range(len(self._sums))])
-            pinned = values.pin_memory() if self._event is not None else values
-            self._orders[order] = pinned.to(self._sums.device, non_blocking=True)
-        return self._orders[order]

@@ -274,3 +274,41 @@ def test_devices_counts_arrive_without_a_wait() -> None:
     hits, firsts = device.counts(final=False)
     assert hits == firsts
     assert 16 <= hits[0] <= 39
+
+
+def test_devices_tell_backward_passes_apart_that_are_met_in_turn() -> None:
+    """Of backward passes of several threads, whose gradients come mixed, each is counted once, with its own first site."""
+    device = DeviceGradients(3, torch.device("cpu"))
+    for tasks in ((1, 2), (3, 4, 5, 6), (7,)):
+        for site in (2, 1, 0):
+            for task in tasks:
+                device.look(site, task, torch.full((2,), math.nan if task % 2 or site == 0 else 1.0))
+    assert ([7, 4, 4], [3, 0, 4]) == device.counts(final=True)
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32, torch.float64])
+def test_devices_take_large_gradients_for_finite(dtype: torch.dtype) -> None:
+    """Finite gradients whose sum overflows are no hit, at a site called twice or with no element either; an Inf among them is."""
+    device = DeviceGradients(1, torch.device("cpu"))
+    large = torch.full((4,), torch.finfo(dtype).max, dtype=dtype)
+    for task, gradients in enumerate([(large, large), (large[:0],), (large * math.inf, large), (large, -large * math.inf)]):
+        for gradient in gradients:
+            device.look(0, task, gradient)
+    assert ([2], [2]) == device.counts(final=True)
+
+
+def test_derivatives_computed_all_at_once_are_passed_over(attach: Attach) -> None:
+    """Gradients that stand for many are not looked at, in any way that torch has of it; nothing fails, and others count as before."""
+    model = Stack()
+    watch = attach(model, gradients=True, breaker_limit=1)
+    x = inputs()
+    expected = torch.autograd.functional.jacobian(lambda x: model(x).sum(dim=0), x)
+    assert torch.allclose(expected, torch.autograd.functional.jacobian(lambda x: model(x).sum(dim=0), x, vectorize=True))
+    y = model(x).sum(dim=0)
+    torch.autograd.grad(y, x, torch.eye(8), retain_graph=True, is_grads_batched=True)
+    torch.func.vmap(lambda each: torch.autograd.grad(y, x, each, retain_graph=True)[0])(torch.eye(8))
+    torch.func.jacrev(lambda x: model(x).sum(dim=0))(x)
+    assert {(0, 0)} == set(of(watch.flush()).values())
+    (model(inputs()).sum() * math.inf).backward()
+    assert (1, 1) == of(watch.flush())["blocks.2.1"]
+    assert ({}, ()) == (watch.report.totals.errors, watch.report.disabled)
