@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, field
 
 from geluwatch.analysis.report.findings import Episode, Kind
@@ -15,9 +15,12 @@ JOIN = 3600.0
 JOIN_OTHERS = 900.0
 """And where it comes back at another first layer, or of another scope: the first layer may waver while something goes on."""
 
+BLIND = 1800.0
+"""Seconds without a break that layers have to be blind for: the alert waits as long, since no request calls what is behind a condition."""
 
-def marks(span: Span, mute: tuple[str, ...]) -> Iterator[tuple[Kind, Alarm]]:
-    """Yield what a span is in alarm about, and how gravely; `mute` are the layers that gave no rows although the model ran."""
+
+def marks(span: Span, mute: Collection[str]) -> Iterator[tuple[Kind, Alarm]]:
+    """Yield what a span is in alarm about, and how gravely; `mute` are the layers that have been blind for long."""
     summary, window = span.summary, span.window
     nonfinite = bool(summary.nonfinite_forwards or summary.first_nonfinite or window.first_nonfinite)
     alarms = {seen.alarm for seen in summary.points.values()} - {""}
@@ -59,14 +62,15 @@ class _Open:
     onsets: dict[str, float] = field(default_factory=dict)
     sources: set[str] = field(default_factory=set)
 
-    def take(self, span: Span, alarm: Alarm, mute: tuple[str, ...]) -> None:
+    def take(self, span: Span, alarm: Alarm, blind: Mapping[str, float]) -> None:
         window, summary = span.window, span.summary
         self.ended = max(self.ended, window.ended)
         self.alarm = "page" if "page" in (alarm, self.alarm) else "ticket"
         self.sources.add(span.source)
         self.forwards += summary.nonfinite_forwards if self.kind == "nonfinite" else 0
-        for layer in mute if self.kind == "blind" else _layers(span, self.kind):
-            self.onsets.setdefault(layer, window.started)
+        onsets = blind if self.kind == "blind" else dict.fromkeys(_layers(span, self.kind), window.started)
+        for layer, began in onsets.items():
+            self.onsets.setdefault(layer, began)
         evidence = max((seen.evidence for seen in summary.points.values()), default=0.0)
         if self.kind == "drift" and evidence > self.evidence:
             self.evidence, self.peak = evidence, 0.5 * (window.started + window.ended)
@@ -90,6 +94,15 @@ def _layers(span: Span, kind: Kind) -> tuple[str, ...]:
     return ()
 
 
+@dataclass(slots=True)
+class _Unseen:
+    """Layers of one process that have been blind without a break."""
+
+    started: float
+    ended: float
+    onsets: dict[str, float] = field(default_factory=dict)
+
+
 class Episodes:
     """Gathers episodes from spans in the order of their time."""
 
@@ -98,21 +111,39 @@ class Episodes:
         self._closed: list[_Open] = []
         self._alive: dict[str, tuple[float, float]] = {}
         self._newest: dict[str, tuple[float, frozenset[tuple[Kind, str]]]] = {}
+        self._unseen: dict[tuple[str, str], _Unseen] = {}
 
     def take(self, span: Span, mute: tuple[str, ...] = ()) -> None:
-        """Take one span, with the layers that gave no rows in it although the model ran."""
-        found = dict(marks(span, mute))
+        """Take one span, with the layers that were blind in it."""
+        blind = self._blind(span, mute)
+        found = dict(marks(span, blind))
         window, version = span.window, span.model_version
         if window.forwards > 0:
             self._newest[span.source] = window.ended, frozenset((kind, version) for kind in found)
         since, until = self._alive.get(span.source, (window.started, window.ended))
         self._alive[span.source] = min(since, window.started), max(until, window.ended)
         for kind, alarm in found.items():
+            began = min(blind.values()) if kind == "blind" else window.started
             have = self._open.get((kind, version))
-            if have is None or window.started - have.ended > have.patience(span):
+            if have is None or began - have.ended > have.patience(span):
                 self._closed += [have] if have else []
-                have = self._open[kind, version] = _Open(kind, alarm, version, window.started, window.ended)
-            have.take(span, alarm, mute)
+                have = self._open[kind, version] = _Open(kind, alarm, version, began, window.ended)
+            have.take(span, alarm, blind)
+
+    def _blind(self, span: Span, mute: tuple[str, ...]) -> Mapping[str, float]:
+        """Return since when layers are blind, where some of them have been for long enough, or nothing."""
+        key, window = (span.source, span.model_version), span.window
+        have = self._unseen.get(key)
+        if not mute:
+            if window.sampled_forwards:  # else there was nothing to see
+                self._unseen.pop(key, None)
+            return {}
+        if have is None or window.started - have.ended > BLIND:
+            have = self._unseen[key] = _Unseen(window.started, window.ended)
+        have.ended = max(have.ended, window.ended)
+        for layer in mute:
+            have.onsets.setdefault(layer, window.started)
+        return have.onsets if have.ended - have.started >= BLIND else {}
 
     def found(self, patience: float) -> tuple[Episode, ...]:
         """Return the episodes by their beginning.

@@ -7,7 +7,7 @@ spans, that with most evidence and the last one.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass, field, replace
 from typing import NamedTuple
 
@@ -50,7 +50,8 @@ def gather(history: History, baselines: BaselineStore, subject: Subject) -> Find
         StoreError: The history cannot be used.
     """
     asked, subject = subject, _whole(history, subject)
-    reading = _Reading(grid(subject.since, subject.until))
+    armed = _Armed(baselines, subject.model)
+    reading = _Reading(grid(subject.since, subject.until), armed)
     try:
         for span in history.spans(subject.model, subject.version, subject.since, subject.until):
             reading.take(_from(subject.since, span))
@@ -64,7 +65,7 @@ def gather(history: History, baselines: BaselineStore, subject: Subject) -> Find
             f"No window of model {subject.model!r}{version} is kept in this store for that period; look at the names, go further back "
             "with --since, or see that the watch was attached with a history."
         )
-    found = _findings(reading, _baseline(reading, subject, baselines), subject)
+    found = _findings(reading, armed.find(*reading.armed) if reading.armed else None, subject)
     return replace(found, widened=max(asked.since - subject.since, subject.until - asked.until) > found.grid.width)
 
 
@@ -80,17 +81,35 @@ def _from(since: float, span: Span) -> Span:
     return span if window.started >= since else replace(span, window=replace(window, started=since))
 
 
-def _baseline(reading: _Reading, subject: Subject, baselines: BaselineStore) -> BaselineFinding | None:
-    """Return the baseline that was armed last, as far as the store holds it."""
-    if reading.armed is None:
-        return None
-    version, name = reading.armed
-    try:
-        return BaselineFinding(name, version, baselines.load(subject.model, version, name))
-    except (UnknownBaselineError, SignatureError):  # the keys may have changed since it was armed
-        return BaselineFinding(name, version, None)
-    except StoreError as failure:
-        return BaselineFinding(name, version, None, str(failure))
+class _Armed:
+    """The baselines that were armed, as far as the store holds them; of all but the last, only their layers are remembered."""
+
+    def __init__(self, baselines: BaselineStore, model: str) -> None:
+        self._baselines, self._model = baselines, model
+        self._last: BaselineFinding | None = None
+        self._layers: dict[tuple[str, str], Collection[str] | None] = {}
+
+    def find(self, version: str, name: str) -> BaselineFinding:
+        """Return one of them."""
+        if self._last is None or (self._last.version, self._last.name) != (version, name):
+            self._last = self._load(version, name)
+        return self._last
+
+    def layers(self, version: str, name: str) -> Collection[str] | None:
+        """Return the layers that one holds, in its order; None where that is not known."""
+        key = version, name
+        if key not in self._layers:
+            stored = self.find(*key).stored
+            self._layers[key] = dict.fromkeys(layer for layer, _ in stored.histograms) if stored else None
+        return self._layers[key]
+
+    def _load(self, version: str, name: str) -> BaselineFinding:
+        try:
+            return BaselineFinding(name, version, self._baselines.load(self._model, version, name))
+        except (UnknownBaselineError, SignatureError):  # the keys may have changed since it was armed
+            return BaselineFinding(name, version, None)
+        except StoreError as failure:
+            return BaselineFinding(name, version, None, str(failure))
 
 
 @dataclass(slots=True)
@@ -98,6 +117,7 @@ class _Reading:
     """What is remembered of the spans read so far."""
 
     grid: Grid
+    baselines: _Armed
     damage: str = ""
     windows: int = 0
     forwards: int = 0
@@ -106,6 +126,8 @@ class _Reading:
     """Version and name of the baseline that was armed last."""
     judged: set[tuple[str, str | None]] = field(default_factory=set)
     """Version and name of the baselines by which a window was judged."""
+    judged_layers: dict[tuple[str, str], dict[str, None]] = field(default_factory=dict)
+    """Layers that were judged, by version and name of the baseline."""
     newest: Span | None = None
     tracks: dict[str, Track] = field(default_factory=dict)
     versions: dict[str, dict[str, None]] = field(default_factory=dict)
@@ -144,14 +166,30 @@ class _Reading:
             if layer not in shown:
                 track.mute(span)
 
-    def _mute(self, span: Span, shown: Iterable[str]) -> tuple[str, ...]:
-        """Return the layers that gave no rows although the model ran: those the window names, and those of this version that did before.
+    def _mute(self, span: Span, shown: Collection[str]) -> tuple[str, ...]:
+        """Return the layers that are blind in a span, as the alert on them counts: not seen, or without rows while others have some.
 
-        A site that proves to be blind leaves the census of those that are observed, and windows name it no more.
+        Of these, those that the armed baseline holds: a layer that it lacks was accepted as it is. Without a baseline every layer
+        counts that was seen before and has left the census; one that is there and was merely not called does not, nor does one
+        that the guard saw faults in, for rows with a NaN are left out.
         """
+        window, summary = span.window, span.summary
         known = self.versions[span.model_version]
-        known.update(dict.fromkeys([*shown, *span.window.blind]))
-        return tuple(layer for layer in known if layer not in shown) if span.window.sampled_forwards else ()
+        known.update(dict.fromkeys([*shown, *window.blind]))
+        if not window.sampled_forwards:
+            return ()
+        held = None if summary.baseline is None else self._held(span, summary.baseline)
+        missing = [layer for layer in (known if held is None else held) if layer not in shown]
+        observed = {layer for layer, _ in summary.points}
+        excused = observed if held is None or not shown else {layer for layer, seen in window.nonfinite.items() if seen.forwards}
+        return tuple(layer for layer in missing if layer not in observed or layer not in excused)
+
+    def _held(self, span: Span, name: str) -> Collection[str]:
+        """Return the layers that a span's baseline holds; where that is not known, those that it has judged."""
+        judged = self.judged_layers.setdefault((span.model_version, name), {})
+        judged.update(dict.fromkeys(layer for (layer, _), said in span.summary.points.items() if said.evidence > 0.0 or said.ks > 0.0))
+        layers = self.baselines.layers(span.model_version, name)
+        return judged if layers is None else layers
 
     def _take_health(self, span: Span) -> None:
         summary, have = span.summary, self.agent

@@ -100,7 +100,25 @@ def test_processes_and_versions_are_told_apart() -> None:
 
 
 def test_silent_layers_are_blind() -> None:
-    """Layers that gave no rows although the model ran are a ticket, named in their order."""
+    """Layers that are blind for half an hour are a ticket, named in their order, from when they fell silent; before it they are none."""
     found = Episodes()
-    found.take(span(0), ("b", "c"))
-    assert [("blind", "ticket", ("b", "c"))] == [(each.kind, each.alarm, each.layers) for each in found.found(900.0)]
+    for minute in (0, 10):
+        found.take(span(minute), ("b", "c"))
+    assert () == found.found(900.0)
+    found.take(span(20), ("c",))
+    (told,) = found.found(900.0)
+    assert ("blind", "ticket", START, START + 1800.0, ("b", "c"), True) == (
+        told.kind, told.alarm, told.started, told.ended, told.layers, told.ongoing
+    )  # fmt: skip
+
+
+def test_layers_that_are_called_now_and_then_are_not_blind() -> None:
+    """A window in which all gave rows begins the half hour anew; one without traffic, or another process's, does not."""
+    now_and_then, at_last = Episodes(), Episodes()
+    for minute in range(0, 240, 10):
+        now_and_then.take(span(minute), () if minute % 30 == 0 else ("b",))
+        at_last.take(span(minute), ("b",))
+        at_last.take(span(minute, source="q"))
+        at_last.take(span(minute, forwards=0))
+    assert () == now_and_then.found(900.0)
+    assert [("blind", START)] == [(each.kind, each.started) for each in at_last.found(900.0)]

@@ -14,7 +14,7 @@ from geluwatch.analysis.report import Findings, Subject, gather
 from geluwatch.analysis.report.opening import opening
 from geluwatch.core.histogram import merge
 from geluwatch.errors import ReportError, SignatureError
-from geluwatch.records import Baseline, Span
+from geluwatch.records import Baseline, Nonfinite, Span
 from geluwatch.store import MemoryBaselines
 
 Gathered = Callable[..., Findings]
@@ -189,6 +189,61 @@ def test_a_site_that_falls_silent_is_missed_though_no_window_names_it() -> None:
     story = replace(weeks.CALM, mute=(20.0, 0.0))
     found = gather(Unnamed(story), weeks.Week(story), subject(story))  # type: ignore[arg-type]
     assert [("blind", (LAYERS[4],))] == [(each.kind, each.layers) for each in found.episodes]
+
+
+class Passing(weeks.Week):
+    """A week in whose last hours no request calls a layer that is in the census all the same."""
+
+    uncalled = frozenset({LAYERS[4]})
+
+    def spans(self, *arguments: object) -> Iterator[Span]:  # type: ignore[override]
+        """Yield spans without its rows."""
+        for span in super().spans(*arguments):  # type: ignore[arg-type]
+            late = span.window.started > self.end - 5 * weeks.HOUR
+            points = {key: seen for key, seen in span.window.points.items() if key[0] not in self.uncalled or not late}
+            yield replace(span, window=replace(span.window, points=points, blind=tuple(self.uncalled) if late else ()))
+
+
+class Without(weeks.Week):
+    """Baselines that lack that layer."""
+
+    def load(self, *names: str) -> Baseline:
+        """Return one of them."""
+        stored = super().load(*names)
+        return replace(stored, histograms={key: seen for key, seen in stored.histograms.items() if key[0] not in Passing.uncalled})
+
+
+@pytest.mark.parametrize(
+    ("baseline", "baselines", "status"),
+    [
+        ("week-9", weeks.Week, "ticket"),
+        ("week-9", Without, "well"),
+        ("following", weeks.Week, "ticket"),
+        (None, weeks.Week, "unjudged"),
+    ],
+)
+def test_a_layer_that_is_not_called_is_blind_where_a_baseline_holds_it(
+    baseline: str | None, baselines: type[weeks.Week], status: str
+) -> None:
+    """As the alert counts it: what the armed baseline lacks is merely not called, and so is everything where none is armed."""
+    story = replace(weeks.CALM, baseline=baseline)
+    found = gather(Passing(story), baselines(weeks.CALM), subject(story))
+    assert (status, [("blind", (LAYERS[4],))] if status == "ticket" else []) == (
+        found.status, [(each.kind, each.layers) for each in found.episodes]
+    )  # fmt: skip
+
+
+def test_a_layer_whose_rows_all_hold_a_nan_is_not_blind() -> None:
+    """Its rows are left out of the window, and the guard has seen it."""
+
+    class Broken(Passing):
+        def spans(self, *arguments: object) -> Iterator[Span]:  # type: ignore[override]
+            for span in super().spans(*arguments):
+                faults = {layer: Nonfinite(3, 3) for layer in span.window.blind}
+                yield replace(span, window=replace(span.window, nonfinite=faults, first_nonfinite=next(iter(faults), None)))
+
+    found = gather(Broken(weeks.CALM), weeks.Week(weeks.CALM), subject(weeks.CALM))
+    assert ["nonfinite"] == [each.kind for each in found.episodes]
 
 
 def test_a_window_that_begins_in_1970_is_of_the_period_alone(gathered: Gathered) -> None:
