@@ -230,7 +230,7 @@ def _look(tap: Tap, state: ThreadState, site: int, pre: torch.Tensor, post: torc
 def _borrows(tap: Tap, state: ThreadState) -> bool:
     """Return whether a thread without a pass works for a sampled one, as parallel branches do; it draws rows of its own."""
     host = tap.host(state)
-    state.indices, state.choices, state.given = {}, {}, {}
+    state.indices, state.choices, state.turns = {}, {}, {}
     return host is not None and host.sampled
 
 
@@ -305,11 +305,11 @@ def _indices(tap: Tap, state: ThreadState, site: int, pre: torch.Tensor) -> torc
         mask = tap.mask(state, pre)
         indices = tap.picker.pick(pre.shape[:-1].numel(), mask, lambda valid: tap.rows_wanted(state, site, pre, valid))
         state.indices[pre.shape[:-1]] = indices
-    # The same rows at every site, till a site that is called again has given what one may in a pass.
-    given = state.given.get(site, 0)
-    indices = tap.picker.some(indices, tap.config.rows_per_forward - given)
-    state.given[site] = given + indices.numel()
-    return indices
+    # The same rows at every site, and an even share of those that one may give in a pass from each call of one that is called again:
+    # were the first calls to give all, what a window holds would hang on how long requests are.
+    state.turns[site] = turns = state.turns.get(site, 0) + 1
+    tap.turns[site] = most = max(tap.turns.get(site, 1), turns)
+    return tap.picker.some(indices, max(tap.config.rows_per_forward // most, 1))
 
 
 def _capture_there(tap: Tap, state: ThreadState, site: int, pre: torch.Tensor, post: torch.Tensor | Formula) -> None:

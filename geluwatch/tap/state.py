@@ -110,8 +110,8 @@ class ThreadState:
         """Rows drawn in the pass under way, by the shape that they were drawn from."""
         self.choices: dict[tuple[torch.Size, torch.device], Choice] = {}
         """The same on accelerators, each of which draws its own."""
-        self.given: dict[int, int] = {}
-        """Rows that it has given, by site."""
+        self.turns: dict[int, int] = {}
+        """Calls of each site that have given rows in it."""
         self.spent = 0.0
         self.had = self.taken = 0.0
         """Rows at the largest site of the pass, and those captured there."""
@@ -241,7 +241,7 @@ class ThreadState:
             counters.sampled_forwards += not self.drawn or self.taken > 0
             counters.hook_seconds += self.spent
             counters.timed_seconds += (perf_counter() - self.began) * self.timed
-            self.indices, self.choices, self.given = {}, {}, {}
+            self.indices, self.choices, self.turns = {}, {}, {}
             self.kept = None
             self.sampled = False
         while self.foreign:
