@@ -60,7 +60,6 @@ class Database:
                 yield session
         except SQLAlchemyError as failure:
             with reported(self._engine.url):
-                if not is_missing_table(failure):
+                if not is_missing_table(failure) or not prepare(self._engine):
                     raise
-                prepare(self._engine)
             raise TablesMadeError(f"{shown(self._engine.url)} had lost its tables, which have been made anew; try again.") from None

@@ -30,8 +30,8 @@ _MIGRATIONS = Path(__file__).with_name("migrations")
 _POSTGRESQL_LOCK = 0x67656C75
 
 
-def prepare(engine: Engine) -> None:
-    """Create or upgrade the tables where they are not this release's.
+def prepare(engine: Engine) -> bool:
+    """Create or upgrade the tables where they are not this release's; return whether there was need to.
 
     Two processes may do this to one new database at the same time: the second waits, then finds the work done.
 
@@ -40,12 +40,13 @@ def prepare(engine: Engine) -> None:
     """
     with engine.connect() as connection:
         if not _due(connection):
-            return
+            return False
     with for_writing(engine).begin() as connection:
         if connection.dialect.name == "postgresql":
             connection.execute(text("SELECT pg_advisory_xact_lock(:key)"), {"key": _POSTGRESQL_LOCK})
         if _due(connection):
             upgrade(connection)
+    return True
 
 
 def upgrade(connection: Connection, revision: str = HEAD) -> None:

@@ -14,6 +14,7 @@ from geluwatch.records import Baseline
 from geluwatch.store import SqlBaselines
 from geluwatch.store.codec import encode_window
 from geluwatch.store.engine import for_writing, make_engine
+from geluwatch.store.schema import downgrade
 
 Make = Callable[..., Baseline]
 
@@ -149,7 +150,7 @@ def test_columns_can_be_queried(url: str, engine: Engine, baseline: Make) -> Non
 
 
 def test_a_server_that_is_gone_is_reported(url: str, engine: Engine, baseline: Make) -> None:
-    """When the tables vanish under an open store, every call says so as a store error."""
+    """When tables vanish under an open store though the database says that it has them, every call says so as a store error."""
     store = SqlBaselines(url)
     with for_writing(engine).begin() as connection:
         for table in reversed(TABLES):
@@ -157,6 +158,17 @@ def test_a_server_that_is_gone_is_reported(url: str, engine: Engine, baseline: M
     for call in (lambda: store.save(baseline()), store.listing, lambda: store.names("m", "1"), lambda: store.load("m", "1", "latest")):
         with pytest.raises(StoreError, match="geluwatch_baseline"):
             call()
+
+
+def test_a_database_that_was_replaced_is_told_once(url: str, engine: Engine, baseline: Make) -> None:
+    """When it is empty under an open store, the first call says that its tables have been made, and the next one works."""
+    store = SqlBaselines(url)
+    with for_writing(engine).begin() as connection:
+        downgrade(connection)
+    with pytest.raises(StoreError, match=r"had lost its tables, which have been made anew; try again\.$"):
+        store.save(baseline())
+    store.save(baseline())
+    assert 1 == len(store.listing())
 
 
 def test_a_closed_store_says_so(url: str, baseline: Make) -> None:
