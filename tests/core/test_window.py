@@ -84,7 +84,7 @@ def test_of_wide_layers_as_many_values_are_counted_as_of_narrow_ones(rows: int, 
     whole = numbers(seen)
     ends = [end for end in {1.0, float(rows)} if end not in whole]
     assert (rows, [(rows + 1) / 2]) == (seen.moments.rows, pytest.approx(np.unique(seen.moments.mean)))
-    assert whole.size == pytest.approx(rows * COUNTED_CHANNELS / width, abs=2.0)
+    assert whole.size == pytest.approx(rows * COUNTED_CHANNELS / width, abs=2.7)  # 2 2/3 at most, wherever the rows begin
     assert seen.histogram.finite == whole.size * width + len(ends)
     assert seen.abs_sum_pos == pytest.approx(width * whole.sum() + sum(ends), rel=1e-12)
     assert seen.squares == pytest.approx(width * np.square(whole).sum() + sum(end * end for end in ends), rel=1e-12)
