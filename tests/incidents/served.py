@@ -405,10 +405,13 @@ class Coarse:
 
 
 class Ballast:
-    """Memory that is really there."""
+    """Memory that is really there; it comes by and by, for a gigabyte at once makes everything else in the process wait."""
 
     def do(self, _: Pod) -> None:
-        self.held = torch.ones(1 << 28)
+        self.held = []
+        for _ in range(64):
+            self.held.append(torch.ones(1 << 22))
+            time.sleep(0.01)
 
     def undo(self, _: Pod) -> None:
         del self.held
