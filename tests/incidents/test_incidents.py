@@ -191,7 +191,7 @@ def begin(stage: Stage) -> None:
 
     def fourth() -> None:
         # Memory is that of a process, so this one has its own.
-        stage.start("other", "o1", model="burden", record="v1", config={"cost_budget": 0.001})
+        stage.start("other", "o1", model="burden", record="v1", config={"cost_budget": 0.002})
 
     with ThreadPoolExecutor(4) as pool:
         for started in [pool.submit(start) for start in (first, second, third, fourth)]:
