@@ -175,6 +175,8 @@ class Historian:
             self._thin_at = self._clock.monotonic() + HOUR
 
     def _is_for_moments(self, window: Window) -> bool:
+        if not window.points:
+            return False
         stretch = window.ended // (self._retention.moments_hours * HOUR)
         first, self._moments_in = stretch != self._moments_in, stretch
         return first
@@ -196,7 +198,7 @@ class Historian:
     def _forget_parent(self) -> None:
         """Go on in a forked child: what waits is the parent's to write."""
         self._start_anew()
-        self._moments_in = None
+        self._before, self._moments_in = Totals(), None
 
 
 def _source() -> str:

@@ -9,6 +9,7 @@ import sys
 import threading
 import time
 from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -103,6 +104,30 @@ def test_one_window_in_six_hours_keeps_its_moments(historian: Historian, store: 
     historian.work()
     rows = [span.window.points[LAYER, "pre"].moments.rows for span in kept(store)]
     assert ([4] + [0] * 5) * 4 == rows
+
+
+def test_an_idle_window_is_not_the_one_that_keeps_its_moments(historian: Historian, store: Faulty) -> None:
+    """The first window of six hours that has channels does."""
+    window, report = closing(0)
+    historian.take(replace(window, forwards=0, points={}), report)
+    historian.take(*closing(1))
+    historian.work()
+    assert 4 == kept(store)[1].window.points[LAYER, "pre"].moments.rows
+
+
+def test_a_nan_before_an_idle_stretch_is_told_once(clock: FakeClock, store: Faulty, historian: Historian) -> None:
+    """Minutes without a pass are kept, and what the watch counted before them is not counted in each of them again."""
+    source = ListSource((Site(LAYER, 0, "module", "GELU", "erf"),))
+    watch = Watch(source, MemoryBaselines(), clock, Config(), name="m", version="1", labels={}, window_sinks=(historian,))
+    bad = {LAYER: Nonfinite(1, 1, 0, {("pre", "nan"): 1})}
+    source.queue.append(Drained(forwards=5, nonfinite_forwards=1, nonfinite=bad, first_nonfinite=LAYER))
+    for _ in range(4):
+        clock.advance(61.0)
+        watch.tick()
+    historian.work()
+    spans = kept(store)
+    assert [(5, 1), (0, 0), (0, 0), (0, 0)] == [(span.window.forwards, span.summary.nonfinite_forwards) for span in spans]
+    watch.detach()
 
 
 def test_a_database_that_is_down_loses_no_window(historian: Historian, store: Faulty) -> None:

@@ -58,15 +58,17 @@ def merge(spans: Iterable[Span], resolution: Resolution) -> Span:
 
 def _summary(window: Window, report: Report, before: Totals) -> Summary:
     totals = report.totals
-    if totals.windows <= before.windows:  # counters only grow, so these are of another start
+    if totals.windows < before.windows:  # counters only grow, so these are of another start
         before = Totals()
     errors = {part: count - before.errors.get(part, 0) for part, count in totals.errors.items()}
+    # In an idle stretch the report goes on to tell of the last window, and nothing was judged.
+    idle = not (window.forwards or window.points or window.nonfinite)
     return Summary(
-        verdicts={report.verdict: 1},
-        points=_points(window, report),
-        drifting=report.drifting,
-        scope=_PROBED.get(report.origin, report.scope),
-        cause=report.cause,
+        verdicts={} if idle else {report.verdict: 1},
+        points={} if idle else _points(window, report),
+        drifting=() if idle else report.drifting,
+        scope="" if idle else _PROBED.get(report.origin, report.scope),
+        cause="" if idle else report.cause,
         first_nonfinite=window.first_nonfinite,
         baseline=report.baseline,
         nonfinite_forwards=totals.nonfinite_forwards - before.nonfinite_forwards,

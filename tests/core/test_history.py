@@ -199,6 +199,13 @@ def test_counters_of_another_start_do_not_count() -> None:
     assert 2 == history.observed(span(np.ones((1, 1))).window, now, Totals(windows=7, dropped_rows=50), "host:2").summary.dropped_rows
 
 
+def test_an_idle_window_says_nothing_of_what_was_judged_before() -> None:
+    """It comes with the last report, whose verdict, alarms and counters are those of an earlier window, and counts none of them again."""
+    before = report(5, nonfinite_forwards=3, hook_seconds=2.0).totals
+    idle = history.observed(Window(60.0, 120.0, 0, 0, {}), report(5, nonfinite_forwards=3, hook_seconds=2.5), before, "host:1").summary
+    assert Summary({}, {}, (), "", "", None, "v1", 0, 0.5, blind=1) == idle
+
+
 def test_windows_of_no_rows_merge() -> None:
     """Points without values or channels, as a stalled model gives them, are merged like any other."""
     nothing = PointWindow(histogram.empty(), Moments(0, np.zeros(4), np.zeros(4)))
