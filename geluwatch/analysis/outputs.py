@@ -50,15 +50,5 @@ def tensor_of(output: Any) -> torch.Tensor | None:
     """Return the tensor that counts as the output: `logits` where there are some, else the first one, None where there is none."""
     import torch
 
-    if isinstance(output, torch.Tensor):
-        return output
-    if isinstance(getattr(output, "logits", None), torch.Tensor):
-        found: torch.Tensor = output.logits
-        return found
-    if isinstance(output, Mapping):
-        output = [output["logits"]] if "logits" in output else list(output.values())
-    if isinstance(output, Sequence):
-        for each in output:
-            if isinstance(each, torch.Tensor):
-                return each
-    return None
+    logits = output.get("logits") if isinstance(output, Mapping) else getattr(output, "logits", None)
+    return logits if isinstance(logits, torch.Tensor) else next(iter(tensors_of(output)), None)

@@ -24,11 +24,11 @@ _MOST_LEAVES, _DEEPEST = 64, 4
 
 _PLAIN = (bool, int, float, str)
 
-_NUMPY = frozenset(
-    getattr(torch, name)
-    for name in "bool uint8 int8 int16 int32 int64 float16 bfloat16 float32 float64 complex64 complex128".split()  # noqa: SIM905  # one line
-)
-"""dtypes that can be looked at and kept as arrays; those of eight bits and less have few operations."""
+_KEPT = {
+    torch.bool, torch.uint8, torch.int8, torch.int16, torch.int32, torch.int64,
+    torch.float16, torch.bfloat16, torch.float32, torch.float64, torch.complex64, torch.complex128,
+}  # fmt: skip
+"""dtypes that can be looked at and kept as arrays; floating-point ones of eight bits and less have few operations."""
 
 
 @dataclass(slots=True)
@@ -44,8 +44,8 @@ class Kept:
     size: int = 0
     """Bytes of the tensors and texts that are kept."""
 
-    def has_room(self, more: int) -> bool:
-        """Return whether so many bytes are kept as well, and count them if they are."""
+    def take(self, more: int) -> bool:
+        """Take so many bytes more if there is room; return whether there is."""
         room = self.wanted and self.size + more <= MOST_BYTES
         self.size += more if room else 0
         self.whole = self.whole and room
@@ -106,7 +106,7 @@ def _items(kept: Kept, values: Iterable[Any], depth: int) -> list[dict[str, Any]
 
 def _plain(kept: Kept, value: Any) -> dict[str, Any]:
     said: dict[str, Any] = {"type": type(value).__name__}
-    if type(value) is str and not kept.has_room(len(value)):
+    if type(value) is str and not kept.take(len(value)):
         return said
     # JSON has no word for what is not finite; `float` reads this one.
     told = repr(value) if type(value) is float and not math.isfinite(value) else value
@@ -120,12 +120,12 @@ def _tensor(kept: Kept, value: torch.Tensor) -> dict[str, Any]:
         kept.whole = False
         return said
     values = value.detach()
-    if values.dtype not in _NUMPY:
+    if values.dtype not in _KEPT:
         kept.whole = False
         return said
     if values.is_floating_point():
         said["nonfinite"] = values.numel() - int(torch.isfinite(values).sum())
-    if kept.has_room(values.nbytes):
+    if kept.take(values.nbytes):
         said["array"] = f"tensor{len(kept.tensors)}"
         kept.tensors[said["array"]] = values.clone()
     return said

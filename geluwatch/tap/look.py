@@ -308,8 +308,7 @@ def _indices(tap: Tap, state: ThreadState, site: int, pre: torch.Tensor) -> torc
     # The same rows at every site, and an even share of those that one may give in a pass from each call of one that is called again:
     # were the first calls to give all, what a window holds would hang on how long requests are.
     state.turns[site] = turns = state.turns.get(site, 0) + 1
-    tap.turns[site] = most = max(tap.turns.get(site, 1), turns)
-    return tap.picker.some(indices, max(tap.config.rows_per_forward // most, 1))
+    return tap.picker.some(indices, max(tap.config.rows_per_forward // max(state.turns_before.get(site, 1), turns), 1))
 
 
 def _capture_there(tap: Tap, state: ThreadState, site: int, pre: torch.Tensor, post: torch.Tensor | Formula) -> None:

@@ -92,8 +92,6 @@ class Tap:
         """`owner.identity` of the modules that share their GELU, by site."""
         self.strays: dict[tuple[str, Chain], bool] = {}
         """Calls heard that the census lacked, (qualified name of the module that makes them, the call), and whether it has them now."""
-        self.turns: dict[int, int] = {}
-        """Most calls of a site in one pass that gave rows."""
         self.variants: dict[int, str] = {}
         """The formula that a call asked for, where it is an argument, by site."""
         self.traces = Traces.count

@@ -112,6 +112,8 @@ class ThreadState:
         """The same on accelerators, each of which draws its own."""
         self.turns: dict[int, int] = {}
         """Calls of each site that have given rows in it."""
+        self.turns_before: dict[int, int] = {}
+        """The same of the sampled pass before it: how often a loop goes round is known in advance from there only."""
         self.spent = 0.0
         self.had = self.taken = 0.0
         """Rows at the largest site of the pass, and those captured there."""
@@ -241,7 +243,8 @@ class ThreadState:
             counters.sampled_forwards += not self.drawn or self.taken > 0
             counters.hook_seconds += self.spent
             counters.timed_seconds += (perf_counter() - self.began) * self.timed
-            self.indices, self.choices, self.turns = {}, {}, {}
+            self.indices, self.choices = {}, {}
+            self.turns_before, self.turns = self.turns, {}
             self.kept = None
             self.sampled = False
         while self.foreign:
